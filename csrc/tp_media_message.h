@@ -1,0 +1,71 @@
+#ifndef TP_MEDIA_MESSAGE_H
+#define TP_MEDIA_MESSAGE_H
+#include "tp_base.h"
+
+/* The one message that is sent and received fifty times a second: audio as base64 inside a small JSON object.
+ *
+ * Writing: a template, compiled by the dialect once per stream and track, is a text cut into pieces; after piece i the
+ * field fields[i] is written. Reading: a shape names the keys; the reader is a strict scanner for one object whose
+ * values are strings without escapes, integers, literals, and one inner object; anything else is "not mine" (0) and
+ * goes to the ordinary parser in Python. The two agree on everything the scanner accepts (fuzzed). */
+
+enum { TP_FIELD_END = 0, TP_FIELD_PAYLOAD = 1, TP_FIELD_SEQUENCE = 2, TP_FIELD_CHUNK = 3, TP_FIELD_TIMESTAMP_MS = 4 };
+#define TP_TEMPLATE_MAX_PIECES 8
+#define TP_TEMPLATE_MAX_TEXT 1280
+
+typedef struct tp_media_template {
+    uint16_t lengths[TP_TEMPLATE_MAX_PIECES]; /* bytes of each piece, in order */
+    uint8_t fields[TP_TEMPLATE_MAX_PIECES];   /* what follows each piece; TP_FIELD_END after the last */
+    uint32_t n_pieces, text_bytes;
+    uint8_t text[TP_TEMPLATE_MAX_TEXT];
+} tp_media_template;
+
+typedef struct tp_media_numbers {
+    uint64_t sequence, chunk, timestamp_ms;
+} tp_media_numbers;
+
+/* Room one message of payload_bytes can need, WebSocket header included. */
+size_t tp_media_message_room(const tp_media_template *t, size_t payload_bytes);
+/* A complete WebSocket text frame (masked when mask != NULL). -> bytes, or TP_E_ROOM / TP_E_ARGUMENT */
+ptrdiff_t tp_media_message_write(uint8_t *out, size_t out_capacity, const tp_media_template *t,
+                                 const tp_media_numbers *numbers, const uint8_t *payload, size_t payload_bytes,
+                                 const uint8_t *mask);
+/* PCM to framed message in one call: encode to `encoding`, then as above. scratch holds n * sample bytes. */
+ptrdiff_t tp_media_message_write_pcm(uint8_t *out, size_t out_capacity, const tp_media_template *t,
+                                     const tp_media_numbers *numbers, uint32_t encoding, const int16_t *pcm, size_t n,
+                                     const uint8_t *mask);
+
+#define TP_SHAPE_MAX_NAME 32
+/* Key names are zero-terminated; an empty name means the wire has no such key (met, it is ignored like any unknown). */
+typedef struct tp_media_shape {
+    char event_key[TP_SHAPE_MAX_NAME];    /* "event" */
+    char event_value[TP_SHAPE_MAX_NAME];  /* "playAudio" or "media" */
+    char object_key[TP_SHAPE_MAX_NAME];   /* "media": the inner object; empty: fields lie at top level */
+    char payload_key[TP_SHAPE_MAX_NAME];  /* "payload" */
+    char track_key[TP_SHAPE_MAX_NAME];    /* "track"; values "inbound" / "outbound" */
+    char encoding_key[TP_SHAPE_MAX_NAME]; /* "contentType" */
+    char rate_key[TP_SHAPE_MAX_NAME];     /* "sampleRate": integer, or a string of digits */
+    char timestamp_key[TP_SHAPE_MAX_NAME];/* "timestamp": integer or string of digits */
+    char chunk_key[TP_SHAPE_MAX_NAME];
+    char sequence_key[TP_SHAPE_MAX_NAME]; /* at top level */
+} tp_media_shape;
+
+enum { TP_TRACK_NONE = 0, TP_TRACK_INBOUND = 1, TP_TRACK_OUTBOUND = 2 };
+
+typedef struct tp_media_fields {
+    uint32_t payload_offset, payload_bytes;   /* the base64 text between its quotes, not yet validated */
+    uint32_t encoding_offset, encoding_bytes; /* 0, 0 when absent */
+    uint32_t track;                           /* TP_TRACK_x */
+    uint32_t rate_hz;                         /* 0 when absent */
+    int64_t timestamp, chunk, sequence;       /* -1 when absent */
+} tp_media_fields;
+
+/* -> 1 the known shape, 0 not mine. Never reads past n, never fails. Any byte >= 0x80, any backslash, a duplicate of a
+ * named key, a control character, nesting but the one object, trailing bytes: 0. Order and white space are free. */
+int tp_media_message_read(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *text, size_t n);
+/* A whole, masked or unmasked WebSocket text frame holding one known media message -> PCM in one call (for the
+ * benchmark and the Line). -> samples; 0 not mine; TP_E_ROOM; TP_E_FORMAT base64. `frame` is unmasked in place. */
+ptrdiff_t tp_media_message_read_pcm(int16_t *out, size_t out_capacity, const tp_media_shape *shape, uint32_t encoding,
+                                    uint8_t *frame, size_t frame_bytes);
+
+#endif

@@ -1,0 +1,144 @@
+#ifndef TP_STREAM_H
+#define TP_STREAM_H
+#include "tp_level.h"
+#include "tp_media_message.h"
+#include "tp_playout.h"
+#include "tp_resample.h"
+#include "tp_websocket.h"
+
+/* One end of a wire, sans-IO: messages <-> samples.
+ *   platform role     in: what the application plays -> its playout. out: the call's tracks as media messages (tp_path drives it).
+ *   application role  in: the call's tracks -> rings that listeners read. out: its playout, sent ahead of a model of what has
+ *                     been played (tp_stream_tick drives it). A Line is such a stream without a leg. */
+
+enum { TP_ROLE_PLATFORM = 1, TP_ROLE_APPLICATION = 2 };
+enum { TP_FRAMING_WEBSOCKET = 1, TP_FRAMING_NONE = 2 };
+
+/* What a driver sends. offset/length are within the outbox's bytes and valid until it is reset. */
+enum { TP_OUTPUT_RTP = 1, TP_OUTPUT_MESSAGE = 2, TP_OUTPUT_PCM = 3 };
+typedef struct tp_output {
+    uint32_t offset, length;
+    uint32_t slot;
+    uint16_t kind, stream;
+} tp_output;
+typedef struct tp_outbox {
+    uint8_t *bytes;
+    tp_output *outputs;
+    uint32_t capacity, used;
+    uint32_t outputs_capacity, n_outputs;
+} tp_outbox;
+
+/* Events are pulled, never pushed; each has at most one entry per kind and stream, marks and digits one each. */
+enum {
+    TP_EVENT_NONE = 0,
+    TP_EVENT_DIGIT = 1,         /* the caller pressed value (a character); at_sample of the inbound track */
+    TP_EVENT_MARK = 2,          /* id, value = outcome, at_sample of the outbound track */
+    TP_EVENT_MEDIA_TIMEOUT = 3, /* no RTP for the configured time; once */
+    TP_EVENT_FILL = 4,          /* the playout rose past value percent of its bound (30, 60, 90; 100 = overflow began); id = samples dropped */
+    TP_EVENT_UNDERRUN = 5,      /* a source that was playing has nothing more; coalesced, value = how many since the last */
+    TP_EVENT_DIGITS_SENT = 6,   /* the queue of digits to send ran empty */
+    TP_EVENT_MARK_DUE = 7,      /* application role: everything before mark id has been written; send the checkpoint NOW, then tick again */
+    TP_EVENT_AUDIO = 8          /* application role: new audio in a ring; coalesced */
+};
+typedef struct tp_event {
+    int32_t kind, stream;
+    int64_t at_sample, id, value;
+} tp_event;
+
+/* Application role: the recent audio of one track, as it arrived. Absolute positions; a reader keeps its own cursor. */
+typedef struct tp_track {
+    uint8_t *bytes;           /* capacity_bytes, owned by the caller; NULL until somebody listens */
+    uint32_t capacity_bytes;
+    uint32_t reserved;
+    uint64_t written;         /* samples since the start of the stream */
+    uint64_t valid_from;      /* samples before this were never kept (no memory yet) */
+} tp_track;
+
+typedef struct tp_stream_config {
+    uint32_t role, framing;
+    tp_format format;               /* of the payload, both ways */
+    uint32_t tracks;                /* TP_TRACK_x bits that travel from platform to application */
+    uint32_t bidirectional;         /* audio travels from application to platform too */
+    uint32_t masked;                /* our frames are masked: we are the WebSocket client */
+    uint32_t message_ms;            /* audio per media message out; a multiple of the leg's ptime (platform role) */
+    uint32_t bound_ms, reserve_ms;  /* of the playout */
+    uint32_t send_ahead_ms;         /* application role */
+    uint32_t max_message_bytes;     /* a frame announced longer is a protocol error */
+    uint32_t timestamp_from_zero;   /* 1: media.timestamp counts from stream start, 0: from timestamp_base_ms */
+    uint64_t timestamp_base_ms;
+    uint64_t mask_seed;             /* mask keys come from this (xorshift); injected entropy */
+    const tp_media_template *templates[2]; /* platform: inbound, outbound. application: [0] = what it plays */
+    const tp_media_shape *shape;           /* of media messages that come in */
+    char encoding_name[TP_SHAPE_MAX_NAME]; /* how the wire writes format.encoding in a message, compared ignoring case and a
+                                              trailing ";rate=N"; empty: not compared */
+} tp_stream_config;
+
+typedef struct tp_stream_counters {
+    uint64_t messages_in, messages_out;       /* media messages */
+    uint64_t samples_in, samples_out;         /* of payload */
+    uint64_t bytes_in, bytes_out;
+    uint64_t samples_dropped;                 /* playout excess */
+    uint64_t samples_cleared;
+    uint64_t samples_played;                  /* application audio handed to the leg, stream samples */
+    uint64_t underruns;
+    uint64_t marks_refused;
+} tp_stream_counters;
+
+typedef struct tp_stream tp_stream; /* complete type below, after the implementation's members are known */
+
+/* What one call of tp_stream_receive did. */
+enum {
+    TP_RECEIVED_ALL = 0,   /* every whole frame in the input was plain media; consumed says how far */
+    TP_RECEIVED_OTHER = 1  /* stopped after a frame that is Python's: payload unmasked at offset, length; consumed is its end */
+};
+enum { TP_PROTOCOL_NONE = 0, TP_PROTOCOL_HEADER = 1, TP_PROTOCOL_TOO_LONG = 2, TP_PROTOCOL_MASK = 3 };
+typedef struct tp_received {
+    uint32_t consumed;       /* bytes of the input dealt with; what is left is the beginning of a frame */
+    uint32_t needed;         /* bytes from `consumed` on that the unfinished frame will have in all (0: header not yet whole) */
+    uint32_t offset, length; /* OTHER: the payload */
+    uint8_t opcode, fin, n_media, protocol_error;
+} tp_received;
+
+size_t tp_stream_sizeof(void);
+/* TP_E_FULL: the pool cannot give the reserve. Config and what it points to must outlive the stream. */
+int tp_stream_init(tp_stream *stream, tp_pool *pool, const tp_stream_config *config, uint32_t leg_rate_hz, int64_t now);
+/* Everything still queued is gone, every pending mark is LOST at `at_sample`, blocks and reserve go back; events can still be pulled. */
+void tp_stream_close(tp_stream *stream, int64_t at_sample);
+
+/* Bytes from the socket; unmasked in place. -> TP_RECEIVED_x, or TP_E_FORMAT with report->protocol_error. */
+int tp_stream_receive(tp_stream *stream, tp_received *report, uint8_t *in, size_t in_bytes, int64_t now);
+/* One whole message without framing (assembled from fragments, or another transport). -> 1 taken, 0 not the known shape */
+int tp_stream_receive_message(tp_stream *stream, uint8_t *in, size_t in_bytes, int64_t now);
+/* Raw payload that Python's parser (or another wire) found. platform: to the playout; application: to `track`'s ring. Takes what the
+ * bound allows, drops and counts the excess. -> samples taken */
+ptrdiff_t tp_stream_receive_audio(tp_stream *stream, uint32_t track, tp_format format, const uint8_t *in, size_t in_bytes, int64_t now);
+
+/* The playout of this stream, whichever role. */
+ptrdiff_t tp_stream_play(tp_stream *stream, tp_format format, const uint8_t *in, size_t in_bytes); /* -> samples accepted, may be fewer than given */
+int tp_stream_mark(tp_stream *stream, int64_t id); /* at the queue's present end; TP_E_FULL beyond TP_MARKS_MAX */
+int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample); /* -> samples dropped; pending marks CLEARED at at_sample */
+void tp_stream_pause(tp_stream *stream, int paused);
+uint64_t tp_stream_queued_samples(const tp_stream *stream);
+uint64_t tp_stream_queued_us(const tp_stream *stream);
+uint32_t tp_stream_pool_bytes(const tp_stream *stream);
+const tp_stream_counters *tp_stream_statistics(const tp_stream *stream);
+int tp_stream_next_event(tp_stream *stream, tp_event *event); /* 1 or 0 */
+/* The next number of the wire's message sequence, for control messages that Python writes. */
+uint64_t tp_stream_take_sequence(tp_stream *stream);
+
+/* Application role. Appends media messages while the model of what has been played allows. -> flags TP_TICK_x, or TP_E_ROOM.
+ * With TP_TICK_MARK_DUE the caller sends what is in the outbox, then the checkpoint named by the event, then ticks again. */
+enum { TP_TICK_EVENTS = 1, TP_TICK_OUTPUT = 2, TP_TICK_MARK_DUE = 4 };
+int tp_stream_tick(tp_stream *stream, uint32_t slot, int64_t now, tp_outbox *out);
+int64_t tp_stream_next_deadline(const tp_stream *stream); /* when a tick could send again; INT64_MAX: nothing waits */
+int tp_stream_set_track(tp_stream *stream, uint32_t track, uint8_t *bytes, uint32_t capacity_bytes); /* a listener came */
+uint64_t tp_stream_track_written(const tp_stream *stream, uint32_t track);
+/* Copies payload bytes of samples [from, from + n) as they arrived. -> samples copied; *from is moved up to the oldest kept */
+ptrdiff_t tp_stream_track_read(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from, size_t n);
+/* Energy of inbound audio since last asked (for barge-in), in dBov x 100; and how many samples it spans. */
+int32_t tp_stream_take_level(tp_stream *stream, uint32_t track, uint32_t *n_samples);
+/* Application role: the model of the far playout. Samples of this stream the far end should have played by now. */
+uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
+uint64_t tp_stream_sent_samples(const tp_stream *stream);
+
+#endif

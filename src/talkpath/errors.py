@@ -1,0 +1,85 @@
+"""Every error talkpath raises on purpose.
+
+::
+
+    TalkpathError
+      WireError                  abstract
+        LocalWireError           we or the caller broke the wire's rules
+        RemoteWireError          the peer did; the machine stays in its error state
+      NotOnThisWire              the wire has no such operation
+      PlayoutFull                more audio queued than the bound
+      CallEnded                  with .reason (enum) and .cause
+      ConfigError(ValueError)    unknown key, bad value: says which, and what would be right
+      FormatError(ValueError)    wrong rate, width, shape
+      NativeError(RuntimeError)  a bug of ours
+
+Messages carry facts (wire, event, offset), never audio, digits, tokens or full numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from talkpath.records import EndReason
+
+
+class TalkpathError(Exception):
+    """The base of everything raised on purpose."""
+
+
+class WireError(TalkpathError):
+    """A platform's message rules were broken; see the two kinds, which say by whom."""
+
+    def __init__(self, message: str, *, wire: str = "", event: str = "", offset: int | None = None) -> None:
+        if type(self) is WireError:
+            raise TypeError("WireError is abstract; raise LocalWireError or RemoteWireError")
+        where = " ".join(part for part in (wire, event) if part)
+        at = f" at byte {offset}" if offset is not None else ""
+        super().__init__(f"{where}{at}: {message}" if where or at else message)
+        self.wire = wire
+        self.event = event
+        self.offset = offset
+
+
+class LocalWireError(WireError):
+    """We, or the caller of our API, broke the wire's rules."""
+
+
+class RemoteWireError(WireError):
+    """The peer broke the wire's rules; parsers raise this and nothing else, on any input."""
+
+
+class NotOnThisWire(TalkpathError):
+    """The wire has no such operation; names the wire and the nearest thing it has."""
+
+    def __init__(self, wire: str, operation: str, nearest: str) -> None:
+        super().__init__(f"the {wire} wire has no {operation}; the nearest thing it has is {nearest}")
+        self.wire = wire
+        self.operation = operation
+        self.nearest = nearest
+
+
+class PlayoutFull(TalkpathError):
+    """More audio is queued than the bound allows; nothing of the refused chunk was taken."""
+
+
+class CallEnded(TalkpathError):
+    """The call, stream or line is over."""
+
+    def __init__(self, reason: EndReason, cause: BaseException | None = None) -> None:
+        super().__init__(f"ended: {reason.value}" + (f" ({type(cause).__name__})" if cause is not None else ""))
+        self.reason = reason
+        self.cause = cause
+
+
+class ConfigError(TalkpathError, ValueError):
+    """An unknown key or a bad value; says which, and what would be right."""
+
+
+class FormatError(TalkpathError, ValueError):
+    """Audio of the wrong rate, width or shape; the caller's to mend."""
+
+
+class NativeError(TalkpathError, RuntimeError):
+    """The native core answered with a status that should not happen: a bug of ours."""

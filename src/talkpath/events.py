@@ -1,0 +1,187 @@
+"""Frozen events and commands: what crosses between a wire's machine and whoever drives it, and what a call tells its user.
+
+A *dialect* turns messages into the events below and commands into messages; which of the two a value is depends on the
+end of the wire one stands at, so both ends share one set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from talkpath.records import EndReason, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFormat:
+    """How payload bytes are to be read."""
+
+    encoding: str
+    """``PCMU``, ``PCMA``, ``L16`` (byte order is the dialect's)."""
+    sample_rate_hz: int
+    big_endian: bool = False
+
+    @property
+    def sample_bytes(self) -> int:
+        return 2 if self.encoding == "L16" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStarted:
+    """The wire's opening message: who calls, and how audio is written."""
+
+    stream_id: str
+    call_id: str
+    account_id: str
+    tracks: tuple[str, ...]
+    """``inbound``, ``outbound``."""
+    media_format: MediaFormat
+    custom_parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Audio, as payload bytes."""
+
+    payload: bytes
+    track: str = "inbound"
+    media_format: MediaFormat | None = None
+    """Where the message itself says one (Plivo's ``contentType``); None: the stream's."""
+    sequence: int | None = None
+    chunk: int | None = None
+    timestamp_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """The caller pressed a key."""
+
+    digit: str
+    track: str = "inbound"
+    timestamp_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendDigits:
+    """The application wants digits sent to the caller."""
+
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The application sets a checkpoint after all audio it has sent."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkReached:
+    """The platform reports a checkpoint. `outcome` is None where the wire cannot tell played from cleared."""
+
+    name: str
+    outcome: Outcome | None = Outcome.PLAYED
+    at_sample: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """The application drops what it has queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """The platform confirms a clear."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """The application ends the call with a message (wires that have one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStopped:
+    """The wire's closing message."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Handshaken:
+    """A message that opens the wire before `StreamStarted` (Twilio's ``connected``)."""
+
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownMessage:
+    """A message the dialect does not know; harmless, logged once per kind, counted."""
+
+    kind: str
+
+
+WireEvent = (
+    StreamStarted | Media | Digit | SendDigits | Mark | MarkReached | Clear | Cleared | HangUp | StreamStopped | Handshaken | UnknownMessage
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DigitReceived:
+    """The caller pressed a key."""
+
+    digit: str
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamUp:
+    """A stream is connected and started."""
+
+    control_id: str
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """A stream is over; the call may go on."""
+
+    control_id: str
+    stream_id: str
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class MarkSettled:
+    """A checkpoint of a stream has its outcome."""
+
+    control_id: str
+    name: str
+    outcome: Outcome
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCleared:
+    """An application cleared its queue."""
+
+    control_id: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDegraded:
+    """A stream's playout rose past 30, 60 or 90 % of its bound, or began to overflow (100)."""
+
+    control_id: str
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class LegChanged:
+    """The caller's source was learned, changed, or put on hold."""
+
+    what: str
+    """``source_learned``, ``held``, ``resumed``, ``updated``."""
+
+
+CallEvent = DigitReceived | StreamUp | StreamEnded | MarkSettled | SourceCleared | StreamDegraded | LegChanged

@@ -1,0 +1,196 @@
+"""What remains when something is over: outcomes, end reasons, records, statistics. Frozen values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class EndReason(enum.StrEnum):
+    """Why a call, stream or line ended. The same words appear in records, `CallEnded.reason` and ``--json``."""
+
+    CALLER_HUNG_UP = "caller_hung_up"
+    APPLICATION_HUNG_UP = "application_hung_up"
+    PLATFORM_HUNG_UP = "platform_hung_up"
+    DURATION_REACHED = "duration_reached"
+    STREAM_TIMED_OUT = "stream_timed_out"
+    STOPPED = "stopped"
+    BLOCK_LEFT = "block_left"
+    BLOCK_FAILED = "block_failed"
+    CANCELLED = "cancelled"
+    DRAINED = "drained"
+    CONNECT_FAILED = "connect_failed"
+    HANDSHAKE_TIMED_OUT = "handshake_timed_out"
+    HANDSHAKE_REFUSED = "handshake_refused"
+    WIRE_ERROR = "wire_error"
+    PEER_STALLED = "peer_stalled"
+    PEER_VANISHED = "peer_vanished"
+    MEDIA_TIMED_OUT = "media_timed_out"
+    CONTROL_OVERFLOW = "control_overflow"
+    APPLICATION_FAILED = "application_failed"
+    POLICY_FAILED = "policy_failed"
+    NO_CAPACITY = "no_capacity"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def orderly(self) -> bool:
+        """Whether this is how a healthy call ends."""
+        return self in _ORDERLY
+
+
+_ORDERLY = frozenset(
+    {
+        EndReason.CALLER_HUNG_UP,
+        EndReason.APPLICATION_HUNG_UP,
+        EndReason.PLATFORM_HUNG_UP,
+        EndReason.DURATION_REACHED,
+        EndReason.STREAM_TIMED_OUT,
+        EndReason.STOPPED,
+        EndReason.BLOCK_LEFT,
+        EndReason.DRAINED,
+    }
+)
+
+
+class Outcome(enum.StrEnum):
+    """How a checkpoint, or a play, came out. Exactly one per checkpoint."""
+
+    PLAYED = "PLAYED"
+    CLEARED = "CLEARED"
+    LOST = "LOST"
+    ASSUMED = "ASSUMED"
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What became of something played."""
+
+    samples: int
+    """Samples of the line's own rate that were played (an estimate when not exact)."""
+    reason: Outcome
+    exact: bool
+    """False where the wire reports no positions and this is a model's figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkOutcome:
+    """What became of one checkpoint."""
+
+    name: str
+    outcome: Outcome
+    at_sample: int
+    """Sample of the outbound track, silence counted, sample 0 = the track's first."""
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRecord:
+    """One stream of a call, after its end."""
+
+    stream_id: str
+    control_id: str
+    name: str
+    wire: str
+    reason: EndReason
+    duration_ms: int
+    messages_sent: int
+    messages_received: int
+    marks: tuple[MarkOutcome, ...]
+    clears: int
+    refused: dict[str, int]
+    """Messages refused, count by kind (``bad_json``, ``bad_base64``, ``too_long``, ...)."""
+    application_ms: int
+    """Audio of the application that was handed to the leg."""
+    dropped_ms: int
+    """Audio of the application refused as beyond the bound."""
+    media_dropped: int
+    """Media messages dropped because the peer did not read."""
+    digits_received: int
+    digits_sent: int
+    cause: str = ""
+    """The type of the error behind the reason, when there was one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call, after its end; names follow webrtc-stats in snake case with units."""
+
+    call_id: str
+    reason: EndReason
+    cause: str
+    duration_ms: int
+    streams: tuple[StreamRecord, ...]
+    statistics: CallStatistics
+    errors_after_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallStatistics:
+    """A snapshot of one call's counters; all since its beginning."""
+
+    clock_samples: int = 0
+    packets_received: int = 0
+    packets_sent: int = 0
+    packets_lost: int = 0
+    packets_late: int = 0
+    packets_discarded: int = 0
+    packets_duplicated: int = 0
+    packets_reordered: int = 0
+    packets_refused: int = 0
+    """Datagrams from a source that is not the caller's."""
+    packets_malformed: int = 0
+    rtcp_packets_received: int = 0
+    ssrc_changes: int = 0
+    jitter_ms: float = 0.0
+    jitter_buffer_delay_ms: int = 0
+    jitter_buffer_target_delay_ms: int = 0
+    concealed_samples: int = 0
+    concealment_events: int = 0
+    silent_samples: int = 0
+    application_samples: int = 0
+    loop_stall_samples: int = 0
+    underruns: int = 0
+    digits_received: int = 0
+    digits_sent: int = 0
+    digits_refused: int = 0
+    send_failures: int = 0
+    lateness_p50_ms: float = 0.0
+    lateness_p99_ms: float = 0.0
+    lateness_p999_ms: float = 0.0
+    lateness_max_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """A snapshot of one engine."""
+
+    calls: int = 0
+    calls_opened: int = 0
+    streams: int = 0
+    pool_bytes: int = 0
+    pool_used_bytes: int = 0
+    pool_refused: int = 0
+    ticks: int = 0
+    late_ticks: int = 0
+    lateness_p50_ms: float = 0.0
+    lateness_p99_ms: float = 0.0
+    lateness_p999_ms: float = 0.0
+    lateness_max_ms: float = 0.0
+    callbacks_delivered: int = 0
+    callbacks_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LineStatistics:
+    """A snapshot of one line."""
+
+    messages_received: int = 0
+    messages_sent: int = 0
+    received_ms: int = 0
+    sent_ms: int = 0
+    queued_ms: int = 0
+    listener_dropped_ms: int = 0
+    clears: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    pings_sent: int = 0
+    round_trip_ms: float = 0.0

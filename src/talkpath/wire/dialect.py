@@ -1,0 +1,111 @@
+"""What every platform's message language offers to the engine and to a line: the `Dialect` protocol.
+
+A dialect is one end of one stream: it holds the numbers and ids of that stream and nothing else. Text messages go in and
+frozen events come out; commands go in and text comes out. It carries payload bytes and the name of their encoding, never
+samples. What happens fifty times a second does not pass through it: for that it only *describes* its media message, as a
+template (to write) and a shape (to read), which the native core executes; `receive` stays the judge of everything the
+native reader does not take, and the two agree.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from talkpath.events import MediaFormat, WireEvent
+
+
+class Role(enum.Enum):
+    """Which end of the wire a dialect stands at."""
+
+    PLATFORM = "platform"
+    APPLICATION = "application"
+
+
+class Field(enum.IntEnum):
+    """What stands between two pieces of a media message's template."""
+
+    END = 0
+    PAYLOAD = 1
+    SEQUENCE = 2
+    CHUNK = 3
+    TIMESTAMP_MS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MediaTemplate:
+    """A media message as text cut into pieces; after ``pieces[i]`` comes ``fields[i]``, END after the last."""
+
+    pieces: tuple[bytes, ...]
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaShape:
+    """The keys of the media message that comes in; an empty name means the wire has no such key."""
+
+    event_value: str
+    event_key: str = "event"
+    object_key: str = "media"
+    payload_key: str = "payload"
+    track_key: str = ""
+    encoding_key: str = ""
+    rate_key: str = ""
+    timestamp_key: str = ""
+    chunk_key: str = ""
+    sequence_key: str = ""
+    encoding_name: str = ""
+    """How the wire writes the stream's own encoding; a message that names another goes to `receive`."""
+
+
+class Dialect(Protocol):
+    """One end of one stream's message language. Sans-IO, one owner."""
+
+    wire: str
+    role: Role
+    media_format: MediaFormat
+    """Of the stream; an application learns it from `StreamStarted`."""
+
+    def receive(self, text: bytes | bytearray | memoryview | str) -> Sequence[WireEvent]:
+        """Turn one whole text message into events.
+
+        Raises:
+            RemoteWireError: the peer's message is not of this wire; nothing else is ever raised, on any input.
+        """
+        ...
+
+    def send(self, command: WireEvent, *, sequence: int = 0) -> Sequence[bytes]:
+        """Write a command or event as zero or more text messages. `sequence` is the stream's next message number.
+
+        Zero messages: the wire says this by silence (Plivo drops checkpoints on clear). Only `Media` and what the wire
+        numbers uses `sequence`; `numbered` says which.
+
+        Raises:
+            NotOnThisWire: the wire has no such message.
+            LocalWireError: the command breaks the wire's rules.
+        """
+        ...
+
+    def numbered(self, command: WireEvent) -> bool:
+        """Whether the message for `command` carries a sequence number."""
+        ...
+
+    def media_template(self, track: str) -> MediaTemplate:
+        """Describe this stream's media message for `track` (``inbound``/``outbound``); the application's for what it plays."""
+        ...
+
+    def media_shape(self) -> MediaShape:
+        """Describe the media message that the other end sends."""
+        ...
+
+    @property
+    def returns_marks_on_clear(self) -> bool:
+        """Whether pending checkpoints come back after a clear (Twilio, SignalWire) or are dropped (Plivo)."""
+        ...
+
+    @property
+    def confirms_clear(self) -> bool:
+        """Whether a clear is answered (Plivo's ``clearedAudio``)."""
+        ...
