@@ -191,6 +191,7 @@ class LineStatistics:
     queued_ms: int = 0
     listener_dropped_ms: int = 0
     clears: int = 0
+    barge_ins: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     pings_sent: int = 0
     round_trip_ms: float = 0.0

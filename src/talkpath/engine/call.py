@@ -1,0 +1,573 @@
+"""One call: a leg, its streams, one nursery, one door out.
+
+Theory of operation. `Call` is an async context manager that lives by a `Lifetime`: a supervising child opens the leg, gives the
+path to the driver, and holds the nursery of the call's receive, send and playback tasks and of one task per stream. Outer
+cancellation reaches the user's block first; leaving the block calls `end`, and `end` is the only thing that ever ends media.
+So there is one source of cancellation and one order of teardown, and a user's shielded `finally` can still say goodbye to the
+caller::
+
+    OPENING --leg open, path ticking--> LIVE --end(reason)--> ENDED --goodbyes, callbacks queued--> record final
+
+`end` is synchronous and idempotent: it takes the slot from the driver (no sample leaves from here), closes the leg's socket,
+ends the streams (their marks are LOST), wakes everybody who waits and cancels the media nursery. What may wait (close frames,
+end messages) is then done by the stream tasks, shielded, within `EngineConfig.goodbye_s` together.
+
+What the three tasks are for, given that plain media and everything that changes the path's state happens in the driver's
+step: *receive* hands on what the step found and that is not media (the call's events, to the hooks a user registered); *send*
+empties sockets that were full, each under its own deadline; *playback* feeds the call's own
+source with what `play` was given. All are parked else.
+
+A background failure ends the call with a reason; it is not raised into the user's block and does not cancel it: operations
+raise `CallEnded`, `events` ends, `wait_ended` returns the record.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from talkpath._native import ffi, lib
+from talkpath.engine.config import StreamSpec
+from talkpath.engine.leg import LEG_RTP, Leg
+from talkpath.engine.source import Source
+from talkpath.engine.stream import CallStream
+from talkpath.errors import CallEnded, ConfigError, NativeError
+from talkpath.events import CallEvent, DigitReceived
+from talkpath.path.path import native_format
+from talkpath.records import CallRecord, CallStatistics, EndReason, Played
+from talkpath.transport.clock import Clock
+from talkpath.transport.lifetime import Job, Lifetime
+from talkpath.units import NS_PER_MS, samples_to_ms
+
+if TYPE_CHECKING:
+    from talkpath.engine.engine import Engine
+    from talkpath.transport.driver_tasks import Group, TasksDriver
+
+log = logging.getLogger("talkpath.engine.call")
+
+T = TypeVar("T")
+
+STREAMS_MAX = 4
+EVENTS_KEPT = 1024
+"""Events kept for those who have not read them yet; the oldest are dropped and counted."""
+MAX_COMMANDS = 4096
+EVENT_DIGIT, EVENT_MEDIA_TIMEOUT, EVENT_UNDERRUN, EVENT_DIGITS_SENT = 1, 3, 5, 6
+
+
+class Call:
+    """A live call; made by `Engine.open_call`. See the module."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        leg: Leg,
+        *,
+        call_id: str | None,
+        from_number: str,
+        to_number: str,
+        direction: str,
+        max_duration_s: float,
+    ) -> None:
+        self.engine = engine
+        self.leg = leg
+        self.clock: Clock = engine.clock
+        self.driver: TasksDriver = engine.driver
+        self.entropy = engine.entropy
+        self.call_id = call_id or str(uuid.UUID(bytes=engine.entropy(16), version=4))
+        self.from_number = from_number
+        self.to_number = to_number
+        self.direction = direction
+        self.end_reason: EndReason | None = None
+        self.cause: BaseException | None = None
+        self.record: CallRecord | None = None
+        self.streams: list[CallStream | None] = [None] * STREAMS_MAX
+        # The driver's side of a call.
+        self.slot = -1
+        self.path: Any = None
+        self.period_ns = leg.ptime_ms * NS_PER_MS
+        self.needs_before_tick = leg.needs_before_tick
+        self.send_media: list[Callable[[memoryview], None] | None] = [None] * STREAMS_MAX
+        self.send_rtp = leg.send_rtp
+        self.hear_pcm = leg.hear_pcm
+        self.before_tick = leg.before_tick
+        self._keep: list[Any] = []
+        self._event = ffi.new("tp_event *")
+        self._commands: deque[Callable[[int], None]] = deque()
+        self._group: Group | None = None
+        self._lateness_before: list[int] = []
+        self._source: Source | None = None
+        self._started_ns = 0
+        self._ended_ns = 0
+        self._max_duration_ns = round(max_duration_s * 1e9)
+        self._underruns = 0
+        self._errors_after_end = 0
+        self._records: list[Any] = []
+        self._events: deque[CallEvent] = deque()
+        self._events_begin = 0
+        self.events_dropped = 0
+        self._event_lot = trio.lowlevel.ParkingLot()
+        self._send_lot = trio.lowlevel.ParkingLot()
+        self._playback_lot = trio.lowlevel.ParkingLot()
+        self._performing: dict[trio.Event, None] = {}
+        self._to_flush: dict[CallStream, None] = {}
+        self._hooks: list[Callable[[CallEvent], None]] = []
+        self._hooked: deque[CallEvent] = deque()
+        self._hook_lot = trio.lowlevel.ParkingLot()
+        self._ended = trio.Event()
+        self._life = Lifetime(self, f"call {self.call_id}")
+
+    # The context manager -----------------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Call:
+        """Open the leg and begin to move media.
+
+        Raises:
+            CallEnded: the engine is full or draining, or the pool cannot serve another call.
+            OSError: the leg's socket could not be bound.
+
+        Cancellation: nothing of the call remains.
+        """
+        if self._life.used:
+            raise ConfigError("a call can be entered once")
+        self.engine.admit(self)
+        try:
+            await self._life.enter()
+        except BaseException:
+            self.engine.forget(self)
+            raise
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> bool:
+        try:
+            await self._life.leave(exc)
+        finally:
+            self.engine.forget(self)
+        return False
+
+    def set_up(self) -> None:
+        """Open the leg, make the path, give it to the driver."""
+        self.leg.open(self)
+        self._attach()
+
+    def jobs(self) -> tuple[Job, ...]:
+        """The call's three tasks."""
+        return self._receive, self._send, self._playback
+
+    async def say_goodbye(self) -> None:
+        """Each stream has said its own."""
+
+    def finish(self) -> None:
+        """Write the record; nothing of the call is left."""
+        self._write_record()
+        self._ended.set()
+        self._wake_all()
+
+    def _attach(self) -> None:
+        """Make the path and give it to the driver."""
+        leg = self.leg
+        config = ffi.new("tp_path_config *")
+        config.leg_kind = leg.kind
+        config.leg_format = native_format(leg.media_format)
+        config.ptime_ms = leg.ptime_ms
+        self.slot = self.driver.take_slot()
+        config.slot = self.slot
+        phase = self.driver.choose_phase(self.period_ns)
+        config.phase_ns = phase
+        config.payload_type = leg.payload_type
+        config.event_payload_type = leg.event_payload_type
+        config.first_seq = int.from_bytes(self.entropy(2), "big")
+        config.ssrc = int.from_bytes(self.entropy(4), "big")
+        config.first_timestamp = int.from_bytes(self.entropy(4), "big")
+        config.jitter_min_ms = leg.jitter_min_ms
+        config.jitter_max_ms = leg.jitter_max_ms
+        config.media_timeout_ms = leg.media_timeout_ms
+        config.digit_on_ms = 100
+        config.digit_off_ms = 100
+        jitter = ffi.new("uint8_t[]", max(1, lib.tp_path_jitter_bytes(config)))
+        path = ffi.new("tp_path *")
+        now = self.clock.now_ns()
+        if lib.tp_path_init(path, self.engine.pool.native, config, jitter, now) < 0:
+            self.driver.give_slot(self.slot)
+            raise NativeError("the path refused a leg's configuration")
+        self.path = path
+        self._keep = [config, jitter]
+        self._started_ns = now
+        self.leg.start()
+        self._group = self.driver.add_call(self, phase)
+        self._lateness_before = list(self._group.lateness.counts)
+
+    # The driver's side -------------------------------------------------------------------------------------------
+
+    def command(self, what: Callable[[int], None]) -> None:
+        """Have `what(now_ns)` done in the driver's next step."""
+        if len(self._commands) >= MAX_COMMANDS:
+            raise CallEnded(EndReason.CONTROL_OVERFLOW)
+        self._commands.append(what)
+        self.driver.command(self)
+
+    def run_commands(self, now_ns: int) -> None:
+        while self._commands and self.end_reason is None:
+            self._commands.popleft()(now_ns)
+
+    def pull_events(self, now_ns: int) -> None:
+        event = self._event
+        while self.end_reason is None and lib.tp_path_next_event(self.path, event) == 1:
+            kind = event.kind
+            if kind == EVENT_DIGIT:
+                self._on_digit(chr(event.value), event.at_sample)
+            elif kind == EVENT_MEDIA_TIMEOUT:
+                self.end(EndReason.MEDIA_TIMED_OUT)
+            elif kind != EVENT_DIGITS_SENT:
+                if kind == EVENT_UNDERRUN:
+                    self._underruns += int(event.value)
+                stream = self.streams[event.stream] if 0 <= event.stream < STREAMS_MAX else None
+                if stream is not None:
+                    stream.on_native_event(event)
+                elif self._source is not None and self._source.index == event.stream:
+                    self._source.on_native_event(event)
+
+    def _on_digit(self, digit: str, at_sample: int) -> None:
+        self.note(DigitReceived(digit, at_sample))
+        for stream in self.streams:
+            if stream is not None:
+                stream.send_digit(digit, at_sample)
+
+    def housekeeping(self, now_ns: int) -> None:
+        for stream in self.streams:
+            if stream is not None:
+                stream.housekeeping(now_ns)
+        if self._max_duration_ns and now_ns - self._started_ns >= self._max_duration_ns:
+            self.end(EndReason.DURATION_REACHED)
+
+    def failed(self, exc: Exception) -> None:
+        self.end(EndReason.INTERNAL_ERROR, exc)
+
+    def note(self, event: CallEvent) -> None:
+        """Record an event, in the order things happened."""
+        journal = self.driver.journal
+        if journal is not None:
+            journal(self.clock.now_ns(), self.slot, type(event).__name__, (event,))
+        self._events.append(event)
+        if len(self._events) > EVENTS_KEPT:
+            self._events.popleft()
+            self._events_begin += 1
+            self.events_dropped += 1
+        self._event_lot.unpark_all()
+        if self._hooks:
+            self._hooked.append(event)
+            self._hook_lot.unpark_all()
+
+    # The three tasks ---------------------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        """Hand events to the hooks a user registered; a hook that raises ends the call with a reason."""
+        while True:
+            while self._hooked:
+                event = self._hooked.popleft()
+                for hook in self._hooks:
+                    try:
+                        hook(event)
+                    except Exception as exc:
+                        log.error("call %s: a hook raised %s", self.call_id, type(exc).__name__, exc_info=exc)
+                        self.end(EndReason.APPLICATION_FAILED, exc)
+            await self._hook_lot.park()
+
+    async def _send(self) -> None:
+        """Empty full sockets, each under its own deadline: a slow peer delays nobody else."""
+        async with trio.open_nursery() as flushes:
+            while True:
+                while self._to_flush:
+                    stream, _ = self._to_flush.popitem()
+                    flushes.start_soon(stream.flush)
+                await self._send_lot.park()
+
+    async def _playback(self) -> None:
+        """Feed the call's own source with what `play` was given, as its queue has room."""
+        while self._source is None:
+            await self._playback_lot.park()
+        await self._source.feed()
+
+    def flush_soon(self, stream: CallStream) -> None:
+        """Have the send task empty `stream`'s socket."""
+        self._to_flush[stream] = None
+        self._send_lot.unpark_all()
+
+    # The public side ---------------------------------------------------------------------------------------------
+
+    async def start_stream(self, spec: StreamSpec) -> CallStream:
+        """Connect a stream to an application and say `start`; return once it is live.
+
+        Args:
+            spec: what, where to, in which wire.
+
+        Raises:
+            CallEnded: the call is over, or the stream could not be started; `.reason` says which and why.
+            ConfigError: four streams are live, or the control id is taken.
+
+        Cancellation: the stream is ended; nothing of it remains.
+        """
+        self.check_live()
+        index = next((i for i, taken in enumerate(self.streams) if taken is None and not self._is_source(i)), None)
+        if index is None:
+            raise ConfigError(f"a call has at most {STREAMS_MAX} streams and sources; stop one first")
+        control_id = spec.control_id or str(uuid.UUID(bytes=self.entropy(16), version=4))
+        if any(stream is not None and stream.control_id == control_id for stream in self.streams):
+            raise ConfigError("the control_id is taken by a live stream of this call")
+        stream = CallStream(self, spec, index, control_id)
+        self.streams[index] = stream
+        assert self._life.nursery is not None
+        self._life.nursery.start_soon(stream.run)
+        try:
+            await stream.ready.wait()
+        except trio.Cancelled:
+            stream.end(EndReason.CANCELLED)
+            raise
+        if stream.end_reason is not None:
+            raise CallEnded(stream.end_reason, stream.cause)
+        return stream
+
+    async def stop_stream(self, control_id: str | None = None) -> None:
+        """Stop a stream by its control id, the youngest one when None; return when it is gone.
+
+        Raises:
+            ConfigError: no such stream is live.
+
+        Cancellation: the stream is ended all the same.
+        """
+        stream = next(
+            (s for s in reversed(self.streams) if s is not None and s.end_reason is None and control_id in (None, s.control_id)), None
+        )
+        if stream is None:
+            raise ConfigError("no live stream of this call has that control_id")
+        stream.end(EndReason.STOPPED)
+        await stream.ended.wait()
+
+    def events(self) -> CallEvents:
+        """Return an iterator over what happens in the call, from its beginning, as far as it is kept (1,024 events)."""
+        return CallEvents(self)
+
+    def on_event(self, hook: Callable[[CallEvent], None]) -> None:
+        """Have `hook` called with each event from here on, by the call's receive task. It must not block."""
+        self._hooks.append(hook)
+
+    async def play(self, audio: object) -> Played:
+        """Play audio to the caller from the call's own source, beside the streams; return what became of it.
+
+        Args:
+            audio: an `AudioClip` or `AudioChunk`, or an async iterable of chunks.
+
+        Raises:
+            CallEnded: the call is over. FormatError: audio of a rate that cannot be played.
+
+        Cancellation: what was queued plays on; `clear` drops it.
+        """
+        return await self.own_source().play(audio)
+
+    async def clear(self) -> int:
+        """Drop what `play` has queued; return how many samples. Streams' audio is untouched."""
+        return await self.own_source().clear() if self._source is not None else 0
+
+    async def send_digits(self, digits: str) -> None:
+        """Send digits to the caller as telephone-events; return when they have gone out.
+
+        Raises:
+            ConfigError: bad characters, or the leg has no telephone-event.
+            CallEnded: the call is over.
+        """
+        await self.own_source().send_digits(digits)
+
+    def own_source(self) -> Source:
+        """Return the call's own source, made when first needed."""
+        self.check_live()
+        if self._source is None:
+            index = next((i for i in reversed(range(STREAMS_MAX)) if self.streams[i] is None), None)
+            if index is None:
+                raise ConfigError(f"a call has at most {STREAMS_MAX} streams and sources; stop one first")
+            self._source = Source(self, index)
+            self._playback_lot.unpark_all()
+        return self._source
+
+    def _is_source(self, index: int) -> bool:
+        return self._source is not None and self._source.index == index
+
+    def check_live(self) -> None:
+        """Raise CallEnded when the call is over."""
+        if self.end_reason is not None:
+            raise CallEnded(self.end_reason, self.cause)
+
+    async def perform(self, what: Callable[[int], T]) -> T:
+        """Have `what(now_ns)` done in the driver's next step and return its result.
+
+        Raises:
+            CallEnded: the call ended first.
+
+        Cancellation: it may still be done.
+        """
+        done = trio.Event()
+        result: list[T] = []
+
+        def run(now_ns: int) -> None:
+            result.append(what(now_ns))
+            done.set()
+
+        self.check_live()
+        self.command(run)
+        self._performing[done] = None
+        try:
+            await done.wait()
+        finally:
+            self._performing.pop(done, None)
+        if not result:
+            self.check_live()
+        return result[0]
+
+    def hang_up(self, reason: EndReason = EndReason.PLATFORM_HUNG_UP) -> None:
+        """End the call from this side; the block may go on to read its events and record."""
+        self.end(reason)
+
+    async def wait_ended(self) -> CallRecord:
+        """Wait until the call is over and everything of it is gone; return its record. Cancellation changes nothing."""
+        await self._ended.wait()
+        assert self.record is not None
+        return self.record
+
+    def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
+        """End the call now. Synchronous, idempotent; the only door."""
+        if self.end_reason is not None:
+            if cause is not None and isinstance(cause, Exception) and reason is EndReason.INTERNAL_ERROR:
+                self._errors_after_end += 1
+            return
+        self.end_reason, self.cause = reason, cause
+        self._ended_ns = self.clock.now_ns()
+        if self.slot >= 0:
+            if self.path is None:
+                self.driver.give_slot(self.slot)
+            else:
+                self.driver.remove(self)
+        self.leg.close()
+        for stream in self.streams:
+            if stream is not None:
+                stream.end(_stream_reason(reason))
+        if self._source is not None:
+            self._source.close()
+        if self.path is not None:
+            lib.tp_path_close(self.path)
+        self._commands.clear()
+        self._wake_all()
+        self._life.cancel()
+
+    def stream_gone(self, stream: CallStream) -> None:
+        """A stream's task is at its end."""
+        if stream.record is not None:
+            self._records.append(stream.record)
+        self.streams[stream.index] = None
+
+    def _wake_all(self) -> None:
+        self._event_lot.unpark_all()
+        for waiting in list(self._performing):
+            waiting.set()
+
+    def statistics(self) -> CallStatistics:
+        """Return a snapshot of the call's counters; after the end, the last one."""
+        if self.record is not None:
+            return self.record.statistics
+        if self.path is None:
+            return CallStatistics()
+        counters = lib.tp_path_statistics(self.path)
+        jitter = lib.tp_path_jitter(self.path)
+        leg = self.leg
+        rate = leg.media_format.sample_rate_hz
+        rtp = leg.kind == LEG_RTP
+        lateness = self._group.lateness if self._group is not None else None
+        before = self._lateness_before
+        digits_refused = counters.digits_refused
+        return CallStatistics(
+            clock_samples=int(lib.tp_path_clock(self.path)),
+            packets_received=counters.rtp_packets_in,
+            packets_sent=counters.rtp_packets_out,
+            packets_lost=jitter.packets_lost if rtp else 0,
+            packets_late=jitter.packets_late if rtp else 0,
+            packets_discarded=jitter.packets_discarded if rtp else 0,
+            packets_duplicated=jitter.packets_duplicated if rtp else 0,
+            packets_reordered=jitter.packets_reordered if rtp else 0,
+            packets_refused=leg.packets_refused,
+            packets_malformed=counters.rtp_malformed,
+            rtcp_packets_received=counters.rtcp_packets_in,
+            ssrc_changes=counters.ssrc_changes,
+            jitter_ms=jitter.jitter_x16 / 16 / rate * 1000 if rtp else 0.0,
+            jitter_buffer_delay_ms=int(lib.tp_jitter_delay_ms(jitter)) if rtp else 0,
+            jitter_buffer_target_delay_ms=jitter.target_delay_ms if rtp else 0,
+            concealed_samples=counters.concealed_samples,
+            concealment_events=counters.concealment_events,
+            silent_samples=counters.silent_samples,
+            application_samples=counters.application_samples,
+            loop_stall_samples=counters.loop_stall_samples,
+            underruns=self._underruns,
+            digits_received=counters.digits_in,
+            digits_sent=counters.digits_out,
+            digits_refused=digits_refused,
+            send_failures=leg.send_failures,
+            lateness_p50_ms=lateness.percentile_ms(0.5, before) if lateness is not None else 0.0,
+            lateness_p99_ms=lateness.percentile_ms(0.99, before) if lateness is not None else 0.0,
+            lateness_p999_ms=lateness.percentile_ms(0.999, before) if lateness is not None else 0.0,
+            lateness_max_ms=lateness.percentile_ms(1.0, before) if lateness is not None else 0.0,
+        )
+
+    def _write_record(self) -> None:
+        statistics = self.statistics()
+        rate = self.leg.media_format.sample_rate_hz
+        self.record = CallRecord(
+            call_id=self.call_id,
+            reason=self.end_reason or EndReason.INTERNAL_ERROR,
+            cause=type(self.cause).__name__ if self.cause is not None else "",
+            duration_ms=samples_to_ms(statistics.clock_samples, rate),
+            streams=tuple(self._records),
+            statistics=statistics,
+            errors_after_end=self._errors_after_end,
+        )
+        # The native memory goes with the record written; nothing refers to it any more.
+        self.path = None
+        self._keep = []
+        self._group = None
+
+
+class CallEvents:
+    """An iterator over a call's events; a cancelled reader loses nothing. One reader per iterator."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._next = call._events_begin
+
+    def __aiter__(self) -> CallEvents:
+        return self
+
+    async def __anext__(self) -> CallEvent:
+        """Return the next event; ends once the call is over and all were read."""
+        await trio.lowlevel.checkpoint()
+        call = self._call
+        while True:
+            self._next = max(self._next, call._events_begin)
+            index = self._next - call._events_begin
+            if index < len(call._events):
+                self._next += 1
+                return call._events[index]
+            if call._ended.is_set():
+                raise StopAsyncIteration
+            await call._event_lot.park()
+
+
+def _stream_reason(reason: EndReason) -> EndReason:
+    """A stream that ends with its call ends for the call's reason, unless that one is the block's own business."""
+    if reason in (EndReason.BLOCK_LEFT, EndReason.BLOCK_FAILED, EndReason.CANCELLED):
+        return EndReason.PLATFORM_HUNG_UP
+    return reason
+
+

@@ -1,0 +1,164 @@
+"""Options of the platform's end. Frozen, checked when made: a bad value never gets as far as a call."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from talkpath.errors import ConfigError
+from talkpath.events import MediaFormat
+
+_CODEC = re.compile(r"^(?P<name>[A-Za-z0-9]+)(?:@(?P<rate>\d{4,6})h)?(?:@(?P<ptime>\d{1,3})i)?$")
+CODEC_NAMES = ("PCMU", "PCMA", "L16")
+L16_RATES_HZ = (8000, 16000, 24000, 48000)
+MESSAGE_MS = (20, 40, 60, 80, 100)
+
+
+def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFormat, int | None]:
+    """Read a codec string like ``PCMU``, ``L16@16000h`` or ``PCMU@40i``; return the format and the ptime, when one is named.
+
+    Raises:
+        ConfigError: an unknown codec, or a rate it does not have; the caller's to mend.
+    """
+    match = _CODEC.match(codec)
+    if match is None:
+        raise ConfigError(f"codec {codec!r} cannot be read; write PCMU, PCMA, L16 or L16@16000h")
+    name = match["name"].upper()
+    if name not in CODEC_NAMES:
+        raise ConfigError(f"codec {name!r} is not one of {', '.join(CODEC_NAMES)}")
+    rate = int(match["rate"]) if match["rate"] else sample_rate_hz or 8000
+    if name != "L16" and rate != 8000:
+        raise ConfigError(f"{name} has a sample rate of 8000 Hz, not {rate}")
+    if name == "L16" and rate not in L16_RATES_HZ:
+        raise ConfigError(f"L16 at {rate} Hz is not supported; use one of {', '.join(map(str, L16_RATES_HZ))}")
+    return MediaFormat(name, rate), int(match["ptime"]) if match["ptime"] else None
+
+
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ConfigError(f"{what} is {value}; it must be between {low} and {high}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Options of an engine; see each field."""
+
+    driver: Literal["tasks"] = "tasks"
+    """Who moves plain media. ``tasks`` is pure Trio and works everywhere."""
+    pool_bytes: int = 64 * 1024 * 1024
+    """Memory for queued audio of all calls. Not touched until used."""
+    max_calls: int = 4096
+    connect_timeout_s: float = 5.0
+    """For each attempt to connect a stream: address, TLS and upgrade together."""
+    connect_attempts: int = 3
+    """A first try and two more, as Plivo does."""
+    connect_backoff_s: float = 0.5
+    """Before the second attempt; doubled before each further one."""
+    goodbye_s: float = 0.5
+    """All end messages, close frames and their answers of one call together."""
+    stall_s: float = 5.0
+    """How long a peer may take no bytes before its stream ends."""
+    tls_context: ssl.SSLContext | None = None
+    """For ``wss``; None verifies certificates against the system's authorities, TLS 1.2 or later."""
+    callback_attempts: int = 3
+    callback_deadline_s: float = 30.0
+    """One status callback, all attempts together."""
+    max_callbacks: int = 1024
+    """Status callbacks waiting or under way; the next is dropped and counted."""
+    hang_up_pace: int = 20
+    """Calls that may be torn down within one tick when many end at once."""
+
+    def __post_init__(self) -> None:
+        if self.driver != "tasks":
+            raise ConfigError(f"driver {self.driver!r} does not exist; use 'tasks'")
+        check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)
+        check_range("max_calls", self.max_calls, 1, 1_000_000)
+        check_range("connect_timeout_s", self.connect_timeout_s, 0.01, 300)
+        check_range("connect_attempts", self.connect_attempts, 1, 20)
+        check_range("connect_backoff_s", self.connect_backoff_s, 0, 60)
+        check_range("goodbye_s", self.goodbye_s, 0, 10)
+        check_range("stall_s", self.stall_s, 0.1, 300)
+        check_range("callback_attempts", self.callback_attempts, 1, 20)
+        check_range("callback_deadline_s", self.callback_deadline_s, 0.1, 600)
+        check_range("max_callbacks", self.max_callbacks, 1, 1_000_000)
+        check_range("hang_up_pace", self.hang_up_pace, 1, 100_000)
+
+
+TRACKS: Mapping[str, tuple[str, ...]] = {
+    "inbound_track": ("inbound",),
+    "outbound_track": ("outbound",),
+    "both_tracks": ("inbound", "outbound"),
+}
+WIRES = ("plivo",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """One stream of a call's audio to one application."""
+
+    url: str
+    """``wss://`` or ``ws://`` (``memory://name`` within one Trio run, for tests)."""
+    wire: str = "plivo"
+    bidirectional: bool = False
+    """Whether the application may play, clear and send digits."""
+    track: str = "inbound_track"
+    """``inbound_track`` what the caller says, ``outbound_track`` what it hears, ``both_tracks``."""
+    codec: str = "PCMU"
+    """``PCMU``, ``PCMA``, ``L16``, optionally with ``@<rate>h`` and ``@<ptime>i``."""
+    message_ms: int = 20
+    """Audio in one media message."""
+    control_id: str = ""
+    """Unique among the call's live streams; generated when empty."""
+    name: str = ""
+    custom_parameters: Mapping[str, str] = field(default_factory=dict)
+    authorization_bearer_token: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further headers of the upgrade request."""
+    account_id: str = "MA00000000000000TALK"
+    """What the wire's start message names as the account."""
+    auth_token: str = field(default="", repr=False)
+    """With it the upgrade and the callbacks are signed in the wire's way."""
+    status_url: str = ""
+    status_url_method: Literal["GET", "POST"] = "POST"
+    status_scheme: Literal["A", "B"] = "B"
+    """Plivo names its status callbacks in two ways (see docs/wire-plivo.md)."""
+    stream_timeout_s: float = 86400.0
+    """The stream, not the call, is stopped then."""
+    playout_s: float = 40.0
+    """How much of the application's audio may wait; Plivo promises 40 s."""
+    ends_call: bool = False
+    """Whether the call ends when the application ends this stream, or the stream fails."""
+    options: Any = None
+    """The wire's own options, `PlivoOptions` for example."""
+
+    def __post_init__(self) -> None:
+        if self.wire not in WIRES:
+            raise ConfigError(f"wire {self.wire!r} is not one of {', '.join(WIRES)}")
+        if self.track not in TRACKS:
+            raise ConfigError(f"track {self.track!r} is not one of {', '.join(TRACKS)}")
+        if self.bidirectional and self.track != "inbound_track" and self.wire == "plivo":
+            raise ConfigError(f"a bidirectional plivo stream carries the inbound_track only, not {self.track}")
+        _, ptime_ms = parse_codec(self.codec)
+        if (ptime_ms or self.message_ms) not in MESSAGE_MS:
+            raise ConfigError(f"message_ms is {ptime_ms or self.message_ms}; it must be one of {', '.join(map(str, MESSAGE_MS))}")
+        if self.status_url_method not in ("GET", "POST"):
+            raise ConfigError(f"status_url_method {self.status_url_method!r} is neither GET nor POST")
+        if self.status_scheme not in ("A", "B"):
+            raise ConfigError(f"status_scheme {self.status_scheme!r} is neither A nor B")
+        check_range("stream_timeout_s", self.stream_timeout_s, 0.1, 7 * 86400)
+        check_range("playout_s", self.playout_s, 1, 300)
+        for what, value, most in (("control_id", self.control_id, 256), ("name", self.name, 256)):
+            if len(value) > most:
+                raise ConfigError(f"{what} has {len(value)} characters; at most {most} are allowed")
+
+    def media_format(self) -> MediaFormat:
+        """Return how this stream's payload is written."""
+        return parse_codec(self.codec)[0]
+
+    def message_ptime_ms(self) -> int:
+        """Return the audio in one media message; the codec string's word goes before `message_ms`."""
+        return parse_codec(self.codec)[1] or self.message_ms

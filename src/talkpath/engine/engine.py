@@ -1,0 +1,212 @@
+"""The platform's end as a whole: a pool of memory, the calls that share it, and the status callbacks they leave behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from talkpath.engine.call import Call
+from talkpath.engine.config import EngineConfig
+from talkpath.engine.leg import Leg
+from talkpath.errors import CallEnded, ConfigError
+from talkpath.path.path import Pool
+from talkpath.records import CallRecord, EndReason, EngineStatistics
+from talkpath.transport.clock import Clock, open_clock
+from talkpath.transport.http import DeliveryOptions, deliver
+
+if TYPE_CHECKING:
+    from talkpath.transport.driver_tasks import TasksDriver
+    from talkpath.wire.callback import CallbackRequest
+
+log = logging.getLogger("talkpath.engine.engine")
+
+Entropy = Callable[[int], bytes]
+WallClock = Callable[[], float]
+
+
+class Engine:
+    """A live engine; entered with ``async with open_engine(...) as engine``."""
+
+    def __init__(self, config: EngineConfig, entropy: Entropy, wall_clock: WallClock) -> None:
+        self.config = config
+        self.entropy = entropy
+        self.wall_clock = wall_clock
+        self.clock: Clock
+        self.driver: TasksDriver
+        self.pool: Pool
+        self._calls: dict[Call, None] = {}
+        self._opened = 0
+        self._draining = False
+        self._empty = trio.Event()
+        self._callbacks: trio.Nursery | None = None
+        self._callbacks_waiting = 0
+        self._callbacks_delivered = 0
+        self._callbacks_failed = 0
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._clock_manager: AbstractAsyncContextManager[Clock] | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Engine:
+        from talkpath.transport.driver_tasks import TasksDriver
+
+        self._clock_manager = open_clock()
+        self.clock = await self._clock_manager.__aenter__()
+        assert isinstance(self.clock.driver, TasksDriver)
+        self.driver = self.clock.driver
+        self.pool = Pool(self.config.pool_bytes)
+        self._manager = trio.open_nursery()
+        self._callbacks = await self._manager.__aenter__()
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> bool:
+        """End what is left, deliver the callbacks (each has its deadline), release the clock."""
+        assert self._manager is not None and self._clock_manager is not None and self._callbacks is not None
+        self._draining = True
+        for call in list(self._calls):
+            call.end(EndReason.CANCELLED)
+        try:
+            if exc is not None and not isinstance(exc, Exception):
+                # The run is being cancelled: nobody waits for a web server now.
+                self._callbacks.cancel_scope.cancel()
+            await self._manager.__aexit__(None, None, None)
+        finally:
+            await self._clock_manager.__aexit__(None, None, None)
+        return False
+
+    def open_call(
+        self,
+        leg: Leg,
+        *,
+        call_id: str | None = None,
+        from_number: str = "",
+        to_number: str = "",
+        direction: str = "inbound",
+        max_duration_s: float = 0.0,
+    ) -> Call:
+        """Describe a call; ``async with`` opens it.
+
+        Args:
+            leg: the caller's connection; one leg serves one call.
+            call_id: a UUID; made when None.
+            from_number, to_number, direction: for status callbacks; never logged.
+            max_duration_s: the call ends then, looked at once a second; 0: never.
+        """
+        if direction not in ("inbound", "outbound"):
+            raise ConfigError(f"direction {direction!r} is neither inbound nor outbound")
+        return Call(
+            self,
+            leg,
+            call_id=call_id,
+            from_number=from_number,
+            to_number=to_number,
+            direction=direction,
+            max_duration_s=max_duration_s,
+        )
+
+    def admit(self, call: Call) -> None:
+        """Take a call in, or refuse it. Raises CallEnded."""
+        if self._draining:
+            raise CallEnded(EndReason.DRAINED)
+        if len(self._calls) >= self.config.max_calls:
+            raise CallEnded(EndReason.NO_CAPACITY)
+        self._calls[call] = None
+        self._opened += 1
+
+    def forget(self, call: Call) -> None:
+        """A call's block has been left and nothing of it remains."""
+        self._calls.pop(call, None)
+        if not self._calls:
+            self._empty.set()
+
+    async def drain(self, deadline_s: float) -> list[CallRecord]:
+        """Take no more calls; wait until the live ones are over, at most `deadline_s`, then end them.
+
+        Returns:
+            Records of the calls that had to be ended.
+
+        Cancellation: no further calls are taken; the live ones go on.
+        """
+        self._draining = True
+        with trio.move_on_after(deadline_s):
+            while self._calls:
+                self._empty = trio.Event()
+                await self._empty.wait()
+        ended = []
+        for index, call in enumerate(list(self._calls)):
+            call.end(EndReason.DRAINED)
+            ended.append(call)
+            if index % self.config.hang_up_pace == self.config.hang_up_pace - 1:
+                await trio.sleep(0.005)
+        return [await call.wait_ended() for call in ended]
+
+    def deliver(self, request: CallbackRequest) -> None:
+        """Have a status callback delivered by the engine's own nursery; a hang-up never waits for it."""
+        if self._callbacks is None or self._callbacks_waiting >= self.config.max_callbacks:
+            self._callbacks_failed += 1
+            return
+        self._callbacks_waiting += 1
+        self._callbacks.start_soon(self._deliver, request)
+
+    async def _deliver(self, request: CallbackRequest) -> None:
+        try:
+            options = DeliveryOptions(deadline_s=self.config.callback_deadline_s, attempts=self.config.callback_attempts)
+            result = await deliver(
+                request, delivery_id=self.entropy(16).hex(), options=options, ssl_context=self.config.tls_context
+            )
+            if result.delivered:
+                self._callbacks_delivered += 1
+            else:
+                self._callbacks_failed += 1
+                log.info("a status callback was not delivered: %s", result.error)
+        except Exception as exc:
+            self._callbacks_failed += 1
+            log.error("a status callback failed: %s", type(exc).__name__, exc_info=exc)
+        finally:
+            self._callbacks_waiting -= 1
+
+    def statistics(self) -> EngineStatistics:
+        """Return a snapshot of the engine's counters."""
+        lateness = self.driver.lateness
+        pool = self.pool.native
+        return EngineStatistics(
+            calls=len(self._calls),
+            calls_opened=self._opened,
+            streams=sum(1 for call in self._calls for stream in call.streams if stream is not None),
+            pool_bytes=pool.n_blocks * 1024,
+            pool_used_bytes=(pool.n_blocks - pool.n_free) * 1024,
+            pool_refused=pool.n_refused,
+            ticks=self.driver.ticks,
+            late_ticks=sum(lateness.counts[50:]),
+            lateness_p50_ms=lateness.percentile_ms(0.5),
+            lateness_p99_ms=lateness.percentile_ms(0.99),
+            lateness_p999_ms=lateness.percentile_ms(0.999),
+            lateness_max_ms=lateness.max_ns / 1e6,
+            callbacks_delivered=self._callbacks_delivered,
+            callbacks_failed=self._callbacks_failed,
+        )
+
+
+def open_engine(
+    config: EngineConfig | None = None,
+    *,
+    entropy: Entropy = os.urandom,
+    wall_clock: WallClock = time.time,
+) -> Engine:
+    """Open the platform's end: ``async with open_engine() as engine``.
+
+    Args:
+        config: options; the defaults when None.
+        entropy: n -> n random bytes, for ids, SSRCs, mask keys; a seeded source makes a virtual call repeatable to the byte.
+        wall_clock: Unix time in seconds, for the timestamps that wires and callbacks carry.
+
+    Cancellation: calls are ended, callbacks not yet delivered are dropped, nothing remains.
+    """
+    return Engine(config or EngineConfig(), entropy, wall_clock)

@@ -1,0 +1,508 @@
+"""Legs: one party's connection to a call. RTP on a socket, PCM in memory, PCM from and to files.
+
+A leg object is both the description and, once a call has opened it, the live thing; it serves one call. Everything that
+touches the call's path runs in the driver's step; `update` and `say` hand over commands.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from talkpath._native import ffi, lib
+from talkpath.audio import WavWriter, read_audio
+from talkpath.engine.config import check_range, parse_codec
+from talkpath.errors import CallEnded, ConfigError, FormatError
+from talkpath.events import LegChanged, MediaFormat
+from talkpath.records import EndReason
+
+if TYPE_CHECKING:
+    from talkpath.engine.call import Call
+
+log = logging.getLogger("talkpath.engine.leg")
+
+LEG_RTP, LEG_PCM = 1, 2
+STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
+LEARN_PACKETS = 3
+"""Consecutive valid packets that make a source the caller's."""
+LEARN_WINDOW_NS = 5_000_000_000
+"""`symmetric="any"` learns within this time of opening (or of `update`), then never again."""
+REBIND_SILENCE_NS = 1_000_000_000
+"""A caller behind NAT may come back from another port once its old one has been silent this long."""
+DIRECTIONS = {"sendrecv": 3, "recvonly": 1, "sendonly": 2, "inactive": 0}
+"""SDP's words from the engine's point of view: recvonly = we receive from the caller and send nothing."""
+
+Address = tuple[str, int]
+
+
+class Leg:
+    """What a call needs of any leg. Subclasses are the public ones."""
+
+    kind: int
+    media_format: MediaFormat
+    ptime_ms: int
+    needs_before_tick = False
+    payload_type = 0
+    event_payload_type = 255
+    media_timeout_ms = 0
+    jitter_min_ms = 20
+    jitter_max_ms = 200
+
+    def __init__(self) -> None:
+        self._call: Call | None = None
+        self._used = False
+        self.send_failures = 0
+        self.packets_refused = 0
+
+    def open(self, call: Call) -> None:
+        """Take what the leg needs of the system. Synchronous; `close` gives it back."""
+        if self._used:
+            raise ConfigError("a leg serves one call; make a new one for each")
+        self._used = True
+        self._call = call
+
+    def start(self) -> None:
+        """The path exists: media may flow from here."""
+
+    def close(self) -> None:
+        """Give back everything, at once. Idempotent."""
+
+    def send_rtp(self, datagram: memoryview) -> None:
+        """Send one datagram to the caller."""
+
+    def hear_pcm(self, pcm: memoryview) -> None:
+        """Let the caller hear one ptime of native int16."""
+
+    def before_tick(self, now_ns: int) -> None:
+        """Hand the caller's next ptime to the path."""
+
+    def _command(self, what: Callable[[int], None]) -> None:
+        call = self._call
+        if call is None:
+            raise ConfigError("the leg is not part of a call yet")
+        if call.end_reason is not None:
+            raise CallEnded(call.end_reason)
+        call.command(what)
+
+
+class RtpLeg(Leg):
+    """A caller reached by RTP over UDP.
+
+    A port that is open to the network will be found: so the question is whose packets are the caller's. By default only those
+    of the configured address; `symmetric=True` allows another port of the same IP address (NAT), `symmetric="any"` takes the
+    first source that sends three consecutive valid packets of the negotiated payload type within 5 s, and then holds on to it.
+    Everybody else is counted and heard by nobody, and audio is never sent to them.
+
+    Args:
+        local: address to bind; port 0 takes any, or an even one of `port_range`.
+        remote: where the caller's media comes from and goes to; None only with ``symmetric="any"``.
+        codec: ``PCMU``, ``PCMA``, or ``L16@<rate>h`` with a `payload_type`.
+        ptime_ms: 10..60, what is sent; any whole-ms ptime is received.
+        payload_type: RTP's number for the codec; the static one when None.
+        event_payload_type: RFC 4733 telephone-event's; None when not negotiated: digits to send are then refused and counted.
+        symmetric: see above.
+        port_range: (first, last) to choose an even local port from.
+        media_timeout_s: the call ends when no media came for so long (not while held); 0 never.
+
+    Raises:
+        ConfigError: a value that cannot work; the caller's to mend.
+    """
+
+    kind = LEG_RTP
+
+    def __init__(
+        self,
+        *,
+        local: Address = ("0.0.0.0", 0),
+        remote: Address | None = None,
+        codec: str = "PCMU",
+        ptime_ms: int = 20,
+        payload_type: int | None = None,
+        event_payload_type: int | None = 101,
+        symmetric: bool | Literal["any"] = False,
+        port_range: tuple[int, int] | None = None,
+        media_timeout_s: float = 60.0,
+        jitter_min_ms: int = 20,
+        jitter_max_ms: int = 200,
+    ) -> None:
+        super().__init__()
+        self.media_format, _ = parse_codec(codec)
+        if self.media_format.encoding == "L16":
+            self.media_format = MediaFormat("L16", self.media_format.sample_rate_hz, big_endian=True)
+            if self.media_format.sample_rate_hz > 16000:
+                raise ConfigError("an RTP leg carries L16 at 8000 or 16000 Hz")
+        if payload_type is None:
+            if self.media_format.encoding not in STATIC_PAYLOAD_TYPES:
+                raise ConfigError("L16 has no static payload type here; pass payload_type=96..127 as negotiated")
+            payload_type = STATIC_PAYLOAD_TYPES[self.media_format.encoding]
+        check_range("payload_type", payload_type, 0, 127)
+        if 64 <= payload_type <= 95:
+            raise ConfigError(f"payload_type {payload_type} collides with multiplexed RTCP; use 0..63 or 96..127")
+        if event_payload_type is not None:
+            check_range("event_payload_type", event_payload_type, 96, 127)
+            if event_payload_type == payload_type:
+                raise ConfigError("event_payload_type must differ from payload_type")
+        if ptime_ms not in (10, 20, 30, 40, 60):
+            raise ConfigError(f"ptime_ms is {ptime_ms}; it must be 10, 20, 30, 40 or 60")
+        if symmetric not in (False, True, "any"):
+            raise ConfigError(f"symmetric is {symmetric!r}; it must be False, True or 'any'")
+        if remote is None and symmetric != "any":
+            raise ConfigError("remote is missing; only symmetric='any' can do without it")
+        check_range("media_timeout_s", media_timeout_s, 0, 86400)
+        check_range("jitter_min_ms", jitter_min_ms, 0, 400)
+        check_range("jitter_max_ms", jitter_max_ms, max(jitter_min_ms, ptime_ms), 400)
+        if port_range is not None:
+            check_range("the first port of port_range", port_range[0], 1, 65535)
+            check_range("the last port of port_range", port_range[1], port_range[0], 65535)
+        self.local = local
+        self.remote = _numeric(remote) if remote is not None else None
+        self.ptime_ms = ptime_ms
+        self.payload_type = payload_type
+        self.event_payload_type = 255 if event_payload_type is None else event_payload_type
+        self.symmetric = symmetric
+        self.port_range = port_range
+        self.media_timeout_ms = round(media_timeout_s * 1000)
+        self.jitter_min_ms = jitter_min_ms
+        self.jitter_max_ms = jitter_max_ms
+        self._socket: socket.socket | None = None
+        self._source: Any = None
+        self._target: Any = self.remote
+        self._source_heard_ns = 0
+        self._learn_until_ns = 0
+        self._candidate: Any = None
+        self._candidate_seq = 0
+        self._candidate_ssrc = 0
+        self._candidate_count = 0
+        self._header = ffi.new("tp_rtp_header *")
+        self._path: Any = None
+        self._scratch: memoryview = memoryview(b"")
+        self._scratch_c: Any = None
+
+    @property
+    def local_address(self) -> Address:
+        """The bound address with its actual port, for the SDP."""
+        if self._socket is None:
+            raise ConfigError("the leg is not open")
+        name = self._socket.getsockname()
+        return str(name[0]), int(name[1])
+
+    @property
+    def source(self) -> Address | None:
+        """Where the caller's media comes from, once that is settled."""
+        return None if self._source is None else (str(self._source[0]), int(self._source[1]))
+
+    def open(self, call: Call) -> None:
+        super().open(call)
+        family = socket.AF_INET6 if ":" in self.local[0] else socket.AF_INET
+        ports = [self.local[1]]
+        if self.port_range is not None and self.local[1] == 0:
+            first, last = self.port_range
+            ports = list(range(first + first % 2, last + 1, 2))
+            start = int.from_bytes(call.entropy(4), "big") % max(len(ports), 1)
+            ports = ports[start:] + ports[:start]
+        last_error: OSError | None = None
+        for port in ports:
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+            try:
+                sock.setblocking(False)
+                sock.bind((self.local[0], port))
+            except OSError as exc:
+                sock.close()
+                last_error = exc
+                continue
+            self._socket = sock
+            break
+        else:
+            raise last_error if last_error is not None else OSError("port_range holds no even port")
+        if self.symmetric is False:
+            self._source = self._with_family(self.remote)
+
+    def _with_family(self, address: Address | None) -> Any:
+        if address is None or self._socket is None:
+            return None
+        return (address[0], address[1], 0, 0) if self._socket.family == socket.AF_INET6 else address
+
+    def start(self) -> None:
+        call = self._call
+        assert call is not None and self._socket is not None
+        self._path = call.path
+        self._scratch = call.driver.scratch_view
+        self._scratch_c = call.driver.scratch_c
+        self._target = self._with_family(self.remote)
+        self._learn_until_ns = call.clock.now_ns() + LEARN_WINDOW_NS
+        call.driver.watch(self._socket.fileno(), self.on_readable)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            if self._path is not None and self._call is not None:
+                self._call.driver.unwatch(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        self._path = None
+
+    def on_readable(self, now_ns: int) -> None:
+        """Read one datagram; whoever it is from decides what becomes of it."""
+        if self._socket is None:
+            return
+        try:
+            n, source = self._socket.recvfrom_into(self._scratch)
+        except BlockingIOError:
+            return
+        except OSError:
+            # An ICMP error for something sent earlier: the caller's port is closed for the moment.
+            self.send_failures += 1
+            return
+        if source == self._source:
+            self._source_heard_ns = now_ns
+            lib.tp_path_receive_rtp(self._path, self._scratch_c, n, now_ns)
+        elif self.symmetric and self._learn(source, n, now_ns):
+            lib.tp_path_receive_rtp(self._path, self._scratch_c, n, now_ns)
+        else:
+            self.packets_refused += 1
+
+    def _learn(self, source: Any, n: int, now_ns: int) -> bool:
+        """Decide whether an unknown source is the caller; three consecutive valid packets make it so."""
+        if self.symmetric == "any":
+            if self._source is not None or now_ns > self._learn_until_ns:
+                return False
+        else:
+            if self.remote is None or source[0] != self.remote[0]:
+                return False
+            if self._source is not None and now_ns - self._source_heard_ns < REBIND_SILENCE_NS:
+                return False
+        header = self._header
+        if lib.tp_rtp_read(header, self._scratch_c, n) != 0 or lib.tp_rtp_is_rtcp(self._scratch_c, n):
+            return False
+        if header.payload_type != self.payload_type or header.payload_bytes == 0:
+            return False
+        if (
+            source == self._candidate
+            and header.ssrc == self._candidate_ssrc
+            and header.seq == (self._candidate_seq + 1) & 0xFFFF
+        ):
+            self._candidate_count += 1
+        else:
+            self._candidate, self._candidate_ssrc, self._candidate_count = source, header.ssrc, 1
+        self._candidate_seq = header.seq
+        if self._candidate_count < LEARN_PACKETS:
+            return False
+        self._source = self._target = source
+        self._source_heard_ns = now_ns
+        self._candidate = None
+        call = self._call
+        assert call is not None
+        call.note(LegChanged("source_learned"))
+        return True
+
+    def send_rtp(self, datagram: memoryview) -> None:
+        target = self._target
+        if target is None or self._socket is None:
+            return
+        try:
+            self._socket.sendto(datagram, target)
+        except OSError as exc:
+            self.send_failures += 1
+            if exc.errno is not None and exc.errno in _FATAL_ERRNOS:
+                raise
+
+    def update(self, *, remote: Address | None = None, direction: str | None = None) -> None:
+        """Take over what a re-negotiation changed: hold (`direction`, in SDP's words) or another address.
+
+        A new address is learned afresh under the same rules as the first. Takes effect at the next tick.
+
+        Raises:
+            ConfigError: an unknown direction, or an address that is not numeric.
+            CallEnded: the call is over.
+        """
+        if direction is not None and direction not in DIRECTIONS:
+            raise ConfigError(f"direction {direction!r} is not one of {', '.join(DIRECTIONS)}")
+        target = _numeric(remote) if remote is not None else None
+
+        def apply(now_ns: int) -> None:
+            call = self._call
+            if self._path is None or call is None:
+                return
+            if target is not None:
+                self.remote = target
+                self._target = self._with_family(target)
+                self._source = self._target if self.symmetric is False else None
+                self._candidate = None
+                self._learn_until_ns = now_ns + LEARN_WINDOW_NS
+                lib.tp_path_restart_receive(self._path)
+                call.note(LegChanged("updated"))
+            if direction is not None:
+                lib.tp_path_hold(self._path, DIRECTIONS[direction])
+                call.note(LegChanged("resumed" if direction == "sendrecv" else "held"))
+
+        self._command(apply)
+
+
+_FATAL_ERRNOS = frozenset({9, 88})
+"""EBADF, ENOTSOCK: the socket is not ours any more; anything else may pass."""
+
+
+def _numeric(address: Address) -> Address:
+    try:
+        ipaddress.ip_address(address[0])
+    except ValueError:
+        raise ConfigError("a leg's remote address must be a numeric IP address, as in an SDP connection line") from None
+    check_range("the remote port", address[1], 1, 65535)
+    return address
+
+
+class MemoryLeg(Leg):
+    """A caller in memory: PCM in and out, at the call's own pace, without a socket.
+
+    Args:
+        sample_rate_hz: 8000 or 16000.
+        ptime_ms: 10..60.
+        keep_heard_s: how much of what was heard is kept for `heard`; older audio is dropped.
+        on_heard: called with each ptime the caller hears, within the driver's step: must be quick and must not block.
+    """
+
+    kind = LEG_PCM
+    needs_before_tick = True
+
+    def __init__(
+        self,
+        *,
+        sample_rate_hz: int = 8000,
+        ptime_ms: int = 20,
+        keep_heard_s: float = 3600.0,
+        on_heard: Callable[[npt.NDArray[np.int16]], None] | None = None,
+    ) -> None:
+        super().__init__()
+        if sample_rate_hz not in (8000, 16000):
+            raise ConfigError(f"a leg's sample_rate_hz is {sample_rate_hz}; it must be 8000 or 16000")
+        if ptime_ms not in (10, 20, 30, 40, 60):
+            raise ConfigError(f"ptime_ms is {ptime_ms}; it must be 10, 20, 30, 40 or 60")
+        self.media_format = MediaFormat("L16", sample_rate_hz)
+        self.ptime_ms = ptime_ms
+        self._frame_bytes = 2 * sample_rate_hz * ptime_ms // 1000
+        self._to_say: deque[bytes] = deque()
+        self._to_say_bytes = 0
+        self._heard: deque[bytes] = deque()
+        self._keep_frames = max(1, round(keep_heard_s * 1000 / ptime_ms))
+        self._on_heard = on_heard
+        self._said_all: list[Callable[[], None]] = []
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.media_format.sample_rate_hz
+
+    def say(self, pcm: npt.NDArray[np.int16]) -> None:
+        """Let the caller say `pcm` (int16, mono, at the leg's rate) after what it is already saying. At most an hour waits.
+
+        Raises:
+            FormatError: not one-dimensional int16.
+        """
+        if pcm.dtype != np.int16 or pcm.ndim != 1:
+            raise FormatError(f"say() takes one-dimensional int16, not {pcm.ndim}-dimensional {pcm.dtype}")
+        data = pcm.tobytes()
+        if self._to_say_bytes + len(data) > 3600 * 2 * self.sample_rate_hz:
+            raise FormatError("more than an hour of speech is waiting to be said")
+        self._to_say.append(data)
+        self._to_say_bytes += len(data)
+
+    @property
+    def still_to_say_ms(self) -> int:
+        """How much speech waits to be said."""
+        return self._to_say_bytes * 500 // self.sample_rate_hz
+
+    def press(self, digit: str) -> None:
+        """Let the caller press a key: one of 0-9 * # A-D."""
+        if len(digit) != 1 or digit.upper() not in "0123456789*#ABCD":
+            raise ConfigError(f"a digit is one of 0-9 * # A-D, not {len(digit)} characters of something else")
+        self._command(lambda now_ns: lib.tp_path_receive_digit(self._live_path(), digit.upper().encode()))
+
+    def hang_up(self) -> None:
+        """Let the caller hang up."""
+        if self._call is not None:
+            self._call.end(EndReason.CALLER_HUNG_UP)
+
+    def heard(self) -> npt.NDArray[np.int16]:
+        """Return everything kept of what the caller has heard so far."""
+        return np.frombuffer(b"".join(self._heard), dtype=np.int16)
+
+    def _live_path(self) -> Any:
+        assert self._call is not None
+        return self._call.path
+
+    def next_frame(self) -> bytes:
+        """Return the next ptime of speech, zero-padded; empty when the caller is silent."""
+        need = self._frame_bytes
+        if not self._to_say:
+            return b""
+        if len(self._to_say[0]) == need:
+            self._to_say_bytes -= need
+            return self._to_say.popleft()
+        out = bytearray()
+        while self._to_say and len(out) < need:
+            piece = self._to_say.popleft()
+            take = need - len(out)
+            out += piece[:take]
+            if len(piece) > take:
+                self._to_say.appendleft(piece[take:])
+        self._to_say_bytes -= len(out)
+        if len(out) < need:
+            out += bytes(need - len(out))
+        return bytes(out)
+
+    def before_tick(self, now_ns: int) -> None:
+        frame = self.next_frame()
+        if frame:
+            lib.tp_path_receive_pcm(self._live_path(), ffi.from_buffer("int16_t[]", frame), len(frame) // 2, now_ns)
+
+    def hear_pcm(self, pcm: memoryview) -> None:
+        frame = bytes(pcm)
+        self._heard.append(frame)
+        if len(self._heard) > self._keep_frames:
+            self._heard.popleft()
+        if self._on_heard is not None:
+            self._on_heard(np.frombuffer(frame, dtype=np.int16))
+
+
+class WavLeg(MemoryLeg):
+    """A caller read from a WAV file; what it hears is written to another.
+
+    Args:
+        say: the caller's speech, 8 or 16 kHz mono; None: a silent caller.
+        hear: where what the caller heard is written, 16-bit PCM mono; None: nowhere.
+        ptime_ms: 10..60.
+
+    Raises:
+        FormatError: the file cannot be played at a leg's rate.
+    """
+
+    def __init__(self, say: str | Path | None = None, hear: str | Path | None = None, *, ptime_ms: int = 20) -> None:
+        clip = read_audio(say) if say is not None else None
+        rate = clip.sample_rate_hz if clip is not None else 8000
+        if rate not in (8000, 16000):
+            raise FormatError(f"a WAV leg speaks at 8000 or 16000 Hz, and the file has {rate}")
+        super().__init__(sample_rate_hz=rate, ptime_ms=ptime_ms, keep_heard_s=0)
+        if clip is not None:
+            self.say(clip.samples)
+        self._hear = hear
+        self._writer: WavWriter | None = None
+
+    def open(self, call: Call) -> None:
+        super().open(call)
+        if self._hear is not None:
+            self._writer = WavWriter(self._hear, self.sample_rate_hz)
+
+    def hear_pcm(self, pcm: memoryview) -> None:
+        if self._writer is not None:
+            self._writer.write(np.frombuffer(pcm, dtype=np.int16))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

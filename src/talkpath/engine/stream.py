@@ -1,0 +1,517 @@
+"""One stream of a call: connect, say `start`, carry media and control messages, end, say goodbye.
+
+States, and who moves them::
+
+    CONNECTING --handshake done, tick attaches--> LIVE --end()--> ENDED --goodbye, callbacks--> gone
+        |                                                           ^
+        +-- out of attempts, timed out, refused, end() -------------+
+
+`run` is a task in the call's media nursery. Everything that changes the path (attach, marks, clears) happens in the driver's
+step, either because it came from the wire or as a command. `end` is the one door: synchronous, idempotent, from anywhere; it
+detaches at once, and what needs waiting (the goodbye) is left to `run`. A stream's end is not the call's, unless its
+specification says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from talkpath._native import ffi, lib
+from talkpath.engine.config import TRACKS, StreamSpec
+from talkpath.errors import CallEnded, LocalWireError, NativeError, RemoteWireError
+from talkpath.events import (
+    Clear,
+    Cleared,
+    Digit,
+    HangUp,
+    Mark,
+    MarkReached,
+    MarkSettled,
+    Media,
+    MediaFormat,
+    SendDigits,
+    SourceCleared,
+    StreamDegraded,
+    StreamEnded,
+    StreamStarted,
+    StreamStopped,
+    StreamUp,
+    UnknownMessage,
+    WireEvent,
+)
+from talkpath.path.path import native_format
+from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
+from talkpath.transport.websocket import Connection, open_websocket, parse_url
+from talkpath.units import NS_PER_MS, samples_to_ms
+from talkpath.wire.catalog import wire_named
+from talkpath.wire.media_message import compile_shape, compile_template
+from talkpath.wire.plivo_status import StatusEvent, StatusKind
+
+if TYPE_CHECKING:
+    from talkpath.engine.call import Call
+
+log = logging.getLogger("talkpath.engine.stream")
+
+ROLE_PLATFORM = 1
+FRAMING_WEBSOCKET = 1
+TRACK_BITS = {"inbound": 1, "outbound": 2}
+EVENT_MARK, EVENT_FILL, EVENT_UNDERRUN = 2, 4, 5
+OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
+MAX_REFUSED = 1000
+"""Messages refused before the stream is given up: a peer that only ever sends rubbish is not a slip."""
+MAX_RECORDED_MARKS = 10_000
+"""Outcomes kept for the record; later ones are still reported as events."""
+MAX_KINDS = 32
+GOODBYE_CODES = {
+    EndReason.WIRE_ERROR: 1002,
+    EndReason.INTERNAL_ERROR: 1011,
+    EndReason.BLOCK_FAILED: 1011,
+    EndReason.CONTROL_OVERFLOW: 1011,
+}
+
+
+class CallStream:
+    """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
+
+    def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str) -> None:
+        self.call = call
+        self.spec = spec
+        self.index = index
+        self.control_id = control_id
+        self.wire = wire_named(spec.wire)
+        self.stream_id = str(uuid.UUID(bytes=call.entropy(16), version=4))
+        self.end_reason: EndReason | None = None
+        self.cause: BaseException | None = None
+        self.record: StreamRecord | None = None
+        self.ready = trio.Event()
+        self.ended = trio.Event()
+        self._scope = trio.CancelScope()
+        self._live = False
+        self._native: Any = None
+        self._keep: list[Any] = []
+        self._dialect = self.wire.platform(spec.media_format(), spec.options)
+        self._connection: Connection | None = None
+        self._marks: dict[int, str] = {}
+        self._next_mark = 1
+        self._outcomes: list[MarkOutcome] = []
+        self._refused: dict[str, int] = {}
+        self._clears = 0
+        self._digits_received = 0
+        self._digits_sent = 0
+        self._started_ns = 0
+        self._ended_ns = 0
+        self._close_code = 1000
+        self._target = parse_url(spec.url)
+
+    # The task ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live the stream's whole life. Never raises; a failure ends the stream with a reason."""
+        try:
+            with self._scope:
+                link, leftover = await self._connect()
+                try:
+                    await self._go_live(link, leftover)
+                except BaseException:
+                    if self._connection is None:
+                        link.close()
+                    raise
+                await trio.sleep_forever()
+        except CallEnded as exc:
+            self.end(exc.reason, exc.cause)
+        except LocalWireError as exc:
+            self.end(EndReason.WIRE_ERROR, exc)
+        except Exception as exc:
+            log.error("stream %s: %s", self.control_id, type(exc).__name__, exc_info=exc)
+            self.end(EndReason.INTERNAL_ERROR, exc)
+        finally:
+            self.end(EndReason.CANCELLED)
+            await self._goodbye()
+            self._finish()
+
+    async def _connect(self) -> tuple[Any, bytes]:
+        config = self.call.engine.config
+        spec = self.spec
+        nonce = str(int.from_bytes(self.call.entropy(8), "big"))
+        headers = [*spec.headers.items(), *self.wire.upgrade_headers(spec.auth_token, nonce, spec.url)]
+        if spec.authorization_bearer_token:
+            headers.append(("Authorization", f"Bearer {spec.authorization_bearer_token}"))
+        last: Exception | None = None
+        reason = EndReason.CONNECT_FAILED
+        for attempt in range(config.connect_attempts):
+            if attempt:
+                await trio.sleep(config.connect_backoff_s * 2 ** (attempt - 1))
+            try:
+                with trio.fail_after(config.connect_timeout_s):
+                    return await open_websocket(self._target, headers=headers, context=config.tls_context)
+            except trio.TooSlowError as exc:
+                last, reason = exc, EndReason.HANDSHAKE_TIMED_OUT
+            except RemoteWireError as exc:
+                last, reason = exc, EndReason.HANDSHAKE_REFUSED
+            except (OSError, ssl.SSLError) as exc:
+                last, reason = exc, EndReason.CONNECT_FAILED
+        raise CallEnded(reason, last)
+
+    async def _go_live(self, link: Any, leftover: bytes) -> None:
+        """Have the next tick attach the stream and say `start`."""
+
+        def attach(now_ns: int) -> Exception | None:
+            try:
+                self._attach(link, leftover, now_ns)
+            except Exception as exc:
+                return exc
+            return None
+
+        failure = await self.call.perform(attach)
+        if failure is not None:
+            raise failure
+        self.ready.set()
+
+    # In the step -------------------------------------------------------------------------------------------------
+
+    def _attach(self, link: Any, leftover: bytes, now_ns: int) -> None:
+        if self.end_reason is not None:
+            return
+        call, spec = self.call, self.spec
+        media_format = self._dialect.media_format
+        tracks = TRACKS[spec.track]
+        started = StreamStarted(
+            self.stream_id, call.call_id, spec.account_id, tracks, media_format, dict(spec.custom_parameters)
+        )
+        sequence = 1
+        first = self._dialect.send(started, sequence=sequence)
+        native = ffi.new("tp_stream *")
+        config = ffi.new("tp_stream_config *")
+        config.role = ROLE_PLATFORM
+        config.framing = FRAMING_WEBSOCKET
+        config.format = native_format(media_format)
+        config.tracks = sum(TRACK_BITS[track] for track in tracks)
+        config.bidirectional = spec.bidirectional
+        config.masked = 1
+        config.message_ms = max(spec.message_ptime_ms(), call.leg.ptime_ms)
+        config.bound_ms = round(spec.playout_s * 1000)
+        config.reserve_ms = 1000 if spec.bidirectional else 0
+        max_message_bytes = int(getattr(self._dialect, "max_message_bytes", 1 << 20))
+        config.max_message_bytes = max_message_bytes
+        options = getattr(self._dialect, "options", None)
+        config.timestamp_from_zero = bool(getattr(options, "timestamp_from_start", False))
+        config.timestamp_base_ms = round(call.engine.wall_clock() * 1000)
+        config.mask_seed = int.from_bytes(call.entropy(8), "big")
+        keep: list[Any] = [config]
+        for track in tracks:
+            template = compile_template(self._dialect.media_template(track))
+            config.templates[0 if track == "inbound" else 1] = template
+            keep.append(template)
+        shape = self._dialect.media_shape()
+        compiled = compile_shape(shape)
+        config.shape = compiled
+        keep.append(compiled)
+        config.encoding_name = shape.encoding_name.encode()
+        status = lib.tp_stream_init(native, call.engine.pool.native, config, call.leg.media_format.sample_rate_hz, now_ns)
+        if status < 0:
+            raise CallEnded(EndReason.NO_CAPACITY)
+        self._keep = keep
+        self._native = native
+        if lib.tp_path_attach(call.path, self.index, native) < 0:
+            raise NativeError("the path refused a stream index that was free")
+        self._connection = connection = Connection(
+            call.driver,
+            link,
+            native,
+            self,
+            masked=True,
+            max_message_bytes=max_message_bytes,
+            mask_seed=int.from_bytes(call.entropy(8), "big"),
+            leftover=leftover,
+        )
+        self._live = True
+        self._started_ns = now_ns
+        call.send_media[self.index] = connection.send_media
+        if self._dialect.numbered(started):
+            lib.tp_stream_take_sequence(native)
+        for text in first:
+            connection.send_text(text)
+        call.note(StreamUp(self.control_id, self.stream_id))
+        self._tell(StatusKind.STARTED)
+        connection.start(now_ns)
+
+    def _send(self, command: WireEvent) -> None:
+        """Write one command or event to the wire; within the step."""
+        connection = self._connection
+        if connection is None or self.end_reason is not None:
+            return
+        sequence = int(lib.tp_stream_take_sequence(self._native)) if self._dialect.numbered(command) else 0
+        for text in self._dialect.send(command, sequence=sequence):
+            connection.send_text(text)
+
+    def on_media(self, now_ns: int) -> None:
+        """The native core has taken audio; nothing is left to do."""
+
+    def on_text(self, payload: bytes, now_ns: int) -> None:
+        try:
+            events = self._dialect.receive(payload)
+        except RemoteWireError as exc:
+            self._refuse(exc.kind)
+            return
+        for event in events:
+            if self.end_reason is not None:
+                return
+            self._obey(event, now_ns)
+
+    def _obey(self, event: WireEvent, now_ns: int) -> None:
+        match event:
+            case Media():
+                self._play(event, now_ns)
+            case Mark(name=name):
+                self._mark(name)
+            case Clear():
+                self._clear()
+            case SendDigits(digits=digits):
+                self._send_digits(digits)
+            case HangUp() | StreamStopped():
+                self.end(EndReason.APPLICATION_HUNG_UP)
+            case UnknownMessage(kind=kind):
+                self._refuse(f"unknown:{kind[:32]}")
+            case _:
+                self._refuse("not_the_applications")
+
+    def _play(self, media: Media, now_ns: int) -> None:
+        if not self.spec.bidirectional:
+            self._refuse("one_way")
+            return
+        media_format = native_format(media.media_format or self._dialect.media_format)
+        lib.tp_stream_receive_audio(self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns)
+
+    def _mark(self, name: str) -> None:
+        if not self.spec.bidirectional:
+            self._refuse("one_way")
+            return
+        ident = self._next_mark
+        if lib.tp_stream_mark(self._native, ident) < 0:
+            self._refuse("too_many_marks")
+            return
+        self._next_mark += 1
+        self._marks[ident] = name
+
+    def _clear(self) -> None:
+        if not self.spec.bidirectional:
+            self._refuse("one_way")
+            return
+        self._clears += 1
+        dropped = int(lib.tp_path_clear(self.call.path, self.index))
+        self.pull_events()
+        self._send(Cleared())
+        self._tell(StatusKind.CLEARED)
+        self.call.note(SourceCleared(self.control_id, dropped))
+
+    def _send_digits(self, digits: str) -> None:
+        if not self.spec.bidirectional:
+            self._refuse("one_way")
+            return
+        if lib.tp_path_send_digits(self.call.path, self.index, digits.encode(), len(digits), 0, 0) < 0:
+            self._refuse("digits")
+            return
+        self._digits_sent += len(digits)
+
+    def _refuse(self, kind: str) -> None:
+        if kind not in self._refused:
+            if len(self._refused) >= MAX_KINDS:
+                kind = "other"
+            else:
+                log.info("stream %s: the application's message was refused: %s", self.control_id, kind)
+        self._refused[kind] = self._refused.get(kind, 0) + 1
+        if sum(self._refused.values()) > MAX_REFUSED:
+            self.end(EndReason.WIRE_ERROR)
+
+    def on_binary(self, payload: bytes, now_ns: int) -> None:
+        self._refuse("binary")
+
+    def on_peer_closed(self, code: int | None) -> None:
+        if code is None:
+            self.end(EndReason.PEER_VANISHED)
+        elif code in (1011, 1002, 1003, 1007, 1008, 1009):
+            self.end(EndReason.APPLICATION_FAILED)
+        else:
+            self.end(EndReason.APPLICATION_HUNG_UP)
+
+    def on_broken(self, exc: OSError) -> None:
+        self.end(EndReason.PEER_VANISHED, exc)
+
+    def on_protocol_error(self, exc: RemoteWireError) -> None:
+        self._refuse(exc.kind)
+        self._close_code = getattr(exc, "close_code", 1002)
+        self.end(EndReason.WIRE_ERROR, exc)
+
+    def on_full(self) -> None:
+        self.call.flush_soon(self)
+
+    def on_overflow(self) -> None:
+        self.end(EndReason.CONTROL_OVERFLOW)
+
+    def pull_events(self) -> None:
+        """Take this stream's own events (marks settled by a clear or a close) from the native core."""
+        event = ffi.new("tp_event *")
+        while lib.tp_stream_next_event(self._native, event) == 1:
+            self.on_native_event(event)
+
+    def on_native_event(self, event: Any) -> None:
+        """One event of this stream."""
+        match event.kind:
+            case 2:  # EVENT_MARK
+                self._settle(event.id, OUTCOMES[event.value], event.at_sample)
+            case 4:  # EVENT_FILL
+                self.call.note(StreamDegraded(self.control_id, event.value))
+                self._tell(StatusKind.DEGRADED, reason="buffer_overflow" if event.value >= 100 else f"buffer {event.value} % full")
+            case _:
+                pass
+
+    def _settle(self, ident: int, outcome: Outcome, at_sample: int) -> None:
+        name = self._marks.pop(ident, None)
+        if name is None:
+            return
+        if len(self._outcomes) < MAX_RECORDED_MARKS:
+            self._outcomes.append(MarkOutcome(name, outcome, at_sample))
+        if outcome is Outcome.PLAYED:
+            self._tell(StatusKind.PLAYED, name=name)
+        if self.end_reason is None and (outcome is Outcome.PLAYED or self._dialect.returns_marks_on_clear):
+            self._send(MarkReached(name, outcome, at_sample))
+        self.call.note(MarkSettled(self.control_id, name, outcome, at_sample))
+
+    def send_digit(self, digit: str, at_sample: int) -> None:
+        """Tell the application that the caller pressed a key."""
+        if self._live and self.end_reason is None:
+            self._digits_received += 1
+            rate = self.call.leg.media_format.sample_rate_hz
+            base = 0 if self._keep[0].timestamp_from_zero else self._keep[0].timestamp_base_ms
+            self._send(Digit(digit, timestamp_ms=base + samples_to_ms(at_sample, rate)))
+
+    def housekeeping(self, now_ns: int) -> None:
+        connection = self._connection
+        if connection is None or self.end_reason is not None:
+            return
+        if now_ns - self._started_ns >= self.spec.stream_timeout_s * 1e9:
+            self.end(EndReason.STREAM_TIMED_OUT)
+        elif not connection.check_alive(now_ns):
+            self.end(EndReason.PEER_VANISHED)
+
+    # The end -----------------------------------------------------------------------------------------------------
+
+    def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
+        """End the stream now: no sample of it is played or sent from here. Idempotent; the only door."""
+        if self.end_reason is not None:
+            return
+        self.end_reason, self.cause = reason, cause
+        call = self.call
+        self._ended_ns = call.clock.now_ns()
+        call.send_media[self.index] = None
+        if self._connection is not None:
+            self._connection.stop()
+        if self._native is not None:
+            lib.tp_path_detach(call.path, self.index)
+            self.pull_events()
+        self._live = False
+        self._scope.cancel()
+        call.note(StreamEnded(self.control_id, self.stream_id, reason))
+        if self.spec.ends_call:
+            call.end(reason, cause)
+
+    async def _goodbye(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        with trio.move_on_after(self.call.engine.config.goodbye_s, shield=True):
+            if connection.broken:
+                connection.abort()
+                return
+            reason = self.end_reason or EndReason.STOPPED
+            for text in self._dialect.send(StreamStopped(), sequence=int(lib.tp_stream_take_sequence(self._native))):
+                connection.send_text(text)
+            code = self._close_code if reason is EndReason.WIRE_ERROR else GOODBYE_CODES.get(reason, 1000)
+            await connection.close(code)
+        connection.abort()
+
+    def _finish(self) -> None:
+        """Write the record; give everything back."""
+        reason = self.end_reason or EndReason.INTERNAL_ERROR
+        counters = lib.tp_stream_statistics(self._native) if self._native is not None else None
+        rate = self._dialect.media_format.sample_rate_hz
+        duration_ms = (self._ended_ns - self._started_ns) // NS_PER_MS if self._started_ns else 0
+        self.record = StreamRecord(
+            stream_id=self.stream_id,
+            control_id=self.control_id,
+            name=self.spec.name,
+            wire=self.spec.wire,
+            reason=reason,
+            duration_ms=duration_ms,
+            messages_sent=counters.messages_out if counters is not None else 0,
+            messages_received=counters.messages_in if counters is not None else 0,
+            marks=tuple(self._outcomes),
+            clears=self._clears,
+            refused=dict(self._refused),
+            application_ms=samples_to_ms(counters.samples_played, rate) if counters is not None else 0,
+            dropped_ms=samples_to_ms(counters.samples_dropped, rate) if counters is not None else 0,
+            media_dropped=self._connection.media_dropped if self._connection is not None else 0,
+            digits_received=self._digits_received,
+            digits_sent=self._digits_sent,
+            cause=_cause_name(self.cause),
+        )
+        if self._started_ns and reason.orderly:
+            self._tell(StatusKind.STOPPED, reason="completed", duration_s=duration_ms // 1000)
+        else:
+            self._tell(StatusKind.FAILED, reason="connection_failed" if not self._started_ns else reason.value, duration_s=duration_ms // 1000)
+        self._native = None
+        self._keep = []
+        self.ready.set()
+        self.ended.set()
+        self.call.stream_gone(self)
+
+    def _tell(self, kind: StatusKind, *, reason: str = "", name: str = "", duration_s: int = 0) -> None:
+        """Queue a status callback; the engine's own nursery delivers it."""
+        spec, call = self.spec, self.call
+        if not spec.status_url:
+            return
+        event = StatusEvent(
+            kind=kind,
+            call_id=call.call_id,
+            stream_id=self.stream_id,
+            at_unix_s=call.engine.wall_clock(),
+            from_number=call.from_number,
+            to_number=call.to_number,
+            direction=call.direction,
+            account_id=spec.account_id,
+            service_url=spec.url,
+            name=name,
+            reason=reason,
+            duration_s=duration_s,
+        )
+        nonce = str(int.from_bytes(call.entropy(8), "big"))
+        request = self.wire.status_request(
+            event, spec.status_scheme, spec.status_url, spec.status_url_method, spec.auth_token, nonce
+        )
+        if request is not None:
+            call.engine.deliver(request)
+
+    async def flush(self) -> None:
+        """Empty a full socket, or give the stream up; run by the call's send task."""
+        connection = self._connection
+        if connection is None:
+            return
+        with trio.move_on_after(self.call.engine.config.stall_s) as scope:
+            await connection.flush()
+        if scope.cancelled_caught and self.end_reason is None:
+            self.end(EndReason.PEER_STALLED)
+
+
+def _cause_name(cause: BaseException | None) -> str:
+    if cause is None:
+        return ""
+    if isinstance(cause, (RemoteWireError, LocalWireError)):
+        return f"{type(cause).__name__}: {cause}"
+    return type(cause).__name__
+
+

@@ -1,0 +1,116 @@
+"""Options of the application's end. Frozen, checked when made."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from talkpath.engine.config import check_range
+from talkpath.errors import ConfigError
+from talkpath.events import MediaFormat
+from talkpath.records import EndReason, LineStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class LineInfo:
+    """Who calls, and how; from the wire's opening message."""
+
+    wire: str
+    call_id: str
+    stream_id: str
+    account_id: str
+    tracks: tuple[str, ...]
+    media_format: MediaFormat
+    custom_parameters: Mapping[str, str]
+    path: str = "/"
+    """Of the upgrade request, query included."""
+
+    @property
+    def codec(self) -> str:
+        return self.media_format.encoding
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.media_format.sample_rate_hz
+
+
+@dataclass(frozen=True, slots=True)
+class LineRecord:
+    """One line, after its end."""
+
+    info: LineInfo
+    reason: EndReason
+    cause: str
+    duration_ms: int
+    statistics: LineStatistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineConfig:
+    """Options of a line; see each field."""
+
+    send_ahead_ms: int = 2000
+    """How far ahead of what has been played audio is sent: what was sent cannot be recalled, only cleared over the wire."""
+    message_ms: int = 20
+    """Audio in one message while little waits; up to 200 ms when much does."""
+    queue_s: float = 60.0
+    """Audio that may wait to be sent; `speak` raises `PlayoutFull` beyond, `play` waits."""
+    listen_bound_ms: int = 1000
+    """What a listener may lag; older audio is dropped and counted."""
+    linger_s: float = 5.0
+    """After the line has ended, its bot has so long to finish before it is cancelled."""
+    drain_s: float = 60.0
+    """When a bot returns, what it has queued is played, at most so long; then the line hangs up."""
+    goodbye_s: float = 0.5
+    stall_s: float = 5.0
+    """How long the peer may take no bytes before the line ends."""
+    max_message_bytes: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        check_range("send_ahead_ms", self.send_ahead_ms, 20, 60_000)
+        if self.message_ms not in (20, 40, 60, 80, 100):
+            raise ConfigError(f"message_ms is {self.message_ms}; it must be 20, 40, 60, 80 or 100")
+        check_range("queue_s", self.queue_s, 1, 3600)
+        check_range("listen_bound_ms", self.listen_bound_ms, 100, 60_000)
+        check_range("linger_s", self.linger_s, 0, 3600)
+        check_range("drain_s", self.drain_s, 0, 3600)
+        check_range("goodbye_s", self.goodbye_s, 0, 10)
+        check_range("stall_s", self.stall_s, 0.1, 300)
+        check_range("max_message_bytes", self.max_message_bytes, 4096, 1 << 26)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig:
+    """Options of `serve_lines`."""
+
+    line: LineConfig = field(default_factory=LineConfig)
+    allow_unauthenticated: bool = False
+    """Serve other than loopback addresses without checking who connects. Anyone who finds the port can then talk to the bot."""
+    plivo_auth_token: str = field(default="", repr=False)
+    """Check Plivo's V3 signature on the upgrade with it; whoever has none is refused with 403."""
+    public_url: str = ""
+    """Behind a proxy: the address the platform dials (``wss://host``), for the signature."""
+    tls_context: ssl.SSLContext | None = None
+    """Serve ``wss`` with it."""
+    handshake_s: float = 10.0
+    """TLS, the upgrade and the wire's opening message together."""
+    max_lines: int = 1000
+    """Lines at once; further upgrades are answered 503."""
+    max_handshakes: int = 256
+    """Connections whose handshake is unfinished; the next waits in the listen queue."""
+    backlog: int = 1024
+    pool_bytes: int = 64 * 1024 * 1024
+    """Memory for queued audio of all lines."""
+    on_ended: Callable[[LineRecord], None] | None = None
+    """Called with each line's record; must not block."""
+    options: Any = None
+    """The wire's own options, `PlivoOptions` for example."""
+
+    def __post_init__(self) -> None:
+        check_range("handshake_s", self.handshake_s, 0.01, 300)
+        check_range("max_lines", self.max_lines, 1, 1_000_000)
+        check_range("max_handshakes", self.max_handshakes, 1, 1_000_000)
+        check_range("backlog", self.backlog, 1, 65535)
+        check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)

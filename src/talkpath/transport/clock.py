@@ -1,0 +1,230 @@
+"""The one clock of a Trio run: every engine and every line in the run has its media moved by this task.
+
+One task instead of a timer per call, because a Trio timer costs 17-20 µs a wake and a call needs fifty wakes a second each
+way; and one instead of a task per engine, because two tasks that wake at one instant run in an order Trio shuffles on
+purpose, and then no virtual call could be repeated to the byte.
+
+Theory of operation. Time is an integer, nanoseconds since `Clock.t0`. The driver says when it is next due; the clock sleeps
+until exactly `t0 + due * 1e-9` and hands the driver that *due* time, never the time at which it woke: grid time goes in, and
+how late it was is measured beside it. Nothing is accumulated.
+
+* Real time: the sleep is a timerfd where the system has one (0.1-0.25 ms late instead of 0.7-0.85, since epoll's timeouts are
+  whole milliseconds), else a Trio deadline.
+* Any other clock (a test's): the sleep is a Trio deadline, and before it moves anything the task lets every other task of this
+  instant run until all are blocked. So what a step finds does not depend on the order in which Trio ran them.
+
+The task is a system task that lives exactly as long as somebody holds the clock: `open_clock` counts its users, and the last
+one out waits for the task to be gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import trio
+import trio.testing
+
+from talkpath.units import NS_PER_MS, seconds_to_ns
+
+LATENESS_BUCKETS = 256
+_FINE_NS = 100_000
+"""Lateness is counted in steps of 0.1 ms up to 20 ms, then of 5 ms up to 300 ms, then in one last bucket."""
+_FINE_BUCKETS = 200
+
+
+class Driven(Protocol):
+    """What the clock moves."""
+
+    def next_due_ns(self) -> int | None:
+        """Return when something is next to be done, or None when nothing ever will be unless nudged."""
+        ...
+
+    def step(self, due_ns: int, now_ns: int) -> None:
+        """Do all that is due by `due_ns`. Never raises and never blocks."""
+        ...
+
+    def has_work(self) -> bool:
+        """Whether there is something to do at this very instant (commands, memory links), whatever is due."""
+        ...
+
+
+class Lateness:
+    """A histogram of how late ticks were, in nanoseconds, with bounded memory."""
+
+    __slots__ = ("counts", "max_ns", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * LATENESS_BUCKETS
+        self.max_ns = 0
+        self.total = 0
+
+    def add(self, lateness_ns: int, count: int = 1) -> None:
+        """Count `count` ticks that were `lateness_ns` late."""
+        if lateness_ns < 0:
+            lateness_ns = 0
+        bucket = lateness_ns // _FINE_NS
+        if bucket >= _FINE_BUCKETS:
+            bucket = min(_FINE_BUCKETS + (lateness_ns - _FINE_BUCKETS * _FINE_NS) // (5 * NS_PER_MS), LATENESS_BUCKETS - 1)
+        self.counts[bucket] += count
+        self.total += count
+        if lateness_ns > self.max_ns:
+            self.max_ns = lateness_ns
+
+    def percentile_ms(self, share: float, since: list[int] | None = None) -> float:
+        """Return the lateness in ms that `share` of the ticks did not exceed; since a copy of `counts`, when given."""
+        counts = self.counts if since is None else [a - b for a, b in zip(self.counts, since, strict=True)]
+        total = sum(counts)
+        if total == 0:
+            return 0.0
+        wanted = share * total
+        seen = 0
+        for bucket, count in enumerate(counts):
+            seen += count
+            if count and seen >= wanted:
+                if bucket < _FINE_BUCKETS:
+                    return (bucket + 1) * _FINE_NS / 1e6
+                return 20.0 + (bucket - _FINE_BUCKETS + 1) * 5.0
+        return self.max_ns / 1e6
+
+
+class _TimerFd:
+    """A Linux timerfd on the monotonic clock, waited for through Trio."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fd: int = self._libc.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create failed")
+        self._spec = ctypes.create_string_buffer(32)
+
+    def arm(self, delay_ns: int) -> None:
+        """Fire once, `delay_ns` from now; what had fired before is forgotten."""
+        delay_ns = max(delay_ns, 1)
+        struct.pack_into("qqqq", self._spec, 0, 0, 0, delay_ns // 1_000_000_000, delay_ns % 1_000_000_000)
+        if self._libc.timerfd_settime(self.fd, 0, self._spec, None) != 0:
+            raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+
+    def close(self) -> None:
+        trio.lowlevel.notify_closing(self.fd)
+        os.close(self.fd)
+
+
+def has_timerfd() -> bool:
+    """Whether the system's timerfd can be used."""
+    return sys.platform == "linux"
+
+
+class Clock:
+    """The run's clock; see the module. Opened by `open_clock`, never built by hand."""
+
+    def __init__(self, driver: Driven) -> None:
+        self.t0 = trio.current_time()
+        self.virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
+        self.driver = driver
+        self._users = 0
+        self._scope = trio.CancelScope()
+        self._gone = trio.Event()
+        self._wake = trio.Event()
+        self._armed_ns: int | None = None
+        self._timer = _TimerFd() if has_timerfd() and not self.virtual else None
+
+    def now_ns(self) -> int:
+        """Return the present moment on this clock."""
+        return seconds_to_ns(trio.current_time() - self.t0)
+
+    def nudge(self) -> None:
+        """Say that the driver's next due time may have changed, or that there is work at this instant.
+
+        In real time a command waits for the next tick that is due anyway; only an earlier due time, or a parked clock, wakes
+        the task.
+        """
+        if self.virtual or self._armed_ns is None:
+            self._wake.set()
+            return
+        due = self.driver.next_due_ns()
+        if due is not None and due < self._armed_ns:
+            if self._timer is not None:
+                self._armed_ns = due
+                self._timer.arm(due - self.now_ns())
+            else:
+                self._wake.set()
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                while True:
+                    due = self.driver.next_due_ns()
+                    await self._sleep_until(due)
+                    if self.virtual:
+                        await trio.testing.wait_all_tasks_blocked()
+                    now = self.now_ns()
+                    due = self.driver.next_due_ns()
+                    if due is not None and due <= now:
+                        self.driver.step(due, now)
+                    elif self.driver.has_work():
+                        self.driver.step(now, now)
+        finally:
+            if self._timer is not None:
+                self._timer.close()
+            self._gone.set()
+
+    async def _sleep_until(self, due: int | None) -> None:
+        self._wake = trio.Event()
+        if self.virtual and self.driver.has_work():
+            return
+        if due is None:
+            self._armed_ns = None
+            await self._wake.wait()
+            return
+        self._armed_ns = due
+        if self._timer is not None:
+            delay = due - self.now_ns()
+            if delay <= 0:
+                await trio.lowlevel.checkpoint()
+                return
+            self._timer.arm(delay)
+            await trio.lowlevel.wait_readable(self._timer.fd)
+        else:
+            with trio.move_on_at(self.t0 + due * 1e-9):
+                await self._wake.wait()
+
+
+_current: trio.lowlevel.RunVar[Clock | None] = trio.lowlevel.RunVar("talkpath.clock", default=None)
+
+
+def current_clock() -> Clock | None:
+    """Return the run's clock while somebody holds it, else None."""
+    return _current.get()
+
+
+@asynccontextmanager
+async def open_clock() -> AsyncIterator[Clock]:
+    """Hold the run's clock, starting it when nobody did before.
+
+    Cancellation: leaving the block releases it; the last user waits (shielded; the task only has to notice) until it is gone.
+    """
+    from talkpath.transport.driver_tasks import TasksDriver
+
+    clock = _current.get()
+    if clock is None:
+        driver = TasksDriver()
+        clock = Clock(driver)
+        driver.clock = clock
+        _current.set(clock)
+        trio.lowlevel.spawn_system_task(clock._run, name="talkpath clock")
+    clock._users += 1
+    try:
+        yield clock
+    finally:
+        clock._users -= 1
+        if clock._users == 0:
+            _current.set(None)
+            clock._scope.cancel()
+            with trio.CancelScope(shield=True):
+                await clock._gone.wait()

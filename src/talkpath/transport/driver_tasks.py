@@ -1,0 +1,486 @@
+"""The `tasks` driver: moves plain media of every call and line in a Trio run, one synchronous step per tick.
+
+Theory of operation. A step, in slot order, in one task:
+
+1. *read*: everything that is readable is read into one scratch buffer and handed to the native core; what is not plain media
+   (control messages, control frames) is handed to its owner at once, in the order it came, because a checkpoint's position
+   and "a clear is heard at once" depend on that order;
+2. *commands*: what other tasks asked for since the last step;
+3. *tick*: each path that is due moves one ptime both ways; its datagrams and messages land in the outbox;
+4. *send*: the outbox, by non-blocking calls; whoever cannot take it is left to its own send task;
+5. *events*: pulled from the paths that have some.
+
+Reading is repeated (bounded) while something is readable, so memory links complete a round trip within one instant and a
+burst on a socket cannot grow a backlog.
+
+Everything that changes a path's state happens here. Tasks hand over commands (`Member.command`) and never touch a live path,
+with one exception: `end` of a call or stream detaches at once, whoever calls it.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import selectors
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+
+
+from talkpath._native import ffi, lib
+from talkpath.errors import NativeError
+from talkpath.transport.clock import Lateness
+from talkpath.units import NS_PER_MS
+
+if TYPE_CHECKING:
+    from talkpath.transport.clock import Clock
+    from talkpath.transport.memory import MemoryLink
+
+log = logging.getLogger("talkpath.transport.driver")
+
+SCRATCH_BYTES = 256 * 1024
+"""One receive buffer for all; only an unfinished message is kept aside, by its own connection."""
+OUTBOX_BYTES = 1024 * 1024
+OUTBOX_OUTPUTS = 16384
+READ_ROUNDS = 8
+"""How often one step looks again for something readable."""
+POLL_EVENTS = 8192
+PHASE_NS = 5 * NS_PER_MS
+"""Calls are spread over phases of the ptime, so that their packets do not leave in one burst."""
+HOUSEKEEPING_NS = 1000 * NS_PER_MS
+"""Liveness of connections is looked at once a second: no timer per call."""
+SOCKET_POLL_NS = 5 * NS_PER_MS
+"""A line on a real socket is read at least this often; calls are read when they tick."""
+
+TICK_EVENTS = 1
+TICK_MARK_DUE = 4
+OUTPUT_RTP = 1
+OUTPUT_MESSAGE = 2
+
+
+class Member(Protocol):
+    """A call or a line, as the driver sees it."""
+
+    slot: int
+
+    def run_commands(self, now_ns: int) -> None:
+        """Apply what other tasks asked for."""
+        ...
+
+    def pull_events(self, now_ns: int) -> None:
+        """Take the native core's events and act on them."""
+        ...
+
+    def housekeeping(self, now_ns: int) -> None:
+        """Once a second: pings, half-open detection, limits of duration."""
+        ...
+
+    def failed(self, exc: Exception) -> None:
+        """Something in this member's part of the step raised: end it; nobody else is disturbed."""
+        ...
+
+
+class CallMember(Member, Protocol):
+    """A member with a leg, ticked at its ptime."""
+
+    path: Any
+    period_ns: int
+    send_media: list[Callable[[memoryview], None] | None]
+    """Per stream index: takes one framed message."""
+
+    def send_rtp(self, datagram: memoryview) -> None: ...
+
+    def hear_pcm(self, pcm: memoryview) -> None: ...
+
+    def before_tick(self, now_ns: int) -> None:
+        """PCM legs: hand the caller's next frame to the path."""
+        ...
+
+    needs_before_tick: bool
+
+
+class LineMember(Member, Protocol):
+    """A member without a leg, ticked when it has audio to send."""
+
+    on_socket: bool
+
+    def next_send_ns(self) -> int | None: ...
+
+    def tick(self, now_ns: int) -> None: ...
+
+
+class Group:
+    """Calls that tick at the same instants."""
+
+    __slots__ = ("array", "calls", "dirty", "due_ns", "flags", "hooked", "lateness", "period_ns", "phase_ns")
+
+    def __init__(self, period_ns: int, phase_ns: int, due_ns: int) -> None:
+        self.period_ns = period_ns
+        self.phase_ns = phase_ns
+        self.due_ns = due_ns
+        self.calls: list[CallMember] = []
+        self.hooked: list[CallMember] = []
+        self.array: Any = None
+        self.flags: Any = None
+        self.dirty = True
+        self.lateness = Lateness()
+
+    def rebuild(self) -> None:
+        """Renew the arrays that the native core walks, in slot order."""
+        self.calls.sort(key=lambda call: call.slot)
+        self.hooked = [call for call in self.calls if call.needs_before_tick]
+        self.array = ffi.new("tp_path *[]", [call.path for call in self.calls])
+        self.flags = ffi.new("uint8_t[]", max(len(self.calls), 1))
+        self.dirty = False
+
+
+class Poller:
+    """Which of many descriptors are readable, in one system call."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        self._selector = selectors.DefaultSelector() if self._epoll is None else None
+        self.handlers: dict[int, Callable[[int], None]] = {}
+
+    def add(self, fd: int, handler: Callable[[int], None]) -> None:
+        if self._epoll is not None:
+            self._epoll.register(fd, select.EPOLLIN)
+        else:
+            assert self._selector is not None
+            self._selector.register(fd, selectors.EVENT_READ)
+        self.handlers[fd] = handler
+
+    def remove(self, fd: int) -> None:
+        if self.handlers.pop(fd, None) is not None:
+            if self._epoll is not None:
+                self._epoll.unregister(fd)
+            else:
+                assert self._selector is not None
+                self._selector.unregister(fd)
+
+    def ready(self) -> list[int]:
+        if not self.handlers:
+            return []
+        if self._epoll is not None:
+            return [fd for fd, _ in self._epoll.poll(0, POLL_EVENTS)]
+        assert self._selector is not None
+        return [int(key.fd) for key, _ in self._selector.select(0)]
+
+    def close(self) -> None:
+        if self._epoll is not None:
+            self._epoll.close()
+        else:
+            assert self._selector is not None
+            self._selector.close()
+
+
+class TasksDriver:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = None  # type: ignore[assignment]  # set by open_clock before anything can run
+        self._poller = Poller()
+        self._members: list[Member | None] = []
+        self._free: list[int] = []
+        self._groups: dict[tuple[int, int], Group] = {}
+        self._lines: dict[int, LineMember] = {}
+        self._socket_lines = 0
+        self._poll_due_ns = 0
+        self._housekeeping_due_ns = 0
+        self._commanded: dict[int, Member] = {}
+        self._memory_ready: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
+        self._memory_ids: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
+        self._next_memory_id = 0
+        self.scratch = bytearray(SCRATCH_BYTES)
+        self.scratch_view = memoryview(self.scratch)
+        self.scratch_c = ffi.from_buffer("uint8_t[]", self.scratch)
+        self.outbox_bytes = bytearray(OUTBOX_BYTES)
+        self.outbox_view = memoryview(self.outbox_bytes)
+        self._outbox_c = ffi.from_buffer("uint8_t[]", self.outbox_bytes)
+        self._outputs = ffi.new("tp_output[]", OUTBOX_OUTPUTS)
+        self._outputs_view = memoryview(ffi.buffer(self._outputs)).cast("I")
+        self.outbox = ffi.new("tp_outbox *")
+        self.outbox.bytes = self._outbox_c
+        self.outbox.outputs = self._outputs
+        self.outbox.capacity = OUTBOX_BYTES
+        self.outbox.outputs_capacity = OUTBOX_OUTPUTS
+        self.ticks = 0
+        self.lateness = Lateness()
+        self.in_step = False
+        self.journal: Callable[[int, int, str, tuple[object, ...]], None] | None = None
+        """For tests: called with (now_ns, slot, kind, facts) for everything that happens, in order."""
+
+    # Members -----------------------------------------------------------------------------------------------------
+
+    def take_slot(self) -> int:
+        """Return a free slot number, to be given back by `remove`."""
+        if self._free:
+            return self._free.pop()
+        self._members.append(None)
+        return len(self._members) - 1
+
+    def give_slot(self, slot: int) -> None:
+        """Give back a slot that never became a member."""
+        self._members[slot] = None
+        self._free.append(slot)
+        self._free.sort(reverse=True)
+
+    def choose_phase(self, period_ns: int) -> int:
+        """Return the phase of `period_ns` with the fewest calls."""
+        phases = range(0, period_ns, PHASE_NS) if period_ns >= PHASE_NS else range(1)
+        return min(phases, key=lambda phase: len(self._groups[period_ns, phase].calls) if (period_ns, phase) in self._groups else 0)
+
+    def add_call(self, call: CallMember, phase_ns: int) -> Group:
+        """Begin to tick `call`, whose path was initialised with this phase."""
+        key = (call.period_ns, phase_ns)
+        group = self._groups.get(key)
+        if group is None:
+            due = int(lib.tp_path_next_deadline(call.path))
+            group = self._groups[key] = Group(call.period_ns, phase_ns, due)
+        self._members[call.slot] = call
+        group.calls.append(call)
+        group.dirty = True
+        self._start_housekeeping()
+        self.clock.nudge()
+        return group
+
+    def add_line(self, line: LineMember) -> None:
+        self._members[line.slot] = line
+        self._lines[line.slot] = line
+        if line.on_socket:
+            if self._socket_lines == 0:
+                self._poll_due_ns = self.clock.now_ns() // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
+            self._socket_lines += 1
+        self._start_housekeeping()
+        self.clock.nudge()
+
+    def remove(self, member: Member) -> None:
+        """Forget `member` at once; nothing of it is touched from here on. Idempotent."""
+        slot = member.slot
+        if slot >= len(self._members) or self._members[slot] is not member:
+            return
+        self._commanded.pop(slot, None)
+        line = self._lines.pop(slot, None)
+        if line is not None:
+            if line.on_socket:
+                self._socket_lines -= 1
+        else:
+            for key, group in list(self._groups.items()):
+                if member in group.calls:
+                    group.calls.remove(member)  # type: ignore[arg-type]  # a member of a group is a CallMember
+                    group.dirty = True
+                    if not group.calls:
+                        del self._groups[key]
+                    break
+        self.give_slot(slot)
+
+    def members(self) -> int:
+        """Return how many calls and lines are live."""
+        return sum(1 for member in self._members if member is not None)
+
+    def watched(self) -> int:
+        """Return how many descriptors and memory links are being polled."""
+        return len(self._poller.handlers) + len(self._memory_ids)
+
+    def _start_housekeeping(self) -> None:
+        if self._housekeeping_due_ns == 0 or self.members() == 1:
+            self._housekeeping_due_ns = self.clock.now_ns() + HOUSEKEEPING_NS
+
+    # Watching links ----------------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, handler: Callable[[int], None]) -> None:
+        """Call `handler(now_ns)` in each step in which `fd` is readable."""
+        self._poller.add(fd, handler)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching; must come before the descriptor is closed."""
+        self._poller.remove(fd)
+
+    def watch_memory(self, link: MemoryLink, handler: Callable[[int], None]) -> int:
+        """Call `handler(now_ns)` in each step in which the memory link is readable. -> an id for `unwatch_memory`"""
+        ident = self._next_memory_id
+        self._next_memory_id += 1
+        entry = (link, handler)
+        self._memory_ids[ident] = entry
+
+        def ready(_: MemoryLink) -> None:
+            self._memory_ready[ident] = entry
+            if not self.in_step:
+                self.clock.nudge()
+
+        link.on_readable = ready
+        if link.ready():
+            ready(link)
+        return ident
+
+    def unwatch_memory(self, ident: int) -> None:
+        entry = self._memory_ids.pop(ident, None)
+        self._memory_ready.pop(ident, None)
+        if entry is not None:
+            entry[0].on_readable = None
+
+    def command(self, member: Member) -> None:
+        """Say that `member` has commands waiting."""
+        if self._members[member.slot] is member:
+            self._commanded[member.slot] = member
+            if not self.in_step:
+                self.clock.nudge()
+
+    # The clock's side --------------------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        return bool(self._commanded or self._memory_ready)
+
+    def next_due_ns(self) -> int | None:
+        due: int | None = None
+        for group in self._groups.values():
+            if due is None or group.due_ns < due:
+                due = group.due_ns
+        if self._lines:
+            if self._socket_lines and (due is None or self._poll_due_ns < due):
+                due = self._poll_due_ns
+            for line in self._lines.values():
+                at = line.next_send_ns()
+                if at is not None and (due is None or at < due):
+                    due = at
+        if (self._groups or self._lines) and (due is None or self._housekeeping_due_ns < due):
+            due = self._housekeeping_due_ns
+        return due
+
+    def step(self, due_ns: int, now_ns: int) -> None:
+        self.in_step = True
+        try:
+            self._read()
+            if self._commanded:
+                self._run_commands(now_ns)
+            due_groups = [group for group in self._groups.values() if group.due_ns <= now_ns]
+            if due_groups:
+                due_groups.sort(key=lambda group: (group.due_ns, group.phase_ns, group.period_ns))
+                for group in due_groups:
+                    self._tick_group(group, now_ns)
+            if self._lines:
+                self._tick_lines(now_ns)
+            if self._memory_ready:
+                self._read()
+                if self._commanded:
+                    self._run_commands(now_ns)
+                if self._lines:
+                    self._tick_lines(now_ns)
+            if self._socket_lines and self._poll_due_ns <= now_ns:
+                self._poll_due_ns = now_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
+            if self._housekeeping_due_ns <= now_ns:
+                self._housekeeping_due_ns = now_ns + HOUSEKEEPING_NS
+                for member in list(self._members):
+                    if member is not None:
+                        self._guard(member, member.housekeeping, now_ns)
+        finally:
+            self.in_step = False
+
+    def _read(self) -> None:
+        now = self.clock.now_ns()
+        for _ in range(READ_ROUNDS):
+            busy = False
+            for fd in self._poller.ready():
+                busy = True
+                handler = self._poller.handlers.get(fd)
+                if handler is not None:
+                    handler(now)
+            if self._memory_ready:
+                busy = True
+                ready = sorted(self._memory_ready.items())
+                self._memory_ready.clear()
+                for ident, (link, handler) in ready:
+                    if ident in self._memory_ids:
+                        handler(now)
+                        if ident in self._memory_ids and link.ready():
+                            self._memory_ready[ident] = (link, handler)
+            if not busy:
+                return
+
+    def _run_commands(self, now_ns: int) -> None:
+        commanded = sorted(self._commanded.items())
+        self._commanded.clear()
+        for slot, member in commanded:
+            if self._members[slot] is member:
+                self._guard(member, member.run_commands, now_ns)
+
+    def _guard(self, member: Member, what: Callable[[int], None], now_ns: int) -> None:
+        try:
+            what(now_ns)
+        except Exception as exc:
+            log.error("slot %d: %s in %s", member.slot, type(exc).__name__, getattr(what, "__name__", "a step"), exc_info=exc)
+            member.failed(exc)
+
+    def _tick_group(self, group: Group, now_ns: int) -> None:
+        due = group.due_ns
+        latest = due + (now_ns - due) // group.period_ns * group.period_ns
+        group.due_ns = latest + group.period_ns
+        if group.dirty:
+            group.rebuild()
+        for call in group.hooked:
+            self._guard(call, call.before_tick, latest)
+        if group.dirty:  # a hook ended its call
+            group.rebuild()
+        calls, array, flags = group.calls, group.array, group.flags
+        count = len(calls)
+        calls = list(calls)
+        done = 0
+        while done < count:
+            ticked = lib.tp_path_tick_many(array + done, count - done, latest, self.outbox, flags + done)
+            if ticked <= 0 and self.outbox.n_outputs == 0:
+                raise NativeError("a path found no room in an empty outbox")
+            done += ticked
+            self._send()
+        self.ticks += 1
+        lateness = self.clock.now_ns() - due
+        group.lateness.add(lateness)
+        self.lateness.add(lateness)
+        for index, flag in enumerate(bytes(ffi.buffer(flags, count))):
+            if flag & TICK_EVENTS:
+                call = calls[index]
+                if self._members[call.slot] is call:
+                    self._guard(call, call.pull_events, latest)
+
+    def _tick_lines(self, now_ns: int) -> None:
+        for line in list(self._lines.values()):
+            at = line.next_send_ns()
+            if at is not None and at <= now_ns and self._lines.get(line.slot) is line:
+                self._guard(line, line.tick, now_ns)
+
+    def _send(self) -> None:
+        outbox = self.outbox
+        n = outbox.n_outputs
+        if n:
+            numbers = self._outputs_view[: 4 * n].tolist()
+            view = self.outbox_view
+            members: Any = self._members
+            for i in range(0, 4 * n, 4):
+                offset, length, slot, kind = numbers[i : i + 4]
+                member = members[slot]
+                if member is None:
+                    continue
+                data = view[offset : offset + length]
+                what = kind & 0xFFFF
+                try:
+                    if what == OUTPUT_RTP:
+                        member.send_rtp(data)
+                    elif what == OUTPUT_MESSAGE:
+                        send = member.send_media[kind >> 16]
+                        if send is not None:
+                            send(data)
+                    else:
+                        member.hear_pcm(data)
+                except Exception as exc:
+                    log.error("slot %d: %s while sending", slot, type(exc).__name__, exc_info=exc)
+                    member.failed(exc)
+        outbox.used = 0
+        outbox.n_outputs = 0
+
+    def flush_outbox(self) -> None:
+        """Send what a line's tick has put into the outbox, before the line writes something after it."""
+        self._send()
+
+    def close(self) -> None:
+        self._poller.close()
+
+

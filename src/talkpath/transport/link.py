@@ -1,0 +1,279 @@
+"""Byte links: what a WebSocket travels on. Non-blocking calls for the clock, and two waits for everybody else.
+
+The clock task never awaits a link: it calls `recv_into` and `send`, which raise `BlockingIOError` like a non-blocking socket.
+Handshakes, full sockets and goodbyes await `wait_readable` and `wait_writable`. TCP, TLS and memory offer the same five calls.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Protocol
+
+import trio
+
+MEDIA_SEND_BUFFER_BYTES = 16 * 1024
+"""SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2 s."""
+_TLS_READ_BYTES = 64 * 1024
+
+
+class Link(Protocol):
+    """One end of a reliable byte stream."""
+
+    fd: int | None
+    """For the driver's poll; None: a memory link, which says itself that it is readable."""
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Read what is there; 0 is the end. Raises BlockingIOError (nothing now) or OSError (broken)."""
+        ...
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Hand over what fits. Raises BlockingIOError (nothing fits) or OSError (broken)."""
+        ...
+
+    def unsent(self) -> bool:
+        """Whether bytes accepted by `send` still wait in the link (TLS records); `flush` moves them."""
+        ...
+
+    def flush(self) -> None:
+        """Hand over waiting bytes. Raises BlockingIOError or OSError."""
+        ...
+
+    def more(self) -> bool:
+        """Whether `recv_into` may have more although the system says nothing (TLS)."""
+        ...
+
+    async def wait_readable(self) -> None: ...
+
+    async def wait_writable(self) -> None: ...
+
+    def close(self) -> None:
+        """Close at once; idempotent."""
+        ...
+
+    def peer_name(self) -> str:
+        """Who is at the other end, for the log of a refused connection; never a phone number."""
+        ...
+
+
+class SocketLink:
+    """A connected, non-blocking TCP socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.fd: int | None = sock.fileno()
+        self.recv_into = sock.recv_into
+        self.send = sock.send
+
+    def tune_for_media(self) -> None:
+        """Send small messages at once and let little hide in the kernel."""
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MEDIA_SEND_BUFFER_BYTES)
+
+    def unsent(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        return
+
+    def more(self) -> bool:
+        return False
+
+    async def wait_readable(self) -> None:
+        await trio.lowlevel.wait_readable(self.sock)
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.wait_writable(self.sock)
+
+    def close(self) -> None:
+        if self.fd is not None:
+            trio.lowlevel.notify_closing(self.sock)
+            self.fd = None
+            self.sock.close()
+
+    def peer_name(self) -> str:
+        try:
+            return str(self.sock.getpeername()[0])
+        except OSError:
+            return "gone"
+
+
+class TlsLink:
+    """TLS over a `SocketLink`, through memory buffers: no task per message, the same non-blocking calls.
+
+    Source: RFC 8446; certificates are the context's business, verified by default where a client context is made.
+    """
+
+    def __init__(self, inner: SocketLink, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None) -> None:
+        self._inner = inner
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_side=server_side, server_hostname=server_hostname)
+        self._cipher = b""
+        self._buffer = bytearray(_TLS_READ_BYTES)
+        self.fd = inner.fd
+        self._more = False
+
+    async def do_handshake(self) -> None:
+        """Complete the TLS handshake. Cancellation: the link is of no more use; close it."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush_all()
+                await self._inner.wait_readable()
+                self._pull()
+                continue
+            await self._flush_all()
+            return
+
+    async def _flush_all(self) -> None:
+        while self.unsent():
+            try:
+                self.flush()
+            except BlockingIOError:
+                await self._inner.wait_writable()
+
+    def _pull(self) -> None:
+        try:
+            n = self._inner.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        if n == 0:
+            self._in.write_eof()
+        else:
+            self._in.write(memoryview(self._buffer)[:n])
+
+    def recv_into(self, buffer: memoryview) -> int:
+        pulled = False
+        while True:
+            try:
+                n = self._tls.read(len(buffer), buffer)  # type: ignore[arg-type]  # typeshed wants bytearray; any writable buffer serves
+            except ssl.SSLWantReadError:
+                self._more = False
+                if pulled:
+                    raise BlockingIOError from None
+                try:
+                    n = self._inner.recv_into(self._buffer)
+                except BlockingIOError:
+                    raise
+                if n == 0:
+                    self._in.write_eof()
+                else:
+                    self._in.write(memoryview(self._buffer)[:n])
+                pulled = True
+                continue
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                self._more = False
+                return 0
+            self._more = n > 0 and (self._tls.pending() > 0 or self._in.pending > 0)
+            # A key update or an alert may have left something to say.
+            if self._out.pending:
+                self._try_flush()
+            return n
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        if self.unsent():
+            self._try_flush()
+            if self.unsent():
+                raise BlockingIOError
+        n = self._tls.write(data)
+        self._try_flush()
+        return n
+
+    def _try_flush(self) -> None:
+        try:
+            self.flush()
+        except BlockingIOError:
+            return
+
+    def unsent(self) -> bool:
+        return bool(self._cipher) or self._out.pending > 0
+
+    def flush(self) -> None:
+        while True:
+            if not self._cipher:
+                self._cipher = self._out.read()
+                if not self._cipher:
+                    return
+            n = self._inner.send(self._cipher)
+            self._cipher = self._cipher[n:]
+
+    def more(self) -> bool:
+        return self._more
+
+    async def wait_readable(self) -> None:
+        if self._more:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._inner.wait_readable()
+
+    async def wait_writable(self) -> None:
+        await self._inner.wait_writable()
+
+    def tune_for_media(self) -> None:
+        self._inner.tune_for_media()
+
+    def close(self) -> None:
+        if self._inner.fd is not None:
+            try:
+                self._tls.unwrap()
+            except (ssl.SSLError, ValueError):
+                pass
+            try:
+                self.flush()
+            except OSError:
+                pass
+        self._inner.close()
+        self.fd = None
+
+    def peer_name(self) -> str:
+        return self._inner.peer_name()
+
+
+def client_context(*, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None) -> ssl.SSLContext:
+    """Make a context that verifies the peer's certificate and name, TLS 1.2 or later."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if cert_file is not None:
+        context.load_cert_chain(cert_file, key_file)
+    return context
+
+
+async def open_socket_link(host: str, port: int, *, family: int = 0) -> SocketLink:
+    """Connect to `host`:`port`, trying its addresses in turn.
+
+    Raises:
+        OSError: none of them answered; the last error.
+
+    Cancellation: no socket is left open.
+    """
+    try:
+        addresses = await trio.socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise OSError(f"cannot resolve the host name ({exc.strerror or exc})") from exc
+    last: OSError | None = None
+    for address_family, kind, protocol, _, address in addresses:
+        sock = socket.socket(address_family, kind, protocol)
+        link = SocketLink(sock)
+        try:
+            try:
+                sock.connect(address)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(sock)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if error:
+                    raise OSError(error, "connect failed") from None
+            else:
+                await trio.lowlevel.checkpoint()
+        except OSError as exc:
+            link.close()
+            last = exc
+            continue
+        except BaseException:
+            link.close()
+            raise
+        link.tune_for_media()
+        return link
+    raise last if last is not None else OSError("the host name has no address")

@@ -1,0 +1,545 @@
+"""WebSockets in the clock's hands: opened and accepted by tasks, then moved by the driver's steps.
+
+`open_websocket` and `accept_websocket` do what may wait (connect, TLS, the upgrade) on a link; a `Connection` then takes the
+link over, with whatever bytes came after the handshake, and from there on nothing on it awaits except the two ends of
+trouble: `flush` when the peer does not read, `close` to say goodbye.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+import trio
+
+from talkpath._native import ffi, lib
+from talkpath.errors import ConfigError, RemoteWireError
+from talkpath.transport.link import Link, SocketLink, TlsLink, client_context, open_socket_link
+from talkpath.transport.memory import MemoryLink, connect_memory
+from talkpath.wire.websocket import (
+    BinaryMessage,
+    ClientHandshake,
+    Close,
+    MessageAssembler,
+    Ping,
+    Pong,
+    ServerHandshake,
+    TextMessage,
+    UpgradeRequest,
+    close_payload,
+    frame,
+)
+
+if TYPE_CHECKING:
+    from talkpath.transport.driver_tasks import TasksDriver
+
+log = logging.getLogger("talkpath.transport.websocket")
+
+MAX_PENDING_MEDIA_BYTES = 8 * 1024
+"""What waits here when the kernel takes no more; further media messages are dropped whole and counted."""
+MAX_PENDING_CONTROL_BYTES = 64 * 1024
+"""What control messages may add to it; beyond, the stream ends: a control message is never dropped."""
+PING_AFTER_NS = 10_000_000_000
+VANISHED_AFTER_NS = 30_000_000_000
+"""A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the minute in
+which intermediaries drop idle connections."""
+
+OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 1, 2, 8, 9, 10
+CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LONG, CLOSE_INTERNAL = 1000, 1002, 1009, 1011
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A WebSocket address, taken apart."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def secure(self) -> bool:
+        return self.scheme == "wss"
+
+
+def parse_url(url: str) -> Target:
+    """Take apart a ``ws://``, ``wss://`` or ``memory://`` address.
+
+    Raises:
+        ConfigError: not such an address; the caller's to mend. The address itself is not repeated: its path may be secret.
+    """
+    if len(url) > 2048:
+        raise ConfigError(f"the stream's url has {len(url)} characters; at most 2048 are allowed")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ConfigError(f"the stream's url cannot be read ({exc}); write it like wss://host:port/path") from None
+    if parts.scheme not in ("ws", "wss", "memory"):
+        raise ConfigError(f"the stream's url begins with {parts.scheme!r}; it must begin with ws:// or wss:// (or memory:// in tests)")
+    if not parts.hostname:
+        raise ConfigError("the stream's url names no host; write it like wss://host:port/path")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("the stream's url carries a user name; pass a bearer token instead")
+    if any(ord(c) <= 32 or ord(c) == 127 for c in url):
+        raise ConfigError("the stream's url contains white space or control characters")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    host = parts.hostname if parts.scheme != "memory" else parts.netloc
+    return Target(parts.scheme, host, port or (443 if parts.scheme == "wss" else 80), path)
+
+
+async def receive_some(link: Link, buffer: bytearray) -> memoryview:
+    """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes only."""
+    view = memoryview(buffer)
+    while True:
+        try:
+            n = link.recv_into(view)
+        except BlockingIOError:
+            await link.wait_readable()
+            continue
+        return view[:n]
+
+
+async def send_all(link: Link, data: bytes) -> None:
+    """Send all of `data`, waiting as needed. For handshakes and goodbyes only."""
+    rest = memoryview(data)
+    while rest or link.unsent():
+        try:
+            if rest:
+                rest = rest[link.send(rest) :]
+            else:
+                link.flush()
+        except BlockingIOError:
+            await link.wait_writable()
+
+
+async def open_link(target: Target, context: ssl.SSLContext | None = None) -> Link:
+    """Open what a WebSocket to `target` travels on. Raises OSError, ssl.SSLError. Cancellation: nothing is left open."""
+    if target.scheme == "memory":
+        link = connect_memory(target.host)
+        await trio.lowlevel.checkpoint()
+        return link
+    tcp = await open_socket_link(target.host, target.port)
+    if not target.secure:
+        return tcp
+    tls = TlsLink(tcp, context or client_context(), server_side=False, server_hostname=target.host)
+    try:
+        await tls.do_handshake()
+    except BaseException:
+        tcp.close()
+        raise
+    return tls
+
+
+async def open_websocket(
+    target: Target,
+    *,
+    headers: Sequence[tuple[str, str]] = (),
+    context: ssl.SSLContext | None = None,
+) -> tuple[Link, bytes]:
+    """Connect and upgrade; return the link and the bytes that came after the handshake.
+
+    Raises:
+        OSError: could not connect, or the connection broke.
+        ssl.SSLError: TLS failed; a certificate that does not verify among others.
+        RemoteWireError: the peer answered, but not with a WebSocket.
+
+    Cancellation: nothing is left open.
+    """
+    link = await open_link(target, context)
+    try:
+        default_port = 443 if target.secure else 80
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        handshake = ClientHandshake(host=host if target.port == default_port else f"{host}:{target.port}", target=target.path, headers=headers)
+        await send_all(link, handshake.request())
+        buffer = bytearray(4096)
+        while not handshake.done:
+            data = await receive_some(link, buffer)
+            if not data:
+                raise RemoteWireError("the peer closed the connection during the upgrade", wire="websocket", event="handshake")
+            handshake.receive(bytes(data))
+        return link, handshake.leftover
+    except BaseException:
+        link.close()
+        raise
+
+
+async def receive_upgrade(link: Link) -> tuple[ServerHandshake, UpgradeRequest]:
+    """Read an upgrade request. Raises RemoteWireError or OSError. The caller bounds the wait and closes the link."""
+    handshake = ServerHandshake()
+    buffer = bytearray(4096)
+    while handshake.request is None:
+        data = await receive_some(link, buffer)
+        if not data:
+            raise RemoteWireError("the peer closed the connection before asking for an upgrade", wire="websocket", event="handshake")
+        handshake.receive(bytes(data))
+    return handshake, handshake.request
+
+
+class ConnectionOwner(Protocol):
+    """Who gets what is not plain media. All synchronous, called within a driver's step."""
+
+    def on_text(self, payload: bytes, now_ns: int) -> None: ...
+
+    def on_binary(self, payload: bytes, now_ns: int) -> None: ...
+
+    def on_media(self, now_ns: int) -> None:
+        """The native core took media messages."""
+        ...
+
+    def on_peer_closed(self, code: int | None) -> None:
+        """The peer said goodbye (a code) or just closed the connection (None)."""
+        ...
+
+    def on_broken(self, exc: OSError) -> None: ...
+
+    def on_protocol_error(self, exc: RemoteWireError) -> None: ...
+
+    def on_full(self) -> None:
+        """Bytes wait for the socket: run `Connection.flush` in a task."""
+        ...
+
+    def on_overflow(self) -> None:
+        """A control message found no room."""
+        ...
+
+
+_PROTOCOL_ERRORS = {
+    1: ("the frame's header breaks RFC 6455", CLOSE_PROTOCOL_ERROR, "bad_frame"),
+    2: ("the message is longer than the wire allows", CLOSE_TOO_LONG, "too_long"),
+    3: ("a client's frames must be masked and a server's must not", CLOSE_PROTOCOL_ERROR, "bad_mask"),
+}
+
+
+class Connection:
+    """A WebSocket whose media the native core reads and writes. One owner; made after the handshake."""
+
+    def __init__(
+        self,
+        driver: TasksDriver,
+        link: Link,
+        stream: Any,
+        owner: ConnectionOwner,
+        *,
+        masked: bool,
+        max_message_bytes: int,
+        mask_seed: int,
+        leftover: bytes = b"",
+    ) -> None:
+        self.driver = driver
+        self.link = link
+        self._stream = stream
+        self._owner = owner
+        self._masks = random.Random(mask_seed) if masked else None
+        self._max_message_bytes = max_message_bytes
+        self._assembler = MessageAssembler(max_message_bytes)
+        self._report = ffi.new("tp_received *")
+        self._left: bytes | bytearray = leftover
+        self._needed = 0
+        self._pending = bytearray()
+        self._watched: tuple[str, int] | None = None
+        self._closing = False
+        self.close_sent = False
+        self.peer_close_code: int | None = None
+        self.peer_gone = False
+        self.broken = False
+        self.media_dropped = 0
+        self.pings_sent = 0
+        self.round_trip_ms = 0.0
+        self._ping_sent_ns: int | None = None
+        self.last_received_ns = driver.clock.now_ns()
+        if isinstance(link, (SocketLink, TlsLink)):
+            link.tune_for_media()
+
+    # Reading, in the step ----------------------------------------------------------------------------------------
+
+    def start(self, now_ns: int) -> None:
+        """Take over: what came with the handshake is read now, what comes later in the steps."""
+        if self._left:
+            left, self._left = bytes(self._left), b""
+            self._consume(left, now_ns)
+        if self._closing or self.peer_gone:
+            return
+        if self.link.fd is not None:
+            self._watched = ("fd", self.link.fd)
+            self.driver.watch(self.link.fd, self.on_readable)
+        else:
+            assert isinstance(self.link, MemoryLink)
+            self._watched = ("memory", self.driver.watch_memory(self.link, self.on_readable))
+
+    def stop(self) -> None:
+        """Read no more; before anything else may close the descriptor. Idempotent."""
+        self._closing = True
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            if watched[0] == "fd":
+                self.driver.unwatch(watched[1])
+            else:
+                self.driver.unwatch_memory(watched[1])
+
+    def on_readable(self, now_ns: int) -> None:
+        """Read once (TLS: until it is dry) and hand on what came."""
+        driver = self.driver
+        left = self._left
+        kept = len(left)
+        try:
+            while True:
+                if self._needed > len(driver.scratch):
+                    self._read_long(now_ns)
+                else:
+                    if kept:
+                        driver.scratch_view[:kept] = left
+                    n = self.link.recv_into(driver.scratch_view[kept:] if kept else driver.scratch_view)
+                    if n == 0:
+                        self._at_end()
+                        return
+                    self.last_received_ns = now_ns
+                    self._parse(driver.scratch_view, driver.scratch_c, kept + n, now_ns)
+                if self._closing or not self.link.more() or self.link.fd is None:
+                    return
+                left = self._left
+                kept = len(left)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._break(exc)
+
+    def _consume(self, data: bytes, now_ns: int) -> None:
+        """Parse bytes that did not come through the scratch (they followed the handshake)."""
+        buffer = bytearray(data)
+        self._parse(memoryview(buffer), ffi.from_buffer("uint8_t[]", buffer), len(buffer), now_ns)
+
+    def _read_long(self, now_ns: int) -> None:
+        """Collect a frame that is longer than the scratch, then parse it where it lies."""
+        if not isinstance(self._left, bytearray):
+            self._left = bytearray(self._left)
+        missing = self._needed - len(self._left)
+        view = self.driver.scratch_view[: min(missing, len(self.driver.scratch))]
+        n = self.link.recv_into(view)
+        if n == 0:
+            self._at_end()
+            return
+        self.last_received_ns = now_ns
+        self._left += view[:n]
+        if len(self._left) >= self._needed:
+            whole, self._left, self._needed = self._left, b"", 0
+            self._parse(memoryview(whole), ffi.from_buffer("uint8_t[]", whole), len(whole), now_ns)
+
+    def _parse(self, view: memoryview, address: Any, total: int, now_ns: int) -> None:
+        report = self._report
+        begin = 0
+        n_media = 0
+        while begin < total:
+            result = lib.tp_stream_receive(self._stream, report, address + begin, total - begin, now_ns)
+            n_media += report.n_media
+            if result < 0:
+                text, code, kind = _PROTOCOL_ERRORS.get(report.protocol_error, _PROTOCOL_ERRORS[1])
+                if n_media:
+                    self._owner.on_media(now_ns)
+                error = RemoteWireError(text, wire="websocket", kind=kind)
+                error.close_code = code
+                self._owner.on_protocol_error(error)
+                return
+            if result == 0:
+                begin += report.consumed
+                break
+            payload = bytes(view[begin + report.offset : begin + report.offset + report.length])
+            begin += report.consumed
+            if n_media:
+                n_media = 0
+                self._owner.on_media(now_ns)
+            self._on_frame(report.opcode, bool(report.fin), payload, now_ns)
+            if self._closing or self.peer_gone:
+                self._left = b""
+                return
+        self._needed = report.needed if begin < total else 0
+        self._left = bytes(view[begin:total]) if begin < total else b""
+        if n_media:
+            self._owner.on_media(now_ns)
+
+    def _on_frame(self, opcode: int, fin: bool, payload: bytes, now_ns: int) -> None:
+        try:
+            event = self._assembler.receive(opcode, fin, payload)
+        except RemoteWireError as exc:
+            self._owner.on_protocol_error(exc)
+            return
+        if event is None:
+            return
+        if isinstance(event, TextMessage):
+            data = bytearray(event.payload)
+            if lib.tp_stream_receive_message(self._stream, ffi.from_buffer("uint8_t[]", data), len(data), now_ns) == 1:
+                self._owner.on_media(now_ns)
+            else:
+                self._owner.on_text(event.payload, now_ns)
+        elif isinstance(event, BinaryMessage):
+            self._owner.on_binary(event.payload, now_ns)
+        elif isinstance(event, Ping):
+            self.send_frame(OPCODE_PONG, event.payload)
+        elif isinstance(event, Pong):
+            if self._ping_sent_ns is not None:
+                self.round_trip_ms = (now_ns - self._ping_sent_ns) / 1e6
+                self._ping_sent_ns = None
+        elif isinstance(event, Close):
+            self.peer_close_code = event.code
+            self.peer_gone = True
+            if not self.close_sent:
+                self.close_sent = True
+                self.send_frame(OPCODE_CLOSE, close_payload(event.code or CLOSE_NORMAL, ""))
+            self._owner.on_peer_closed(event.code)
+
+    def _at_end(self) -> None:
+        self.peer_gone = True
+        self.broken = True
+        self._owner.on_peer_closed(None)
+
+    def _break(self, exc: OSError) -> None:
+        self.peer_gone = True
+        if not self.broken:
+            self.broken = True
+            self._owner.on_broken(exc)
+
+    # Writing, in the step ----------------------------------------------------------------------------------------
+
+    def send_media(self, framed: memoryview) -> None:
+        """Send one framed media message now, or let it wait, or drop it whole: live audio never blocks anybody."""
+        if self.broken or self.close_sent:
+            return
+        if self._pending:
+            if len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
+                self.media_dropped += 1
+            else:
+                self._pending += framed
+            return
+        try:
+            n = self.link.send(framed)
+        except BlockingIOError:
+            n = 0
+        except OSError as exc:
+            self._break(exc)
+            return
+        if n < len(framed):
+            self._pending += framed[n:]
+            self._owner.on_full()
+        elif self.link.unsent():
+            self._owner.on_full()
+
+    def send_text(self, payload: bytes) -> None:
+        """Send a control message; it is never dropped."""
+        self.send_frame(OPCODE_TEXT, payload)
+
+    def send_frame(self, opcode: int, payload: bytes) -> None:
+        """Send one frame behind whatever waits."""
+        if self.broken:
+            return
+        key = self._masks.getrandbits(32).to_bytes(4, "big") if self._masks is not None else None
+        data = frame(opcode, payload, key)
+        if self._pending:
+            if len(self._pending) + len(data) > MAX_PENDING_MEDIA_BYTES + MAX_PENDING_CONTROL_BYTES:
+                self._owner.on_overflow()
+                return
+            self._pending += data
+            return
+        try:
+            n = self.link.send(data)
+        except BlockingIOError:
+            n = 0
+        except OSError as exc:
+            self._break(exc)
+            return
+        if n < len(data):
+            self._pending += data[n:]
+            self._owner.on_full()
+        elif self.link.unsent():
+            self._owner.on_full()
+
+    def check_alive(self, now_ns: int) -> bool:
+        """Ping a silent peer; return False when it has been silent too long (half-open, stalled for good)."""
+        silent = now_ns - self.last_received_ns
+        if silent >= VANISHED_AFTER_NS:
+            return False
+        if silent >= PING_AFTER_NS and self._ping_sent_ns is None:
+            self._ping_sent_ns = now_ns
+            self.pings_sent += 1
+            self.send_frame(OPCODE_PING, b"")
+        elif self._ping_sent_ns is not None and self.last_received_ns > self._ping_sent_ns:
+            self._ping_sent_ns = None
+        return True
+
+    # What may wait, in tasks -------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Hand over what waits as the peer reads. The caller bounds it. Cancellation: what was not handed over still waits.
+
+        Raises nothing: a broken link is reported to the owner.
+        """
+        while (self._pending or self.link.unsent()) and not self.broken:
+            await self.link.wait_writable()
+            try:
+                self.link.flush()
+                if self._pending:
+                    n = self.link.send(self._pending)
+                    del self._pending[:n]
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                self._break(exc)
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
+
+        Cancellation: the link is closed at once.
+        """
+        self.stop()
+        try:
+            if not self.broken:
+                await self.flush()
+                if not self.close_sent:
+                    self.close_sent = True
+                    key = self._masks.getrandbits(32).to_bytes(4, "big") if self._masks is not None else None
+                    await send_all(self.link, frame(OPCODE_CLOSE, close_payload(code, reason), key))
+                elif self.link.unsent():
+                    await send_all(self.link, b"")
+                await self._wait_peer_close()
+        except (OSError, ssl.SSLError):
+            self.broken = True
+        finally:
+            self.link.close()
+
+    async def _wait_peer_close(self) -> None:
+        """Read until the peer's close frame or its end. Bytes in between are not looked at: the stream is over."""
+        if self.peer_close_code is not None or self.peer_gone:
+            if self._masks is None:
+                return
+        waiting = bytearray(self._left)
+        buffer = bytearray(16384)
+        header = ffi.new("tp_websocket_frame *")
+        total = 0
+        while total < 4 * 1024 * 1024:
+            while waiting:
+                got = lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14))
+                if got < 0:
+                    return
+                if got == 0:
+                    break
+                length = header.header_bytes + header.payload_bytes
+                if header.opcode == OPCODE_CLOSE and self._masks is None:
+                    return
+                if len(waiting) < length:
+                    break
+                del waiting[:length]
+            data = await receive_some(self.link, buffer)
+            if not data:
+                return
+            waiting += data
+            total += len(data)
+
+    def abort(self) -> None:
+        """Close without a goodbye."""
+        self.stop()
+        self.broken = True
+        self.link.close()

@@ -1,0 +1,81 @@
+"""The wires there are, by name: how each end is made, how the upgrade is signed, how a status is told.
+
+One row per platform; the engine and the lines look things up here and never name a platform themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from talkpath.errors import ConfigError
+from talkpath.events import MediaFormat
+from talkpath.wire.callback import CallbackRequest
+from talkpath.wire.dialect import Dialect, Role
+from talkpath.wire.plivo import PlivoDialect, PlivoOptions
+from talkpath.wire.plivo_status import StatusEvent, StatusNaming, status_callback
+from talkpath.wire.signature import signature_headers
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One platform's wire."""
+
+    name: str
+    platform: Callable[[MediaFormat, Any], Dialect]
+    """Make the platform's end for a format and options."""
+    application: Callable[[Any], Dialect]
+    """Make the application's end; it learns the rest from the wire."""
+    upgrade_headers: Callable[[str, str, str], tuple[tuple[str, str], ...]]
+    """(auth_token, nonce, url) -> headers that sign the upgrade; empty without a token."""
+    status_request: Callable[[StatusEvent, str, str, str, str, str], CallbackRequest | None]
+    """(event, scheme, url, method, auth_token, nonce) -> the callback; None where the scheme has no word for it."""
+    clear_confirmed: bool
+    marks_confirmed: bool
+
+
+def _plivo_options(options: Any) -> PlivoOptions:
+    if options is None:
+        return PlivoOptions()
+    if not isinstance(options, PlivoOptions):
+        raise ConfigError(f"options of the plivo wire are PlivoOptions, not {type(options).__name__}")
+    return options
+
+
+def _plivo_upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
+    return signature_headers(auth_token, nonce, "GET", url, scheme="http") if auth_token else ()
+
+
+_NAMINGS: Mapping[str, StatusNaming] = {"A": StatusNaming.CLASSIC, "B": StatusNaming.GUIDE}
+
+
+def _plivo_status(event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str) -> CallbackRequest | None:
+    return status_callback(event, _NAMINGS[scheme], url=url, method=method, auth_token=auth_token, nonce=nonce)
+
+
+WIRES: Mapping[str, Wire] = {
+    "plivo": Wire(
+        name="plivo",
+        platform=lambda media_format, options: PlivoDialect(
+            Role.PLATFORM, media_format=media_format, options=_plivo_options(options)
+        ),
+        application=lambda options: PlivoDialect(Role.APPLICATION, options=_plivo_options(options)),
+        upgrade_headers=_plivo_upgrade,
+        status_request=_plivo_status,
+        clear_confirmed=True,
+        marks_confirmed=True,
+    ),
+}
+
+
+def wire_named(name: str) -> Wire:
+    """Return the wire called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    wire = WIRES.get(name)
+    if wire is None:
+        raise ConfigError(f"wire {name!r} is not one of {', '.join(WIRES)}")
+    return wire
