@@ -1,0 +1,184 @@
+"""Lines from the other side: where the application dials, and on a WebSocket somebody else holds."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import trio_websocket
+
+from talkpath._native import ffi, lib
+from talkpath.line.config import LineConfig
+from talkpath.line.line import Line
+from talkpath.line.opening import Recogniser, receive_start
+from talkpath.path.path import Pool
+from talkpath.transport.clock import open_clock
+from talkpath.transport.link import Link
+from talkpath.transport.memory import memory_link_pair
+from talkpath.transport.websocket import open_websocket, parse_url, receive_some, send_all
+from talkpath.wire.websocket import close_payload, frame
+
+POOL_BYTES = 4 * 1024 * 1024
+OPENING_S = 10.0
+NO_MASK = b"\0\0\0\0"
+
+
+@asynccontextmanager
+async def connect_line(
+    url: str,
+    *,
+    wire: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    config: LineConfig | None = None,
+    tls_context: ssl.SSLContext | None = None,
+    options: Any = None,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> AsyncIterator[Line]:
+    """Dial a platform that waits for applications, and hold the `Line` for the block.
+
+    Args:
+        url: ``wss://``, ``ws://`` or ``memory://``.
+        wire: its name; None recognises it by its opening message.
+        headers: further headers of the upgrade.
+        config, tls_context, options: of the line, of TLS (verified by default), of the wire.
+        entropy: n -> n random bytes.
+
+    Raises:
+        OSError, ssl.SSLError: could not connect.
+        RemoteWireError: the peer speaks no known wire.
+        trio.TooSlowError: no opening message within 10 s.
+
+    Cancellation: the line is closed, nothing remains.
+    """
+    async with open_clock():
+        with trio.fail_after(OPENING_S):
+            link, leftover = await open_websocket(parse_url(url), headers=tuple((headers or {}).items()), context=tls_context)
+        async with _line_on_link(link, leftover, wire, config, options, entropy, masked=True, path=parse_url(url).path) as line:
+            yield line
+
+
+@asynccontextmanager
+async def line_on(
+    websocket: trio_websocket.WebSocketConnection,
+    *,
+    wire: str | None = None,
+    config: LineConfig | None = None,
+    options: Any = None,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> AsyncIterator[Line]:
+    """Put a `Line` on a WebSocket that already exists, for the block.
+
+    For programs that have a trio-websocket server of their own. It is the slow path: that library reads the socket, so every
+    message passes through two tasks. Closing the WebSocket stays with its owner.
+
+    Raises:
+        RemoteWireError: the peer speaks no known wire.
+        trio.TooSlowError: no opening message within 10 s.
+
+    Cancellation: the line ends; the WebSocket is left open.
+    """
+    ours, theirs = memory_link_pair()
+    failure: BaseException | None = None
+    async with open_clock():
+        async with trio.open_nursery() as bridge:
+            bridge.start_soon(_bring_in, websocket, theirs)
+            bridge.start_soon(_take_out, websocket, theirs)
+            try:
+                path = getattr(websocket, "path", None) or "/"
+                async with _line_on_link(ours, b"", wire, config, options, entropy, masked=False, path=path) as line:
+                    yield line
+            except BaseException as exc:
+                failure = exc
+            bridge.cancel_scope.cancel()
+        theirs.close()
+        ours.close()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def _line_on_link(
+    link: Link,
+    leftover: bytes,
+    wire: str | None,
+    config: LineConfig | None,
+    options: Any,
+    entropy: Callable[[int], bytes],
+    *,
+    masked: bool,
+    path: str,
+) -> AsyncIterator[Line]:
+    try:
+        with trio.fail_after(OPENING_S):
+            dialect, started, rest = await receive_start(link, leftover, Recogniser(wire, options), masked=masked)
+    except BaseException:
+        link.close()
+        raise
+    async with open_clock() as clock:
+        line = Line(
+            clock,
+            Pool(POOL_BYTES),
+            dialect,
+            started,
+            link,
+            leftover=rest,
+            masked=masked,
+            mask_seed=int.from_bytes(entropy(8), "big"),
+            config=config or LineConfig(),
+            path=path,
+        )
+        async with line:
+            yield line
+
+
+async def _bring_in(websocket: trio_websocket.WebSocketConnection, link: Link) -> None:
+    """Messages of the WebSocket become frames on the link; its end becomes a close frame."""
+    code: int | None = None
+    try:
+        while True:
+            message = await websocket.get_message()
+            opcode, payload = (1, message.encode()) if isinstance(message, str) else (2, message)
+            await send_all(link, frame(opcode, payload, NO_MASK))
+    except trio_websocket.ConnectionClosed as exc:
+        code = exc.reason.code if exc.reason is not None else None
+    except OSError:
+        return
+    try:
+        if code is not None and code != 1006:
+            await send_all(link, frame(8, close_payload(code if code != 1005 else 1000, ""), NO_MASK))
+        else:
+            link.close()
+    except OSError:
+        return
+
+
+async def _take_out(websocket: trio_websocket.WebSocketConnection, link: Link) -> None:
+    """Frames on the link become messages of the WebSocket. A line writes whole messages, never fragments."""
+    buffer = bytearray(65536)
+    waiting = bytearray()
+    header = ffi.new("tp_websocket_frame *")
+    try:
+        while True:
+            data = await receive_some(link, buffer)
+            if not data:
+                return
+            waiting += data
+            while waiting and lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14)) == 1:
+                length = header.header_bytes + header.payload_bytes
+                if len(waiting) < length:
+                    break
+                payload = bytes(waiting[header.header_bytes : length])
+                del waiting[:length]
+                if header.opcode == 1:
+                    await websocket.send_message(payload.decode())
+                elif header.opcode == 2:
+                    await websocket.send_message(payload)
+                elif header.opcode == 9:
+                    await websocket.ping(payload or None)
+                    await send_all(link, frame(10, payload, NO_MASK))
+    except (trio_websocket.ConnectionClosed, OSError):
+        return

@@ -1,0 +1,123 @@
+"""From an upgraded WebSocket to a line: read until the wire's opening message, and see by it which wire this is.
+
+A task does this, before the clock takes over: it may wait, it is bounded in messages, bytes and time, and what it has read
+beyond the opening message is handed on untouched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from talkpath._native import ffi, lib
+from talkpath.errors import RemoteWireError
+from talkpath.events import Handshaken, StreamStarted, UnknownMessage
+from talkpath.transport.link import Link
+from talkpath.transport.websocket import OPCODE_PONG, receive_some, send_all
+from talkpath.wire.catalog import WIRES, wire_named
+from talkpath.wire.dialect import Dialect
+from talkpath.wire.websocket import Close, MessageAssembler, Ping, TextMessage, frame
+
+MAX_OPENING_MESSAGES = 16
+MAX_OPENING_BYTES = 256 * 1024
+
+
+class Recogniser:
+    """Which wire is this? Offers each message to the dialects that are still possible."""
+
+    def __init__(self, wire: str | None, options: Any) -> None:
+        names = [wire] if wire is not None else list(WIRES)
+        self._dialects: dict[str, Dialect] = {name: wire_named(name).application(options) for name in names}
+
+    def receive(self, text: bytes) -> tuple[Dialect, StreamStarted] | None:
+        """Take one message; return the dialect and its start, None while it may still come.
+
+        Raises:
+            RemoteWireError: no wire opens like this; says what was seen.
+        """
+        problems: list[RemoteWireError] = []
+        for name, dialect in list(self._dialects.items()):
+            try:
+                events = dialect.receive(text)
+            except RemoteWireError as exc:
+                problems.append(exc)
+                del self._dialects[name]
+                continue
+            for event in events:
+                if isinstance(event, StreamStarted):
+                    return dialect, event
+                if not isinstance(event, Handshaken | UnknownMessage):
+                    problems.append(RemoteWireError("a stream's first message is its start", wire=name, event=type(event).__name__))
+                    del self._dialects[name]
+                    break
+        if self._dialects:
+            return None
+        raise RemoteWireError(
+            f"no known wire opens like this ({_describe(text)}; known: {', '.join(WIRES)})"
+            + (f"; {problems[-1]}" if len(problems) == 1 else ""),
+            kind="unknown_wire",
+        )
+
+
+def _describe(text: bytes) -> str:
+    """Say what a message looks like, in its keys alone: never in its values."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return f"{len(text)} bytes that are not JSON"
+    if not isinstance(message, dict):
+        return f"JSON, but a {type(message).__name__} and not an object"
+    keys: Sequence[str] = [key for key in list(message)[:8] if key.isascii() and key.isprintable() and len(key) <= 32]
+    return f"an object with the keys {', '.join(keys) or 'none'}"
+
+
+async def receive_start(link: Link, leftover: bytes, recogniser: Recogniser, *, masked: bool) -> tuple[Dialect, StreamStarted, bytes]:
+    """Read until the opening message; return the dialect, what it said, and the bytes after it.
+
+    Args:
+        masked: whether frames of ours are masked (we are the client); the peer's are the other way round.
+
+    Raises:
+        RemoteWireError: the peer speaks no wire that is known, or breaks RFC 6455.
+        OSError: the connection broke.
+
+    Cancellation: bytes that were read are gone; close the link.
+    """
+    assembler = MessageAssembler(MAX_OPENING_BYTES)
+    header = ffi.new("tp_websocket_frame *")
+    buffer = bytearray(16384)
+    waiting = bytearray(leftover)
+    messages = 0
+    while True:
+        got = lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14)) if waiting else 0
+        if got < 0 or (got and bool(header.masked) == masked):
+            raise RemoteWireError("a frame breaks RFC 6455", wire="websocket", event="opening")
+        length = header.header_bytes + header.payload_bytes if got else 0
+        if length > MAX_OPENING_BYTES:
+            raise RemoteWireError("the opening message is too long", wire="websocket", event="opening", kind="too_long")
+        if not got or len(waiting) < length:
+            data = await receive_some(link, buffer)
+            if not data:
+                raise RemoteWireError("the peer closed before the wire's opening message", wire="websocket", event="opening")
+            waiting += data
+            continue
+        payload = waiting[header.header_bytes : length]
+        if header.masked and payload:
+            lib.tp_websocket_mask(ffi.from_buffer("uint8_t[]", payload), len(payload), header.mask, 0)
+        opcode, fin = header.opcode, bool(header.fin)
+        del waiting[:length]
+        event = assembler.receive(opcode, fin, bytes(payload))
+        if isinstance(event, TextMessage):
+            messages += 1
+            found = recogniser.receive(event.payload)
+            if found is not None:
+                return found[0], found[1], bytes(waiting)
+            if messages >= MAX_OPENING_MESSAGES:
+                raise RemoteWireError(f"{messages} messages and still no start", event="opening", kind="unknown_wire")
+        elif isinstance(event, Ping):
+            await send_all(link, frame(OPCODE_PONG, event.payload, b"\0\0\0\0" if masked else None))
+        elif isinstance(event, Close):
+            raise RemoteWireError("the peer closed before the wire's opening message", wire="websocket", event="opening")
+        elif event is not None and not hasattr(event, "code"):
+            raise RemoteWireError("a binary message came before the wire's opening message", event="opening", kind="binary")

@@ -1,0 +1,311 @@
+"""Serve lines: accept what platforms open, recognise the wire, run a bot on each.
+
+Two nurseries: one accepts, one holds the lines, so that accepting can stop while calls finish. A bot's failure ends its own
+line and nobody else's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import trio
+
+from talkpath.errors import CallEnded, ConfigError, RemoteWireError
+from talkpath.line.config import ServeConfig
+from talkpath.line.line import Line
+from talkpath.line.opening import Recogniser, receive_start
+from talkpath.path.path import Pool
+from talkpath.records import EndReason
+from talkpath.transport.clock import Clock, open_clock
+from talkpath.transport.link import Link, SocketLink, TlsLink
+from talkpath.transport.memory import MemoryListener, listen_memory
+from talkpath.transport.websocket import receive_upgrade, send_all
+from talkpath.wire.signature import verify_headers
+from talkpath.wire.websocket import UpgradeRequest, close_payload, frame
+
+log = logging.getLogger("talkpath.line.serve")
+
+Bot = Callable[[Line], Awaitable[None]]
+Entropy = Callable[[int], bytes]
+
+
+class _Server:
+    """What the tasks of one `serve_lines` share."""
+
+    def __init__(self, bot: Bot, wire: str | None, config: ServeConfig, clock: Clock, entropy: Entropy) -> None:
+        self.bot = bot
+        self.wire = wire
+        self.config = config
+        self.clock = clock
+        self.entropy = entropy
+        self.pool = Pool(config.pool_bytes)
+        self.lines = 0
+        self.handshakes = trio.CapacityLimiter(config.max_handshakes)
+
+
+async def serve_lines(
+    bot: Bot,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    *,
+    wire: str | None = None,
+    config: ServeConfig | None = None,
+    entropy: Entropy = os.urandom,
+    task_status: trio.TaskStatus[list[tuple[str, int]]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Accept streams from platforms and run `bot` on each; never returns.
+
+    The wire is recognised by its first messages, or named. *Life of a bot*: when it returns, what it has queued is played
+    (bounded), then the line hangs up; when it raises, what is queued is cleared, the line is closed with 1011, the failure is
+    logged and recorded, and the server goes on; when the line ends first, its listeners stop, its waits return LOST, a new
+    operation raises `CallEnded` (which may leave the bot), and the bot is cancelled after `LineConfig.linger_s`.
+
+    Args:
+        bot: called with each `Line`.
+        host, port: where to listen; ``memory`` as host listens at ``memory://<port>`` within this Trio run, for tests; port 0
+            takes any.
+        wire: its name; None recognises it.
+        config: options.
+        entropy: n -> n random bytes.
+        task_status: readiness; its value is the list of bound addresses.
+
+    Raises:
+        ConfigError: an address other than loopback without a way to know who connects (see `ServeConfig`).
+        OSError: the address cannot be bound.
+
+    Cancellation: bots are cancelled, lines closed with 1001, nothing remains.
+    """
+    config = config or ServeConfig()
+    async with open_clock() as clock:
+        server = _Server(bot, wire, config, clock, entropy)
+        if host == "memory":
+            listener = listen_memory(str(port))
+            try:
+                await _serve_memory(server, listener, task_status)
+            finally:
+                listener.close()
+        else:
+            await _serve_sockets(server, host, port, task_status)
+
+
+async def serve_memory_lines(
+    bot: Bot,
+    name: str,
+    *,
+    wire: str | None = None,
+    config: ServeConfig | None = None,
+    entropy: Entropy = os.urandom,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve lines at ``memory://name`` within this Trio run: both ends in one process, in virtual time if the run's clock is.
+
+    As `serve_lines` in everything else.
+    """
+    async with open_clock() as clock:
+        server = _Server(bot, wire, config or ServeConfig(), clock, entropy)
+        listener = listen_memory(name)
+        try:
+            async with trio.open_nursery() as lines:
+                task_status.started(f"memory://{name}")
+                while True:
+                    lines.start_soon(_serve_link, server, await listener.accept(), None)
+        finally:
+            listener.close()
+
+
+async def _serve_memory(server: _Server, listener: MemoryListener, task_status: trio.TaskStatus[Any]) -> None:
+    async with trio.open_nursery() as lines:
+        task_status.started([(f"memory://{listener.name}", 0)])
+        while True:
+            lines.start_soon(_serve_link, server, await listener.accept(), None)
+
+
+async def _serve_sockets(server: _Server, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]) -> None:
+    sockets = await _bind(host, port, server.config)
+    try:
+        async with trio.open_nursery() as lines, trio.open_nursery() as accepting:
+            for sock in sockets:
+                accepting.start_soon(_accept, server, sock, lines)
+            task_status.started([(str(name[0]), int(name[1])) for name in (sock.getsockname() for sock in sockets)])
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+async def _bind(host: str, port: int, config: ServeConfig) -> list[trio.socket.SocketType]:
+    addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[trio.socket.SocketType] = []
+    try:
+        for family, kind, protocol, _, address in addresses:
+            if not _is_loopback(str(address[0])) and not config.plivo_auth_token and not config.allow_unauthenticated:
+                raise ConfigError(
+                    f"serving on {address[0]} would let anyone who finds the port talk to the bot; pass "
+                    "ServeConfig(plivo_auth_token=...), or allow_unauthenticated=True if that is meant"
+                )
+            sock = trio.socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound_port = sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else port
+            await sock.bind((address[0], bound_port, *address[2:]))
+            sock.listen(config.backlog)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+async def _accept(server: _Server, sock: trio.socket.SocketType, lines: trio.Nursery) -> None:
+    while True:
+        await server.handshakes.acquire_on_behalf_of(token := object())
+        try:
+            connection, _ = await sock.accept()
+        except OSError as exc:
+            server.handshakes.release_on_behalf_of(token)
+            # Out of descriptors, or a peer that was gone again: the server goes on, a little later.
+            log.warning("accept failed: %s", type(exc).__name__)
+            await trio.sleep(0.1)
+            continue
+        except BaseException:
+            server.handshakes.release_on_behalf_of(token)
+            raise
+        plain = socket.socket(connection.family, connection.type, connection.proto, fileno=connection.detach())
+        lines.start_soon(_serve_link, server, SocketLink(plain), token)
+
+
+async def _serve_link(server: _Server, link: Link, token: object | None) -> None:
+    """Serve one connection from its first byte to its last. Raises nothing but cancellation."""
+    line: Line | None = None
+    try:
+        try:
+            with trio.fail_after(server.config.handshake_s):
+                line = await _open_line(server, link)
+        except trio.TooSlowError:
+            log.info("a connection from %s did not open a line in time", link.peer_name())
+        except RemoteWireError as exc:
+            log.info("a connection from %s was refused: %s", link.peer_name(), exc)
+        except (OSError, CallEnded) as exc:
+            log.info("a connection from %s failed: %s", link.peer_name(), type(exc).__name__)
+        finally:
+            if token is not None:
+                server.handshakes.release_on_behalf_of(token)
+                token = None
+            if line is None:
+                link.close()
+        if line is not None:
+            server.lines += 1
+            try:
+                await run_bot(server.bot, line)
+            finally:
+                server.lines -= 1
+                if line.record is not None and server.config.on_ended is not None:
+                    server.config.on_ended(line.record)
+    except Exception as exc:
+        log.error("a line failed: %s", type(exc).__name__, exc_info=exc)
+        link.close()
+
+
+async def _open_line(server: _Server, link: Link) -> Line | None:
+    """TLS, upgrade, opening message; None when the peer was told to go away."""
+    config = server.config
+    if config.tls_context is not None and isinstance(link, SocketLink):
+        link = TlsLink(link, config.tls_context, server_side=True, server_hostname=None)
+        await link.do_handshake()
+    handshake, request = await receive_upgrade(link)
+    if server.lines >= config.max_lines:
+        await send_all(link, handshake.reject(503, "Service Unavailable", (("Retry-After", "1"),)))
+        return None
+    if config.plivo_auth_token and not _signed(request, config):
+        await send_all(link, handshake.reject(403, "Forbidden"))
+        log.info("an upgrade from %s was refused: no valid signature", link.peer_name())
+        return None
+    await send_all(link, handshake.accept())
+    try:
+        dialect, started, leftover = await receive_start(
+            link, handshake.leftover, Recogniser(server.wire, config.options), masked=False
+        )
+    except RemoteWireError as exc:
+        reason = str(exc).encode()[:120].decode(errors="ignore")
+        await send_all(link, frame(8, close_payload(getattr(exc, "close_code", None) or 1008, reason), None))
+        raise
+    return Line(
+        server.clock,
+        server.pool,
+        dialect,
+        started,
+        link,
+        leftover=leftover,
+        masked=False,
+        mask_seed=int.from_bytes(server.entropy(8), "big"),
+        config=config.line,
+        path=request.target,
+    )
+
+
+def _signed(request: UpgradeRequest, config: ServeConfig) -> bool:
+    if config.public_url:
+        public = urlsplit(config.public_url)
+        url = f"{public.scheme}://{public.netloc}{request.target}"
+    else:
+        url = f"ws://{request.host}{request.target}"
+    return verify_headers(config.plivo_auth_token, request.headers, "GET", url)
+
+
+async def run_bot(bot: Bot, line: Line) -> None:
+    """Live a bot's life on a line; returns when the line is over and nothing of either remains.
+
+    Raises nothing of the bot's; what it raised is logged and in the line's record. Cancellation passes through.
+    """
+    failure: Exception | None = None
+    async with line:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, line, nursery.cancel_scope)
+            try:
+                await bot(line)
+            except Exception as exc:
+                failure = None if line.ended and _only_call_ended(exc) else exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            log.error("the bot on line %s raised %s", line.info.stream_id, type(failure).__name__, exc_info=failure)
+            if not line.ended:
+                try:
+                    with trio.move_on_after(line.config.goodbye_s):
+                        await line.clear()
+                except CallEnded:
+                    pass
+            line.end(EndReason.APPLICATION_FAILED, failure)
+        elif not line.ended:
+            try:
+                with trio.move_on_after(line.config.drain_s):
+                    await line.drain()
+                await line.hang_up()
+            except CallEnded:
+                pass
+    del failure
+
+
+async def _watch(line: Line, bot_scope: trio.CancelScope) -> None:
+    await line.wait_ended()
+    await trio.sleep(line.config.linger_s)
+    bot_scope.cancel()
+
+
+def _only_call_ended(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_only_call_ended(inner) for inner in exc.exceptions)
+    return isinstance(exc, CallEnded)
