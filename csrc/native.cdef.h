@@ -105,11 +105,127 @@ ptrdiff_t tp_media_message_read_pcm(int16_t *out, size_t out_capacity, const tp_
                                     uint8_t *frame, size_t frame_bytes);
 
 /* ---- tp_pool ---- */
+#define TP_BLOCK_BYTES 1024
+typedef struct {
+    uint32_t n_blocks, n_free, n_reserved, n_refused, n_peak;
+    ...;
+} tp_pool;
+int tp_pool_init(tp_pool *pool, void *memory, size_t memory_bytes);
 
 /* ---- tp_playout ---- */
+#define TP_MARKS_MAX 256
+enum { TP_OUTCOME_PENDING, TP_OUTCOME_PLAYED, TP_OUTCOME_CLEARED, TP_OUTCOME_LOST };
+typedef struct { ...; } tp_playout;
 
 /* ---- tp_stream ---- */
+enum { TP_ROLE_PLATFORM = 1, TP_ROLE_APPLICATION = 2 };
+enum { TP_FRAMING_WEBSOCKET = 1, TP_FRAMING_NONE = 2 };
+enum { TP_OUTPUT_RTP = 1, TP_OUTPUT_MESSAGE = 2, TP_OUTPUT_PCM = 3 };
+enum { TP_RECEIVED_ALL = 0, TP_RECEIVED_OTHER = 1 };
+enum { TP_PROTOCOL_NONE = 0, TP_PROTOCOL_HEADER = 1, TP_PROTOCOL_TOO_LONG = 2, TP_PROTOCOL_MASK = 3 };
+enum { TP_TICK_EVENTS = 1, TP_TICK_OUTPUT = 2, TP_TICK_MARK_DUE = 4 };
+enum {
+    TP_EVENT_NONE = 0, TP_EVENT_DIGIT = 1, TP_EVENT_MARK = 2, TP_EVENT_MEDIA_TIMEOUT = 3, TP_EVENT_FILL = 4,
+    TP_EVENT_UNDERRUN = 5, TP_EVENT_DIGITS_SENT = 6, TP_EVENT_MARK_DUE = 7, TP_EVENT_AUDIO = 8
+};
+typedef struct { uint32_t offset, length; uint32_t slot; uint16_t kind, stream; } tp_output;
+typedef struct {
+    uint8_t *bytes;
+    tp_output *outputs;
+    uint32_t capacity, used;
+    uint32_t outputs_capacity, n_outputs;
+} tp_outbox;
+typedef struct { int32_t kind, stream; int64_t at_sample, id, value; } tp_event;
+typedef struct {
+    uint32_t role, framing;
+    tp_format format;
+    uint32_t tracks, bidirectional, masked, message_ms;
+    uint32_t bound_ms, reserve_ms, send_ahead_ms, max_message_bytes;
+    uint32_t timestamp_from_zero;
+    uint64_t timestamp_base_ms, mask_seed;
+    const tp_media_template *templates[2];
+    const tp_media_shape *shape;
+    char encoding_name[32];
+} tp_stream_config;
+typedef struct {
+    uint64_t messages_in, messages_out, samples_in, samples_out, bytes_in, bytes_out;
+    uint64_t samples_dropped, samples_cleared, samples_played, underruns, marks_refused;
+} tp_stream_counters;
+typedef struct {
+    uint32_t consumed, needed, offset, length;
+    uint8_t opcode, fin, n_media, protocol_error;
+} tp_received;
+typedef struct { ...; } tp_stream;
+size_t tp_stream_sizeof(void);
+int tp_stream_init(tp_stream *stream, tp_pool *pool, const tp_stream_config *config, uint32_t leg_rate_hz, int64_t now);
+void tp_stream_close(tp_stream *stream, int64_t at_sample);
+int tp_stream_receive(tp_stream *stream, tp_received *report, uint8_t *in, size_t in_bytes, int64_t now);
+int tp_stream_receive_message(tp_stream *stream, uint8_t *in, size_t in_bytes, int64_t now);
+ptrdiff_t tp_stream_receive_audio(tp_stream *stream, uint32_t track, tp_format format, const uint8_t *in, size_t in_bytes,
+                                  int64_t now);
+ptrdiff_t tp_stream_play(tp_stream *stream, tp_format format, const uint8_t *in, size_t in_bytes);
+int tp_stream_mark(tp_stream *stream, int64_t id);
+int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample);
+void tp_stream_pause(tp_stream *stream, int paused);
+uint64_t tp_stream_queued_samples(const tp_stream *stream);
+uint64_t tp_stream_queued_us(const tp_stream *stream);
+uint32_t tp_stream_pool_bytes(const tp_stream *stream);
+const tp_stream_counters *tp_stream_statistics(const tp_stream *stream);
+int tp_stream_next_event(tp_stream *stream, tp_event *event);
+bool tp_stream_has_events(const tp_stream *stream);
+uint64_t tp_stream_take_sequence(tp_stream *stream);
+int tp_stream_tick(tp_stream *stream, uint32_t slot, int64_t now, tp_outbox *out);
+int64_t tp_stream_next_deadline(const tp_stream *stream);
+int tp_stream_set_track(tp_stream *stream, uint32_t track, uint8_t *bytes, uint32_t capacity_bytes);
+uint64_t tp_stream_track_written(const tp_stream *stream, uint32_t track);
+ptrdiff_t tp_stream_track_read(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from,
+                               size_t n);
+int32_t tp_stream_take_level(tp_stream *stream, uint32_t track, uint32_t *n_samples);
+uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
+uint64_t tp_stream_sent_samples(const tp_stream *stream);
 
 /* ---- tp_path ---- */
+#define TP_PATH_STREAMS 4
+enum { TP_LEG_RTP = 1, TP_LEG_PCM = 2 };
+enum { TP_DIRECTION_BOTH = 3, TP_DIRECTION_RECEIVE = 1, TP_DIRECTION_SEND = 2, TP_DIRECTION_NONE = 0 };
+typedef struct {
+    uint32_t leg_kind;
+    tp_format leg_format;
+    uint32_t ptime_ms, slot, phase_ns;
+    uint8_t payload_type, event_payload_type;
+    uint16_t first_seq;
+    uint32_t ssrc, first_timestamp;
+    uint32_t jitter_min_ms, jitter_max_ms, media_timeout_ms, digit_on_ms, digit_off_ms;
+} tp_path_config;
+typedef struct {
+    uint64_t ticks, loop_stall_samples;
+    uint64_t frames_sent, rtp_packets_in, rtp_packets_out, rtcp_packets_in, rtp_malformed, rtp_wrong_payload_type;
+    uint64_t ssrc_changes, digits_in, digits_out, digits_refused;
+    uint64_t concealed_samples, concealment_events, silent_samples;
+    uint64_t application_samples, mixed_frames, clipped_samples;
+    uint64_t digits_overflowed, pcm_dropped_samples;
+} tp_path_counters;
+typedef struct { ...; } tp_path;
+size_t tp_path_sizeof(void);
+size_t tp_path_jitter_bytes(const tp_path_config *config);
+uint32_t tp_path_room(const tp_path *path, uint32_t *n_outputs);
+int tp_path_init(tp_path *path, tp_pool *pool, const tp_path_config *config, uint8_t *jitter_bytes, int64_t now);
+int tp_path_attach(tp_path *path, unsigned stream, tp_stream *state);
+void tp_path_detach(tp_path *path, unsigned stream);
+void tp_path_close(tp_path *path);
+int tp_path_receive_rtp(tp_path *path, const uint8_t *in, size_t in_bytes, int64_t arrived);
+int tp_path_receive_pcm(tp_path *path, const int16_t *in, size_t in_samples, int64_t now);
+void tp_path_receive_digit(tp_path *path, char digit);
+int64_t tp_path_clear(tp_path *path, unsigned stream);
+int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
+void tp_path_hold(tp_path *path, uint32_t direction);
+void tp_path_restart_receive(tp_path *path);
+int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out);
+int tp_path_tick_many(tp_path *const *paths, size_t count, int64_t now, tp_outbox *out, uint8_t *flags);
+int tp_path_next_event(tp_path *path, tp_event *event);
+int64_t tp_path_next_deadline(const tp_path *path);
+int64_t tp_path_clock(const tp_path *path);
+const tp_path_counters *tp_path_statistics(const tp_path *path);
+const tp_jitter *tp_path_jitter(const tp_path *path);
 
 /* ---- end ---- */
