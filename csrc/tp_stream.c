@@ -396,7 +396,7 @@ static const uint8_t *next_mask(tp_stream *s, uint8_t key[4]) {
     s->mask_state ^= s->mask_state << 13;
     s->mask_state ^= s->mask_state >> 7;
     s->mask_state ^= s->mask_state << 17;
-    tp_put32be(key, (uint32_t)(s->mask_state >> 32));
+    tp_put32be(key, (uint32_t)(s->mask_state * 0x2545f4914f6cdd1du >> 32)); /* xorshift64*: its upper half is the good one */
     return key;
 }
 
