@@ -6,31 +6,271 @@ const char *tp_status_name(int status);
 typedef struct { uint32_t rate_hz; uint32_t encoding; } tp_format;
 
 /* ---- tp_simd ---- */
+int tp_simd_select(int level);
+int tp_simd_level_in_use(void);
+int tp_simd_level_best(void);
 
 /* ---- tp_g711 ---- */
+void tp_g711_pcmu_decode(int16_t *out, const uint8_t *in, size_t n);
+void tp_g711_pcmu_encode(uint8_t *out, const int16_t *in, size_t n);
+void tp_g711_pcma_decode(int16_t *out, const uint8_t *in, size_t n);
+void tp_g711_pcma_encode(uint8_t *out, const int16_t *in, size_t n);
+int tp_g711_decode(uint32_t encoding, int16_t *out, const uint8_t *in, size_t n);
+int tp_g711_encode(uint32_t encoding, uint8_t *out, const int16_t *in, size_t n);
+int tp_g711_silence(uint32_t encoding, uint8_t *out, size_t n);
 
 /* ---- tp_level ---- */
+typedef struct {
+    uint64_t energy, n_samples, n_clipped;
+    int32_t peak;
+    ...;
+} tp_level;
+void tp_level_reset(tp_level *level);
+void tp_level_receive(tp_level *level, const int16_t *in, size_t n);
+void tp_level_fillin(tp_level *level, size_t n);
+uint64_t tp_level_energy(const int16_t *in, size_t n);
+int32_t tp_level_dbov_x100(uint64_t energy, uint64_t n_samples);
 
 /* ---- tp_resample ---- */
+typedef struct { uint32_t from_hz, to_hz, delay; ...; } tp_resample;
+int tp_resample_init(tp_resample *state, uint32_t from_hz, uint32_t to_hz);
+void tp_resample_reset(tp_resample *state);
+size_t tp_resample_output_length(const tp_resample *state, size_t n_in);
+ptrdiff_t tp_resample_process(tp_resample *state, int16_t *out, size_t out_capacity, const int16_t *in, size_t n_in);
+uint32_t tp_resample_delay(const tp_resample *state);
 
 /* ---- tp_plc ---- */
 
 /* ---- tp_rtp ---- */
+typedef struct {
+    uint32_t timestamp, ssrc;
+    uint16_t seq;
+    uint8_t payload_type, marker;
+    uint32_t payload_offset, payload_bytes;
+} tp_rtp_header;
+int tp_rtp_read(tp_rtp_header *out, const uint8_t *in, size_t in_bytes);
+int tp_rtp_write(uint8_t *out, size_t out_capacity, const tp_rtp_header *header);
+bool tp_rtp_is_rtcp(const uint8_t *in, size_t in_bytes);
+typedef struct { uint32_t n_events, n_lost_ends, n_malformed; ...; } tp_event_receiver;
+typedef struct { uint8_t code, volume, ended; uint32_t duration, timestamp; ...; } tp_digit;
+void tp_event_receiver_reset(tp_event_receiver *state);
+int tp_event_receiver_receive(tp_event_receiver *state, tp_digit *out, const uint8_t *payload, size_t payload_bytes,
+                              uint32_t timestamp, int64_t now);
+int tp_event_receiver_tick(tp_event_receiver *state, tp_digit *out, int64_t now);
+typedef struct { uint8_t count; ...; } tp_event_sender;
+void tp_event_sender_init(tp_event_sender *state, uint32_t clock_rate_hz, uint32_t ptime_samples);
+int tp_event_sender_queue(tp_event_sender *state, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
+void tp_event_sender_clear(tp_event_sender *state);
+bool tp_event_sender_busy(const tp_event_sender *state);
+int tp_event_sender_tick(tp_event_sender *state, uint8_t *payload, uint32_t *timestamp, uint8_t *marker,
+                         uint32_t now_timestamp);
+int tp_event_code(char digit);
+char tp_event_digit(uint8_t code);
 
 /* ---- tp_jitter ---- */
+#define TP_JITTER_SPAN_MS 512
+typedef struct { uint32_t clock_rate_hz, bytes_per_ms, min_delay_ms, max_delay_ms, ptime_ms; } tp_jitter_config;
+typedef struct {
+    uint32_t kind, following, missing_first_ms, missing_ms, skipped_ms, inserted_ms, timestamp;
+} tp_jitter_frame;
+typedef struct {
+    tp_jitter_config config;
+    uint32_t started, ssrc_restarts, playout_timestamp, newest_timestamp, target_delay_ms;
+    uint64_t packets_received, packets_lost, packets_discarded, packets_late, packets_duplicated, packets_reordered;
+    uint64_t emitted_ms, missing_ms, skipped_ms, inserted_ms;
+    uint32_t jitter_x16, resyncs;
+    ...;
+} tp_jitter;
+int tp_jitter_init(tp_jitter *state, const tp_jitter_config *config, uint8_t *bytes, size_t bytes_capacity);
+void tp_jitter_reset(tp_jitter *state);
+int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t marker, const uint8_t *payload,
+                  size_t payload_bytes, int64_t arrived_ns);
+void tp_jitter_note(tp_jitter *state, uint16_t seq, int64_t arrived_ns);
+int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now);
+int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity);
+uint32_t tp_jitter_delay_ms(const tp_jitter *state);
 
 /* ---- tp_base64 ---- */
+ptrdiff_t tp_base64_encode(uint8_t *out, size_t out_capacity, const uint8_t *in, size_t in_bytes);
+ptrdiff_t tp_base64_decode(uint8_t *out, size_t out_capacity, const uint8_t *in, size_t in_bytes);
+ptrdiff_t tp_base64_decoded_length(const uint8_t *in, size_t in_bytes);
 
 /* ---- tp_websocket ---- */
+#define TP_WEBSOCKET_MAX_HEADER_BYTES 14
+typedef struct {
+    uint8_t fin, opcode, masked, header_bytes;
+    uint8_t mask[4];
+    uint64_t payload_bytes;
+} tp_websocket_frame;
+int tp_websocket_read_header(tp_websocket_frame *out, const uint8_t *in, size_t in_bytes);
+int tp_websocket_write_header(uint8_t *out, size_t out_capacity, uint8_t fin, uint8_t opcode, uint64_t payload_bytes,
+                              const uint8_t *mask);
+void tp_websocket_mask(uint8_t *bytes, size_t n, const uint8_t *mask, uint64_t offset);
+int tp_websocket_is_utf8(const uint8_t *in, size_t n);
 
 /* ---- tp_media_message ---- */
+#define TP_TEMPLATE_MAX_PIECES 8
+#define TP_TEMPLATE_MAX_TEXT 1280
+#define TP_SHAPE_MAX_NAME 32
+typedef struct {
+    uint16_t lengths[8];
+    uint8_t fields[8];
+    uint32_t n_pieces, text_bytes;
+    uint8_t text[1280];
+} tp_media_template;
+typedef struct { uint64_t sequence, chunk, timestamp_ms; } tp_media_numbers;
+typedef struct {
+    char event_key[32];
+    char event_value[32];
+    char object_key[32];
+    char payload_key[32];
+    char track_key[32];
+    char encoding_key[32];
+    char rate_key[32];
+    char timestamp_key[32];
+    char chunk_key[32];
+    char sequence_key[32];
+} tp_media_shape;
+typedef struct {
+    uint32_t payload_offset, payload_bytes;
+    uint32_t encoding_offset, encoding_bytes;
+    uint32_t track;
+    uint32_t rate_hz;
+    int64_t timestamp, chunk, sequence;
+} tp_media_fields;
+size_t tp_media_message_room(const tp_media_template *t, size_t payload_bytes);
+ptrdiff_t tp_media_message_write(uint8_t *out, size_t out_capacity, const tp_media_template *t,
+                                 const tp_media_numbers *numbers, const uint8_t *payload, size_t payload_bytes,
+                                 const uint8_t *mask);
+ptrdiff_t tp_media_message_write_pcm(uint8_t *out, size_t out_capacity, const tp_media_template *t,
+                                     const tp_media_numbers *numbers, uint32_t encoding, const int16_t *pcm, size_t n,
+                                     const uint8_t *mask);
+int tp_media_message_read(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *text, size_t n);
+ptrdiff_t tp_media_message_read_pcm(int16_t *out, size_t out_capacity, const tp_media_shape *shape, uint32_t encoding,
+                                    uint8_t *frame, size_t frame_bytes);
 
 /* ---- tp_pool ---- */
+#define TP_BLOCK_BYTES 1024
+typedef struct {
+    uint32_t n_blocks, n_free, n_reserved, n_refused, n_peak;
+    ...;
+} tp_pool;
+int tp_pool_init(tp_pool *pool, void *memory, size_t memory_bytes);
 
 /* ---- tp_playout ---- */
+#define TP_MARKS_MAX 256
+enum { TP_OUTCOME_PENDING, TP_OUTCOME_PLAYED, TP_OUTCOME_CLEARED, TP_OUTCOME_LOST };
+typedef struct { ...; } tp_playout;
 
 /* ---- tp_stream ---- */
+enum { TP_ROLE_PLATFORM = 1, TP_ROLE_APPLICATION = 2 };
+enum { TP_FRAMING_WEBSOCKET = 1, TP_FRAMING_NONE = 2 };
+enum { TP_OUTPUT_RTP = 1, TP_OUTPUT_MESSAGE = 2, TP_OUTPUT_PCM = 3 };
+enum { TP_RECEIVED_ALL = 0, TP_RECEIVED_OTHER = 1 };
+enum { TP_PROTOCOL_NONE = 0, TP_PROTOCOL_HEADER = 1, TP_PROTOCOL_TOO_LONG = 2, TP_PROTOCOL_MASK = 3 };
+enum { TP_TICK_EVENTS = 1, TP_TICK_OUTPUT = 2, TP_TICK_MARK_DUE = 4 };
+enum {
+    TP_EVENT_NONE = 0, TP_EVENT_DIGIT = 1, TP_EVENT_MARK = 2, TP_EVENT_MEDIA_TIMEOUT = 3, TP_EVENT_FILL = 4,
+    TP_EVENT_UNDERRUN = 5, TP_EVENT_DIGITS_SENT = 6, TP_EVENT_MARK_DUE = 7, TP_EVENT_AUDIO = 8
+};
+typedef struct { uint32_t offset, length; uint32_t slot; uint16_t kind, stream; } tp_output;
+typedef struct {
+    uint8_t *bytes;
+    tp_output *outputs;
+    uint32_t capacity, used;
+    uint32_t outputs_capacity, n_outputs;
+} tp_outbox;
+typedef struct { int32_t kind, stream; int64_t at_sample, id, value; } tp_event;
+typedef struct {
+    uint32_t role, framing;
+    tp_format format;
+    uint32_t tracks, bidirectional, masked, message_ms;
+    uint32_t bound_ms, reserve_ms, send_ahead_ms, max_message_bytes;
+    uint32_t timestamp_from_zero;
+    uint64_t timestamp_base_ms, mask_seed;
+    const tp_media_template *templates[2];
+    const tp_media_shape *shape;
+    char encoding_name[32];
+} tp_stream_config;
+typedef struct {
+    uint64_t messages_in, messages_out, samples_in, samples_out, bytes_in, bytes_out;
+    uint64_t samples_dropped, samples_cleared, samples_played, underruns, marks_refused;
+} tp_stream_counters;
+typedef struct {
+    uint32_t consumed, needed, offset, length;
+    uint8_t opcode, fin, n_media, protocol_error;
+} tp_received;
+typedef struct { ...; } tp_stream;
+size_t tp_stream_sizeof(void);
+int tp_stream_init(tp_stream *stream, tp_pool *pool, const tp_stream_config *config, uint32_t leg_rate_hz, int64_t now);
+void tp_stream_close(tp_stream *stream, int64_t at_sample);
+int tp_stream_receive(tp_stream *stream, tp_received *report, uint8_t *in, size_t in_bytes, int64_t now);
+int tp_stream_receive_message(tp_stream *stream, uint8_t *in, size_t in_bytes, int64_t now);
+ptrdiff_t tp_stream_receive_audio(tp_stream *stream, uint32_t track, tp_format format, const uint8_t *in, size_t in_bytes,
+                                  int64_t now);
+ptrdiff_t tp_stream_play(tp_stream *stream, tp_format format, const uint8_t *in, size_t in_bytes);
+int tp_stream_mark(tp_stream *stream, int64_t id);
+int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample);
+void tp_stream_pause(tp_stream *stream, int paused);
+uint64_t tp_stream_queued_samples(const tp_stream *stream);
+uint64_t tp_stream_queued_us(const tp_stream *stream);
+uint32_t tp_stream_pool_bytes(const tp_stream *stream);
+const tp_stream_counters *tp_stream_statistics(const tp_stream *stream);
+int tp_stream_next_event(tp_stream *stream, tp_event *event);
+bool tp_stream_has_events(const tp_stream *stream);
+uint64_t tp_stream_take_sequence(tp_stream *stream);
+int tp_stream_tick(tp_stream *stream, uint32_t slot, int64_t now, tp_outbox *out);
+int64_t tp_stream_next_deadline(const tp_stream *stream);
+int tp_stream_set_track(tp_stream *stream, uint32_t track, uint8_t *bytes, uint32_t capacity_bytes);
+uint64_t tp_stream_track_written(const tp_stream *stream, uint32_t track);
+ptrdiff_t tp_stream_track_read(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from,
+                               size_t n);
+int32_t tp_stream_take_level(tp_stream *stream, uint32_t track, uint32_t *n_samples);
+uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
+uint64_t tp_stream_sent_samples(const tp_stream *stream);
 
 /* ---- tp_path ---- */
+#define TP_PATH_STREAMS 4
+enum { TP_LEG_RTP = 1, TP_LEG_PCM = 2 };
+enum { TP_DIRECTION_BOTH = 3, TP_DIRECTION_RECEIVE = 1, TP_DIRECTION_SEND = 2, TP_DIRECTION_NONE = 0 };
+typedef struct {
+    uint32_t leg_kind;
+    tp_format leg_format;
+    uint32_t ptime_ms, slot, phase_ns;
+    uint8_t payload_type, event_payload_type;
+    uint16_t first_seq;
+    uint32_t ssrc, first_timestamp;
+    uint32_t jitter_min_ms, jitter_max_ms, media_timeout_ms, digit_on_ms, digit_off_ms;
+} tp_path_config;
+typedef struct {
+    uint64_t ticks, loop_stall_samples;
+    uint64_t frames_sent, rtp_packets_in, rtp_packets_out, rtcp_packets_in, rtp_malformed, rtp_wrong_payload_type;
+    uint64_t ssrc_changes, digits_in, digits_out, digits_refused;
+    uint64_t concealed_samples, concealment_events, silent_samples;
+    uint64_t application_samples, mixed_frames, clipped_samples;
+    uint64_t digits_overflowed, pcm_dropped_samples;
+} tp_path_counters;
+typedef struct { ...; } tp_path;
+size_t tp_path_sizeof(void);
+size_t tp_path_jitter_bytes(const tp_path_config *config);
+uint32_t tp_path_room(const tp_path *path, uint32_t *n_outputs);
+int tp_path_init(tp_path *path, tp_pool *pool, const tp_path_config *config, uint8_t *jitter_bytes, int64_t now);
+int tp_path_attach(tp_path *path, unsigned stream, tp_stream *state);
+void tp_path_detach(tp_path *path, unsigned stream);
+void tp_path_close(tp_path *path);
+int tp_path_receive_rtp(tp_path *path, const uint8_t *in, size_t in_bytes, int64_t arrived);
+int tp_path_receive_pcm(tp_path *path, const int16_t *in, size_t in_samples, int64_t now);
+void tp_path_receive_digit(tp_path *path, char digit);
+int64_t tp_path_clear(tp_path *path, unsigned stream);
+int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
+void tp_path_hold(tp_path *path, uint32_t direction);
+void tp_path_restart_receive(tp_path *path);
+int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out);
+int tp_path_tick_many(tp_path *const *paths, size_t count, int64_t now, tp_outbox *out, uint8_t *flags);
+int tp_path_next_event(tp_path *path, tp_event *event);
+int64_t tp_path_next_deadline(const tp_path *path);
+int64_t tp_path_clock(const tp_path *path);
+const tp_path_counters *tp_path_statistics(const tp_path *path);
+const tp_jitter *tp_path_jitter(const tp_path *path);
 
 /* ---- end ---- */

@@ -1,14 +1,50 @@
+/* tp_jitter: an adaptive, bounded jitter buffer for telephone audio.
+ *
+ * What it does. Takes audio packets as the network brings them and gives one ptime of audio per get(), in timestamp order,
+ * each millisecond at most once, and says of every frame whether it is audio, in part, lost, or silence that nobody sent.
+ *
+ * How it works. Audio lies in a ring by RTP timestamp, in units of 1 ms with a bit each for "arrived" and for "never
+ * sent", so packets of any whole-ms ptime, duplicates and reordering need no slots and no search.
+ *
+ *   delay    A packet's transit is its arrival time minus its media time; the least transit of the last 5 to 10 s is the
+ *            base, which follows clock skew. The playout delay is now - base - playout position. It depends on the clock
+ *            and not on how full the ring is, so losses and bursts do not look like delay.
+ *   target   How long past the base each packet would have had to be waited for goes into a histogram of 5 ms steps that
+ *            forgets (halved at 1024 packets, about 15 s). The target covers 99 % of it, rises at once, falls by 5 ms a
+ *            second and stays in [min, max]. Where a packet begins inside a frame counts in, so the target also covers
+ *            ptimes that do not match. Packets that came in one burst count once: a stall is one event, not a hundred.
+ *   correct  Delay a frame and more above the target: a frame is skipped, a missing one at once, a good one at most every
+ *            200 ms. Above max: as much as it takes, at once. Below the target: one frame is inserted, at most every
+ *            100 ms. In silence neither is needed: the next talkspurt simply begins when its delay equals the target.
+ *   nothing  When nothing is there to play, the position stays and up to 100 ms are concealed as insertions; packets that
+ *            were merely late are then still played, with more delay. If the next packet shows that they were lost, the
+ *            position catches up by what was concealed. After 100 ms it is silence, and what comes is a new talkspurt.
+ *   holes    A timestamp gap without a sequence gap was never sent (DTX, digits): silence. With one, the missing packets'
+ *            worth of it is loss and the rest silence.
+ *   jumps    A packet whose transit is more than 1 s off the base, or which follows packets that were all too late, is set
+ *            aside; when 3 (late: 6) in a row agree with each other the sender has a new clock and the buffer starts anew.
+ *            In order after silence, or with the marker bit, one is enough.
+ *
+ * How to use it. One per SSRC in use; put() and note() every packet in the order of arrival, get() once per ptime, with
+ * `now` and `arrived_ns` of the same clock. Give init() a ring of TP_JITTER_SPAN_MS * bytes_per_ms bytes and keep it alive.
+ * kind MISSING: conceal; SILENCE: silence. reset() for a new SSRC.
+ *
+ * Acceptance: 30 +- 30 ms uniform jitter with 3 % loss: under 1 % late at under 100 ms mean delay; +-200 ppm of clock skew
+ * without end keep the delay within a frame or so of the target; after a stall of any length the delay is back at once.
+ * Source: RFC 3550 6.4.1, A.1, A.8; RFC 3551 4.1 (marker, talkspurts), 4.2 (up to 200 ms a packet). */
 #ifndef TP_JITTER_H
 #define TP_JITTER_H
 #include "tp_base.h"
 
-/* Adaptive, bounded jitter buffer. Audio lies in a ring by RTP timestamp, in units of 1 ms with a bit each for
- * "arrived", so packets of any whole-ms ptime, duplicates and reordering need no slots and no search. */
 #define TP_JITTER_SPAN_MS 512
 #define TP_JITTER_MAX_BYTES_PER_MS 32 /* L16 at 16 kHz */
+#define TP_JITTER_MAX_DELAY_MS 400
+#define TP_JITTER_MAX_PACKET_MS 200 /* RFC 3551 4.2 */
+#define TP_JITTER_BUCKETS 82        /* of 5 ms */
+#define TP_JITTER_GAPS 8
 
 typedef struct tp_jitter_config {
-    uint32_t clock_rate_hz;
+    uint32_t clock_rate_hz;  /* a multiple of 1000, 8000..48000 */
     uint32_t bytes_per_ms;   /* payload bytes in 1 ms: 8 G.711, 16 L16/8k, 32 L16/16k */
     uint32_t min_delay_ms;   /* target never below; default 20 */
     uint32_t max_delay_ms;   /* target never above, and what is deeper is skipped; default 200, at most 400 */
@@ -28,8 +64,15 @@ typedef struct tp_jitter_frame {
     uint32_t missing_first_ms, missing_ms; /* PARTIAL: first missing run within the frame */
     uint32_t skipped_ms;    /* audio skipped just before this frame to shrink the delay */
     uint32_t inserted_ms;   /* > 0: this frame is an insertion to grow the delay; nothing was consumed (kind MISSING) */
-    uint32_t timestamp;     /* RTP timestamp of the frame's first sample */
+    uint32_t timestamp;     /* RTP timestamp of the frame's first sample, to the ms */
 } tp_jitter_frame;
+
+/* Packets known to be missing: n of them, all played or passed once the playout reaches end_ms. */
+typedef struct tp_jitter_gap {
+    int64_t end_ms;
+    uint16_t first_seq, n_seq;
+    uint32_t n_missing;
+} tp_jitter_gap;
 
 typedef struct tp_jitter {
     tp_jitter_config config;
@@ -39,29 +82,52 @@ typedef struct tp_jitter {
     uint16_t newest_seq, reserved0;
     uint32_t target_delay_ms;
     uint32_t samples_per_ms;
-    int64_t silent_since_ns, last_arrived_ns;
-    int64_t private_ns[8];
-    int32_t private_i32[32];
+    int64_t silent_since_ns;      /* of the first silent get(); -1 while a talkspurt lasts */
+    int64_t last_arrived_ns;
+    /* media time in ms, extended beyond 32 bits; position and newest are playout_timestamp and newest_timestamp */
+    int64_t position_ms, newest_ms, consumed_ms;
+    int64_t base_ns, window_base_ns, window_since_ns; /* least transit: of the window before and of the present one */
+    int64_t last_transit_ns, last_audio_ns, last_correction_ns, last_decay_ns;
+    int64_t suspect_transit_ns;
+    uint64_t seen;                /* bit i: newest_seq - i has arrived */
+    uint32_t phase;               /* nothing yet, waiting for the delay, playing */
+    uint32_t held_ms;             /* concealed with nothing consumed since the ring ran dry */
+    uint32_t pending_skip_ms;     /* skipped by put(), to be told with the next frame */
+    uint32_t packet_ms;           /* of the newest packet */
+    uint32_t seq_known;
+    uint32_t note_is_newest;      /* the newest packet carries no audio: silence is meant */
+    uint32_t promised;            /* the last frame was concealed in view of what follows: do not skip that */
+    uint32_t n_suspects;
+    uint16_t suspect_seq, reserved2;
+    uint32_t n_gaps, histogram_total, reserved1;
     /* statistics, webrtc-stats names */
-    uint64_t packets_received, packets_lost, packets_discarded /* late or duplicate or out of span */, packets_late,
-        packets_duplicated, packets_reordered;
+    uint64_t packets_received /* well-formed audio packets, duplicates and late ones too */, packets_lost,
+        packets_discarded /* late or duplicate or out of span */, packets_late, packets_duplicated, packets_reordered;
+    /* ms of audio that came out; passed by with nothing there; passed by unplayed; concealed with nothing passed by */
     uint64_t emitted_ms, missing_ms, skipped_ms, inserted_ms;
     uint32_t jitter_x16;          /* RFC 3550 A.8, RTP units times 16 */
-    uint32_t reserved1;
+    uint32_t resyncs;             /* new clocks found behind an old SSRC */
+    tp_jitter_gap gaps[TP_JITTER_GAPS];
+    uint16_t histogram[TP_JITTER_BUCKETS];
     uint64_t arrived[TP_JITTER_SPAN_MS / 64];
+    uint64_t unsent[TP_JITTER_SPAN_MS / 64];
     uint8_t *bytes;               /* TP_JITTER_SPAN_MS * bytes_per_ms, owned by the caller */
 } tp_jitter;
 
+/* TP_OK; TP_E_ARGUMENT a value out of range; TP_E_ROOM bytes_capacity under TP_JITTER_SPAN_MS * bytes_per_ms */
 int tp_jitter_init(tp_jitter *state, const tp_jitter_config *config, uint8_t *bytes, size_t bytes_capacity);
-void tp_jitter_reset(tp_jitter *state); /* new SSRC, hold released: forget the audio, keep the statistics */
-/* -> 1 taken, 0 discarded (late, duplicate, implausible; counted); TP_E_FORMAT payload not whole ms or too long */
+/* New SSRC, hold released: forget the audio, keep the statistics (what was missing then is lost) and the target. */
+void tp_jitter_reset(tp_jitter *state);
+/* -> 1 taken, 0 discarded (late, duplicate, implausible; counted); TP_E_FORMAT payload not whole ms or above 200 ms.
+ * An empty payload is a note. A sequence number is lost when the playout passes it; one that arrives after that is late
+ * and no longer lost. */
 int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t marker, const uint8_t *payload,
                   size_t payload_bytes, int64_t arrived_ns);
 /* A packet of the same SSRC that carries no audio (telephone-event, CN): its sequence number is not a loss. */
 void tp_jitter_note(tp_jitter *state, uint16_t seq, int64_t arrived_ns);
 /* One ptime. out has ptime_ms * bytes_per_ms bytes. Always TP_OK. */
 int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now);
-/* The ptime after the one got last, when frame.following was set. -> bytes */
+/* The ptime after the one got last, when frame.following was set. -> bytes; TP_E_ROOM; TP_E_STATE not there */
 int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity);
 uint32_t tp_jitter_delay_ms(const tp_jitter *state); /* audio waiting now */
 

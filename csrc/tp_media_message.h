@@ -1,13 +1,30 @@
+/* tp_media_message: the one message that is sent and received fifty times a second.
+ *
+ * What it does. Audio as base64 inside a small JSON object inside a WebSocket text frame: written in one call from
+ * payload or from PCM, read in one call to fields or to PCM.
+ *
+ * How it works. Writing: a template, compiled by the dialect once per stream and track, is a text cut into pieces; after
+ * piece i the field fields[i] is written. The length of everything is known beforehand, so header, text and mask each go
+ * to their final place and nothing is moved; from PCM the payload is encoded into the end of its own base64's place and
+ * turned into text from there. Reading: a shape names the keys; the reader is a strict scanner for one object whose
+ * values are strings without escapes, whole numbers, literals, and one inner object. It takes all or nothing: anything it
+ * is not sure of is "not mine" (0) and goes to the ordinary parser in Python, which stays the judge. The two agree on
+ * everything the scanner accepts (fuzzed).
+ *
+ * How to use it. Fill the template and shape through talkpath.wire.media_message, which checks them; C checks a template
+ * only so far that a wrong one cannot reach outside itself. The scanner leaves the payload as base64 text: validate it by
+ * decoding it. Names mean the level they are asked for: `payload` beside the inner object is just an unknown key.
+ *
+ * What the scanner refuses beyond broken JSON, and why: a backslash or a byte >= 0x80 anywhere (a string would not be its
+ * own bytes); a second time a key the shape names (parsers differ in which one counts); numbers with sign, fraction or
+ * exponent, or above 2^53 (not every reader keeps them); a named key with a value of another type; an object or array
+ * other than the one named. Numbers may also stand as strings of digits, without leading zeros.
+ *
+ * Acceptance: PCM to framed message and framed message to PCM, each at least 12 times faster than json + base64 +
+ * audioop + wsproto in the same run. Source: RFC 8259, RFC 4648, RFC 6455, the wires' documents. */
 #ifndef TP_MEDIA_MESSAGE_H
 #define TP_MEDIA_MESSAGE_H
 #include "tp_base.h"
-
-/* The one message that is sent and received fifty times a second: audio as base64 inside a small JSON object.
- *
- * Writing: a template, compiled by the dialect once per stream and track, is a text cut into pieces; after piece i the
- * field fields[i] is written. Reading: a shape names the keys; the reader is a strict scanner for one object whose
- * values are strings without escapes, integers, literals, and one inner object; anything else is "not mine" (0) and
- * goes to the ordinary parser in Python. The two agree on everything the scanner accepts (fuzzed). */
 
 enum { TP_FIELD_END = 0, TP_FIELD_PAYLOAD = 1, TP_FIELD_SEQUENCE = 2, TP_FIELD_CHUNK = 3, TP_FIELD_TIMESTAMP_MS = 4 };
 #define TP_TEMPLATE_MAX_PIECES 8
@@ -30,7 +47,7 @@ size_t tp_media_message_room(const tp_media_template *t, size_t payload_bytes);
 ptrdiff_t tp_media_message_write(uint8_t *out, size_t out_capacity, const tp_media_template *t,
                                  const tp_media_numbers *numbers, const uint8_t *payload, size_t payload_bytes,
                                  const uint8_t *mask);
-/* PCM to framed message in one call: encode to `encoding`, then as above. scratch holds n * sample bytes. */
+/* PCM to framed message in one call: encode to `encoding`, then as above. */
 ptrdiff_t tp_media_message_write_pcm(uint8_t *out, size_t out_capacity, const tp_media_template *t,
                                      const tp_media_numbers *numbers, uint32_t encoding, const int16_t *pcm, size_t n,
                                      const uint8_t *mask);
@@ -61,10 +78,12 @@ typedef struct tp_media_fields {
 } tp_media_fields;
 
 /* -> 1 the known shape, 0 not mine. Never reads past n, never fails. Any byte >= 0x80, any backslash, a duplicate of a
- * named key, a control character, nesting but the one object, trailing bytes: 0. Order and white space are free. */
+ * named key, a control character, nesting but the one object, trailing bytes: 0. Order and white space are free. `out` is
+ * written only with 1. */
 int tp_media_message_read(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *text, size_t n);
 /* A whole, masked or unmasked WebSocket text frame holding one known media message -> PCM in one call (for the
- * benchmark and the Line). -> samples; 0 not mine; TP_E_ROOM; TP_E_FORMAT base64. `frame` is unmasked in place. */
+ * benchmark and the Line). -> samples; 0 not mine; TP_E_ROOM; TP_E_FORMAT base64, or bytes that are no whole samples.
+ * `frame` is unmasked in place, and its payload overwritten when it is decoded. */
 ptrdiff_t tp_media_message_read_pcm(int16_t *out, size_t out_capacity, const tp_media_shape *shape, uint32_t encoding,
                                     uint8_t *frame, size_t frame_bytes);
 

@@ -1,20 +1,44 @@
+/* tp_resample: streaming conversion between any two of 8, 16, 24 and 48 kHz.
+ *
+ * What it does. Takes chunks of any length and gives, after n input samples since reset, exactly ceil(n * to / from)
+ *   output samples: nothing is held back, so 20 ms in is 20 ms out, every time, and a queue behind it cannot breathe. What
+ *   it costs is delay() samples of delay, the same for all frequencies. Equal rates copy, without delay.
+ *
+ * How it works. Polyphase FIR: a low-pass at up * from_hz of which each output needs one phase, a product sum of int16
+ *   taps over the newest inputs. Taps come from tables/gen_tables.py: 32 per phase upwards (pass to 3400 Hz, stop from
+ *   4600 Hz where the lower rate is 8 kHz, in proportion elsewhere); downwards as long as 4 ms of delay allow, because
+ *   there the stop band begins at half the new rate (4000 Hz) and sibilants of wide-band speech must not fold into the
+ *   telephone band. Sums are int32 in eight lanes, each shifted before they are added, then rounded to nearest and
+ *   saturated: the same bytes from every instruction set and for every way of cutting the input into chunks.
+ *
+ * How to use it. init once, process chunk after chunk; output_length tells what the next process of n_in writes, and
+ *   with less capacity process does nothing and answers TP_E_ROOM. `out` and `in` do not overlap. reset forgets the past.
+ *   There is no fillin: for missing audio process concealment or zeros, the clock must go on. Align tracks by
+ *   dropping or adding delay() output samples.
+ *
+ * Acceptance (tests/dsp/test_resample.py measures each): images and aliases <= -75 dB, ripple 300..3400 Hz <= 0.05 dB;
+ *   delay 1.94 ms (8->16), 1.96 (8->24), 1.98 (8->48), 3.875 (to 8), less between higher rates.
+ *
+ *     ratio        2/1   3/1   6/1   3/2   1/2   1/3   2/3   1/6
+ *     taps/phase    32    32    32    32   128   192    96   384
+ *     delay, out    31    47    95    23    31    31    31    31
+ *
+ * Source: polyphase decomposition and Kaiser's window are textbook material; own filters. */
 #ifndef TP_RESAMPLE_H
 #define TP_RESAMPLE_H
 #include "tp_base.h"
 
-/* Streaming polyphase resampler between any two of 8, 16, 24 and 48 kHz (equal rates copy).
- * Contract: after n input samples since reset exactly ceil(n * to / from) have been written, so a chunk of 20 ms in
- * always gives exactly 20 ms out. delay() is a whole number of output samples, <= 2 ms up, <= 4 ms down.
- * int16 coefficients, fixed partial sums: the same bytes from every instruction set. */
-#define TP_RESAMPLE_MAX_HISTORY 512
+#define TP_RESAMPLE_MAX_HISTORY 384 /* input samples, the longest filter's */
 
 typedef struct tp_resample {
-    const int16_t *taps; /* table in use; points at const data */
+    const int16_t *taps; /* table in use; points at const data; NULL where the rates are equal */
     uint32_t from_hz, to_hz;
-    uint32_t up, down, phase, n_taps; /* taps per phase */
-    uint32_t delay;                   /* output samples */
-    uint32_t fill;
-    int16_t history[TP_RESAMPLE_MAX_HISTORY];
+    uint32_t up, down;
+    uint32_t phase;  /* of the next output: high-rate samples after the next input, below down */
+    uint32_t n_taps; /* taps per phase */
+    uint32_t delay;  /* output samples */
+    uint32_t kernel; /* index of the ratio */
+    int16_t history[TP_RESAMPLE_MAX_HISTORY]; /* the last n_taps - 1 inputs, oldest first */
 } tp_resample;
 
 int tp_resample_init(tp_resample *state, uint32_t from_hz, uint32_t to_hz); /* TP_E_ARGUMENT: a rate it does not know */

@@ -1,9 +1,14 @@
 /* tp_simd: which instruction set the kernels use.
  *
- * What it does. One table of kernels per level (base, AVX2), one pointer to the table in use.
- * How it works. Kernel bodies live in one include compiled once per level under target attributes; every level gives
- * identical bytes. NEON is the base on aarch64 and needs no dispatch.
- * How to use it. tp_simd_select(-1) once at import picks the best level the machine has; a level forces it (tests). */
+ * What it does. One table of kernels per level (base, AVX2), one pointer to the table in use. Base is what the compiler
+ *   may assume anyway: SSE2 on x86-64, NEON on aarch64, plain C elsewhere.
+ * How it works. Kernel bodies live in tp_g711_body.inc and tp_resample_body.inc, compiled once per level under target
+ *   attributes. No ifunc, no constructor, no lazy choice: until somebody selects, base is in use. Every level gives
+ *   identical bytes: integer sums in a fixed order of truncations, floats only where each step is exact.
+ * How to use it. tp_simd_select(-1) once at import, before any other thread calls the core, takes the best level the
+ *   machine has; a level forces it (tests run each and compare). Modules call through tp_simd_kernels().
+ *
+ * Acceptance: tests/dsp run every kernel at every level on the same input and demand equal bytes. */
 #ifndef TP_SIMD_H
 #define TP_SIMD_H
 #include "tp_base.h"
@@ -13,5 +18,26 @@ typedef enum tp_simd_level { TP_SIMD_BASE = 0, TP_SIMD_AVX2 = 1 } tp_simd_level;
 int tp_simd_select(int level);        /* -> the level now in use; TP_E_ARGUMENT when the machine lacks it */
 int tp_simd_level_in_use(void);
 int tp_simd_level_best(void);
+
+/* For modules of the core. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define TP_SIMD_HAS_AVX2 1
+#else
+#define TP_SIMD_HAS_AVX2 0
+#endif
+
+/* One per ratio of rates: n_out samples, the first at `offset` input samples * up after the newest sample of x[0..n_taps). */
+typedef void tp_resample_kernel(int16_t *out, size_t n_out, const int16_t *x, uint32_t offset);
+enum { TP_RESAMPLE_N_RATIOS = 8 };
+
+typedef struct tp_kernels {
+    void (*pcmu_decode)(int16_t *out, const uint8_t *in, size_t n);
+    void (*pcmu_encode)(uint8_t *out, const int16_t *in, size_t n);
+    void (*pcma_decode)(int16_t *out, const uint8_t *in, size_t n);
+    void (*pcma_encode)(uint8_t *out, const int16_t *in, size_t n);
+    tp_resample_kernel *resample[TP_RESAMPLE_N_RATIOS]; /* order: the ratios in tp_resample.c */
+} tp_kernels;
+
+const tp_kernels *tp_simd_kernels(void);
 
 #endif

@@ -1,3 +1,36 @@
+/* tp_stream: one end of a wire, sans-IO: messages <-> samples.
+ *
+ * What it does. In the platform's role it is what a call knows of one application: what the application plays goes to
+ * its playout, and the call's tracks go out as media messages (tp_path drives it). In the application's role it is a line:
+ * the call's tracks come in to rings that listeners read, and what the line plays is sent ahead of a model of what has
+ * been played (tp_stream_tick drives it). A line is such a stream without a leg.
+ *
+ * How it works. The reader takes whole WebSocket frames of the one known shape and decodes their base64 into the pool's
+ * blocks; a message is taken whole or not at all (half of one would make every later mark's position a guess), and what
+ * is not of that shape is handed to Python's parser untouched but unmasked: other opcodes, fragments, other keys, another
+ * format than the stream's, invalid base64, an odd number of L16 bytes, an empty payload. Any split of the byte stream
+ * leads to the same state. What exceeds the playout's bound or the pool is dropped, newest first, counted, and the next
+ * mark is LOST; reading goes on. A peer's frame that is masked when ours are (or the reverse) is a protocol error.
+ *
+ * On the way out a frame of audio passes as bytes when the formats are equal, else it is resampled and encoded; message_ms
+ * may be several ptimes (the parts wait in the stream). Media messages of both tracks share one sequence with the control
+ * messages that Python writes (from 1); chunks count per track, from 1. media.timestamp is the message's first sample, on
+ * the call's one sample clock, since the stream was attached.
+ *
+ * The application's playout has one sample rate (the line resamples per utterance, where a filter's state belongs) and any
+ * encoding. It sends message_ms at a time, or 200 ms while at least that much waits, while the model says less than
+ * send_ahead_ms is ahead of the far end; a shorter rest goes as it is at the queue's end or before a mark. The model: what
+ * was sent plays gap-free from the moment it was sent, or after what was sent before it. A mark is due once everything
+ * before it has been written to the outbox.
+ *
+ * Events are never pushed: outcomes lie in the marks' own entries, everything else is a bit or a count per kind.
+ *
+ * How to use it. init; receive what the socket gives; tick or let tp_path; pull events when a flag says so; close, pull
+ * the last events, and every block is back.
+ *
+ * Figures to hold: one inbound media message of 20 ms G.711 to the playout below 500 ns, one outbound below 500 ns.
+ * Source: own; RFC 6455 section 5 (frames), RFC 4648 section 4 (base64). */
+
 #ifndef TP_STREAM_H
 #define TP_STREAM_H
 #include "tp_level.h"
@@ -5,12 +38,6 @@
 #include "tp_playout.h"
 #include "tp_resample.h"
 #include "tp_websocket.h"
-
-/* One end of a wire, sans-IO: messages <-> samples.
- *   platform role     in: what the application plays -> its playout. out: the call's tracks as media messages (tp_path drives it).
- *   application role  in: the call's tracks -> rings that listeners read. out: its playout, sent ahead of a model of what has
- *                     been played (tp_stream_tick drives it). A Line is such a stream without a leg. */
-
 enum { TP_ROLE_PLATFORM = 1, TP_ROLE_APPLICATION = 2 };
 enum { TP_FRAMING_WEBSOCKET = 1, TP_FRAMING_NONE = 2 };
 
@@ -84,7 +111,58 @@ typedef struct tp_stream_counters {
     uint64_t marks_refused;
 } tp_stream_counters;
 
-typedef struct tp_stream tp_stream; /* complete type below, after the implementation's members are known */
+#define TP_STREAM_ASSEMBLY_BYTES 3840 /* of messages longer than a ptime, shared by the tracks: 2 x 60 ms of L16 at 16 kHz */
+
+/* Platform role: one track on its way to the application. */
+typedef struct tp_sender {
+    tp_resample resampler;       /* leg rate -> stream rate, unless equal */
+    uint32_t assembly_at;        /* this track's part of the assembly bytes */
+    uint32_t n_assembled;        /* samples in it */
+    int64_t first_sample;        /* track sample of the first of them */
+    uint64_t chunk;              /* of the next message */
+} tp_sender;
+
+typedef struct tp_stream {
+    const tp_stream_config *config;
+    tp_playout playout;
+    tp_stream_counters counters;
+    uint32_t leg_rate_hz;
+    uint32_t closed;
+    uint32_t in_fragments;       /* a message of several frames has begun: all of it is Python's */
+    uint32_t message_samples;    /* per media message out, at the stream's rate */
+    uint64_t sequence;           /* of the next message */
+    uint64_t mask_state;
+    int64_t clock;               /* track sample at which the next frame starts; the path keeps it current */
+    int64_t origin;              /* track sample at which the stream was attached */
+
+    uint32_t fill_armed, fill_pending; /* a bit each for 30, 60, 90 and 100 percent */
+    uint64_t fill_dropped;       /* samples dropped and not yet reported */
+    uint64_t underruns_pending;
+    uint32_t audio_pending;      /* TP_TRACK_x bits */
+    uint32_t due_pending;
+    int64_t due_id;
+
+    tp_sender senders[2];        /* inbound, outbound */
+    uint8_t assembly[TP_STREAM_ASSEMBLY_BYTES];
+
+    tp_track tracks[2];          /* application role */
+    tp_level levels[2];
+    uint64_t sent;               /* stream samples */
+    int64_t model_start;         /* the far end began to play gap-free at this time */
+    uint64_t model_start_sent;   /* with this sample of ours */
+    int64_t last_now;
+} tp_stream;
+
+/* One frame of one track as the path has it: the leg's payload bytes, linear samples, or both; each is made from the
+ * other when first asked for. */
+typedef struct tp_frame {
+    tp_format format;            /* of the leg */
+    const uint8_t *bytes;        /* NULL: the samples are not what a payload said */
+    int16_t *pcm;                /* room for n samples */
+    uint32_t n;
+    uint8_t has_pcm, silent;
+    int64_t at;                  /* track sample of the first */
+} tp_frame;
 
 /* What one call of tp_stream_receive did. */
 enum {
@@ -100,6 +178,18 @@ typedef struct tp_received {
 } tp_received;
 
 size_t tp_stream_sizeof(void);
+
+/* For the path. Attach checks that message_ms is whole ptimes and fits; room is what one tick can append at most; break
+ * sends a begun message as it is, because the track's clock is about to skip. */
+int tp_stream_attach(tp_stream *stream, uint32_t ptime_ms, int64_t clock);
+size_t tp_stream_room(const tp_stream *stream, uint32_t *n_outputs);
+void tp_stream_send_frame(tp_stream *stream, uint32_t track, tp_frame *frame, uint32_t slot, uint32_t index, tp_outbox *out);
+void tp_stream_break(tp_stream *stream, uint32_t slot, uint32_t index, tp_outbox *out);
+const int16_t *tp_frame_pcm(tp_frame *frame);
+bool tp_stream_has_events(const tp_stream *stream);
+/* After the path took a frame: n_read queue samples, n_audio of n samples of audio in the frame. */
+void tp_stream_played(tp_stream *stream, uint64_t n_read, size_t n_audio, size_t n);
+
 /* TP_E_FULL: the pool cannot give the reserve. Config and what it points to must outlive the stream. */
 int tp_stream_init(tp_stream *stream, tp_pool *pool, const tp_stream_config *config, uint32_t leg_rate_hz, int64_t now);
 /* Everything still queued is gone, every pending mark is LOST at `at_sample`, blocks and reserve go back; events can still be pulled. */
@@ -116,7 +206,8 @@ ptrdiff_t tp_stream_receive_audio(tp_stream *stream, uint32_t track, tp_format f
 /* The playout of this stream, whichever role. */
 ptrdiff_t tp_stream_play(tp_stream *stream, tp_format format, const uint8_t *in, size_t in_bytes); /* -> samples accepted, may be fewer than given */
 int tp_stream_mark(tp_stream *stream, int64_t id); /* at the queue's present end; TP_E_FULL beyond TP_MARKS_MAX */
-int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample); /* -> samples dropped; pending marks CLEARED at at_sample */
+int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample); /* -> samples dropped; pending marks CLEARED at at_sample; the
+                                                                  application's model: what was sent is over */
 void tp_stream_pause(tp_stream *stream, int paused);
 uint64_t tp_stream_queued_samples(const tp_stream *stream);
 uint64_t tp_stream_queued_us(const tp_stream *stream);

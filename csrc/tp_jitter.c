@@ -1,0 +1,609 @@
+#include "tp_jitter.h"
+
+enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
+
+#define NS_PER_MS 1000000
+#define SPAN TP_JITTER_SPAN_MS
+#define BUCKET_MS 5
+#define HISTOGRAM_HALVED_AT 1024u
+#define WINDOW_NS (5000LL * NS_PER_MS)
+#define JUMP_MS 1000          /* a transit this far off is no jitter */
+#define AGREE_NS (200LL * NS_PER_MS)
+#define JUMP_PACKETS 3
+#define LATE_PACKETS 6
+#define HOLD_MS 100           /* concealment has faded to silence by then */
+#define SKIP_EVERY_NS (200LL * NS_PER_MS)
+#define INSERT_EVERY_NS (100LL * NS_PER_MS)
+#define DECAY_EVERY_NS (200LL * NS_PER_MS) /* 1 ms each: 5 ms a second */
+#define SKIP_SLACK_MS 5       /* the base moves by a few ms; without slack a skip could follow an insertion */
+#define INSERT_SLACK_MS 3
+#define MAX_DROPOUT 3000      /* RFC 3550 A.1 */
+#define FIRST_MS (1LL << 20)  /* media time starts above 0 so that no position is ever negative */
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Bit arrays over the ring: n is 1..64, at any ms. */
+static uint64_t low_bits(uint32_t n) { return n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1; }
+
+static uint64_t bits_read(const uint64_t *bits, int64_t ms, uint32_t n) {
+    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
+    uint64_t v = bits[word] >> shift;
+    if (shift)
+        v |= bits[(word + 1) & (SPAN / 64 - 1)] << (64 - shift);
+    return v & low_bits(n);
+}
+
+static void bits_set(uint64_t *bits, int64_t ms, uint64_t mask) {
+    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
+    bits[word] |= mask << shift;
+    if (shift)
+        bits[(word + 1) & (SPAN / 64 - 1)] |= mask >> (64 - shift);
+}
+
+static void bits_clear(uint64_t *bits, int64_t ms, uint64_t mask) {
+    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
+    bits[word] &= ~(mask << shift);
+    if (shift)
+        bits[(word + 1) & (SPAN / 64 - 1)] &= ~(mask >> (64 - shift));
+}
+
+static void forget_range(tp_jitter *s, int64_t from, int64_t to) {
+    if (to - from >= SPAN) {
+        memset(s->arrived, 0, sizeof s->arrived);
+        memset(s->unsent, 0, sizeof s->unsent);
+        return;
+    }
+    while (from < to) {
+        uint32_t n = (uint32_t)min64(64, to - from);
+        bits_clear(s->arrived, from, low_bits(n));
+        bits_clear(s->unsent, from, low_bits(n));
+        from += n;
+    }
+}
+
+static void copy_in(tp_jitter *s, int64_t ms, const uint8_t *in, uint32_t n_ms) {
+    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), b = s->config.bytes_per_ms;
+    uint32_t first = n_ms < SPAN - at ? n_ms : SPAN - at;
+    memcpy(s->bytes + (size_t)at * b, in, (size_t)first * b);
+    if (first < n_ms)
+        memcpy(s->bytes, in + (size_t)first * b, (size_t)(n_ms - first) * b);
+}
+
+static void copy_out(const tp_jitter *s, uint8_t *out, int64_t ms, uint32_t n_ms) {
+    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), b = s->config.bytes_per_ms;
+    uint32_t first = n_ms < SPAN - at ? n_ms : SPAN - at;
+    memcpy(out, s->bytes + (size_t)at * b, (size_t)first * b);
+    if (first < n_ms)
+        memcpy(out + (size_t)first * b, s->bytes, (size_t)(n_ms - first) * b);
+}
+
+/* The position and its timestamp move together, always. */
+static void move_to(tp_jitter *s, int64_t ms) {
+    s->playout_timestamp += (uint32_t)(ms - s->position_ms) * s->samples_per_ms;
+    s->position_ms = ms;
+    if (s->newest_ms < ms) {
+        s->newest_ms = ms;
+        s->newest_timestamp = s->playout_timestamp;
+    }
+}
+
+static void pass(tp_jitter *s, int64_t ms) {
+    forget_range(s, s->position_ms, s->position_ms + ms);
+    move_to(s, s->position_ms + ms);
+    s->consumed_ms = s->position_ms;
+}
+
+static int64_t waiting_ms(const tp_jitter *s) { return s->newest_ms - s->position_ms; }
+
+static void skip(tp_jitter *s, int64_t ms) {
+    pass(s, ms);
+    s->skipped_ms += (uint64_t)ms;
+    s->pending_skip_ms += (uint32_t)ms;
+}
+
+static int64_t base_of(const tp_jitter *s) { return min64(s->base_ns, s->window_base_ns); }
+
+static int64_t floor_ms(int64_t ns) { return ns >= 0 ? ns / NS_PER_MS : -((-ns + NS_PER_MS - 1) / NS_PER_MS); }
+
+/* Sequence numbers: which have come, which are missing, which are lost. */
+
+static void settle(tp_jitter *s, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        s->packets_lost += s->gaps[i].n_missing;
+    s->n_gaps -= n;
+    memmove(s->gaps, s->gaps + n, s->n_gaps * sizeof s->gaps[0]);
+}
+
+static void settle_passed(tp_jitter *s) {
+    uint32_t n = 0;
+    while (n < s->n_gaps && s->gaps[n].end_ms <= s->position_ms)
+        n++;
+    if (n)
+        settle(s, n);
+}
+
+static bool is_duplicate(const tp_jitter *s, int32_t diff) {
+    return diff <= 0 && diff > -64 && (s->seen >> -diff & 1) != 0;
+}
+
+/* The number is new to us. end_ms: where the audio that revealed a gap before it begins. */
+static void track(tp_jitter *s, uint16_t seq, int32_t diff, int64_t end_ms) {
+    if (!s->seq_known) {
+        s->seq_known = 1;
+        s->newest_seq = seq;
+        s->seen = 1;
+        return;
+    }
+    if (diff > 0) {
+        if (diff > 1) {
+            if (s->n_gaps == TP_JITTER_GAPS)
+                settle(s, 1);
+            tp_jitter_gap *gap = &s->gaps[s->n_gaps++];
+            gap->end_ms = end_ms;
+            gap->first_seq = (uint16_t)(s->newest_seq + 1);
+            gap->n_seq = (uint16_t)(diff - 1);
+            gap->n_missing = (uint32_t)(diff - 1);
+        }
+        s->seen = diff < 64 ? s->seen << diff | 1 : 1;
+        s->newest_seq = seq;
+        return;
+    }
+    s->packets_reordered++;
+    if (diff > -64)
+        s->seen |= (uint64_t)1 << -diff;
+    for (uint32_t i = 0; i < s->n_gaps; i++) {
+        tp_jitter_gap *gap = &s->gaps[i];
+        if ((uint16_t)(seq - gap->first_seq) < gap->n_seq && gap->n_missing) {
+            gap->n_missing--;
+            return;
+        }
+    }
+    if (diff > -64 && s->packets_lost)
+        s->packets_lost--;
+}
+
+/* Delay: base, histogram, target. */
+
+static void learn_base(tp_jitter *s, int64_t transit, int64_t arrived_ns) {
+    if (arrived_ns - s->window_since_ns >= WINDOW_NS) {
+        s->base_ns = s->window_base_ns;
+        s->window_base_ns = transit;
+        s->window_since_ns = arrived_ns;
+    } else if (transit < s->window_base_ns) {
+        s->window_base_ns = transit;
+    }
+}
+
+static void set_base(tp_jitter *s, int64_t transit, int64_t arrived_ns) {
+    s->base_ns = s->window_base_ns = transit;
+    s->window_since_ns = arrived_ns;
+}
+
+static void learn_need(tp_jitter *s, int64_t need_ms, int64_t arrived_ns) {
+    uint32_t bucket = (uint32_t)(need_ms > 0 ? need_ms : 0) / BUCKET_MS;
+    s->histogram[bucket < TP_JITTER_BUCKETS ? bucket : TP_JITTER_BUCKETS - 1]++;
+    s->histogram_total++;
+    if (s->histogram_total >= HISTOGRAM_HALVED_AT) {
+        s->histogram_total = 0;
+        for (int i = 0; i < TP_JITTER_BUCKETS; i++) {
+            s->histogram[i] = (uint16_t)(s->histogram[i] >> 1);
+            s->histogram_total += s->histogram[i];
+        }
+    }
+    if (s->histogram_total >= 64 && s->histogram_total % 8)
+        return;
+    uint32_t allowed = s->histogram_total / 100, above = 0;
+    int top = TP_JITTER_BUCKETS - 1;
+    while (top > 0 && above + s->histogram[top] <= allowed)
+        above += s->histogram[top--];
+    uint32_t target = (uint32_t)(top + 1) * BUCKET_MS;
+    if (target < s->config.min_delay_ms)
+        target = s->config.min_delay_ms;
+    if (target > s->config.max_delay_ms)
+        target = s->config.max_delay_ms;
+    if (target >= s->target_delay_ms) {
+        s->target_delay_ms = target;
+        s->last_decay_ns = arrived_ns;
+        return;
+    }
+    int64_t steps = (arrived_ns - s->last_decay_ns) / DECAY_EVERY_NS;
+    if (steps > 0) {
+        int64_t lower = (int64_t)s->target_delay_ms - steps;
+        s->target_delay_ms = (uint32_t)max64(lower, target);
+        s->last_decay_ns += steps * DECAY_EVERY_NS;
+    }
+}
+
+static void learn_jitter(tp_jitter *s, int64_t transit) {
+    int64_t d = transit - s->last_transit_ns;
+    d = (d < 0 ? -d : d) / (NS_PER_MS / 16) * s->samples_per_ms / 16;
+    s->last_transit_ns = transit;
+    s->jitter_x16 += (uint32_t)min64(d, 1 << 20) - ((s->jitter_x16 + 8) >> 4);
+}
+
+/* Begin on this packet, whatever was before: its first ms becomes the position. `rewind_ms`: how far the position may
+ * still go back for packets that this one overtook; 0 where what lies behind has been played. */
+static void begin(tp_jitter *s, uint32_t timestamp, int64_t arrived_ns, int64_t rewind_ms) {
+    if (waiting_ms(s) > 0)
+        skip(s, waiting_ms(s));
+    int64_t ms = s->newest_ms;
+    memset(s->arrived, 0, sizeof s->arrived);
+    memset(s->unsent, 0, sizeof s->unsent);
+    settle(s, s->n_gaps);
+    s->position_ms = ms;
+    s->consumed_ms = ms - rewind_ms;
+    s->playout_timestamp = s->newest_timestamp = timestamp;
+    s->phase = PHASE_WAITING;
+    s->held_ms = 0;
+    s->n_suspects = 0;
+    s->seq_known = 0;
+    s->last_transit_ns = arrived_ns - ms * NS_PER_MS;
+    set_base(s, s->last_transit_ns, arrived_ns);
+}
+
+static bool agreed(tp_jitter *s, uint16_t seq, int64_t transit, uint32_t needed) {
+    int32_t step = tp_seq_diff(seq, s->suspect_seq);
+    int64_t off = transit - s->suspect_transit_ns;
+    bool goes_on = s->n_suspects && step >= 1 && step <= 3 && off <= AGREE_NS && off >= -AGREE_NS;
+    s->n_suspects = goes_on ? s->n_suspects + 1 : 1;
+    s->suspect_seq = seq;
+    s->suspect_transit_ns = transit;
+    return s->n_suspects >= needed;
+}
+
+int tp_jitter_init(tp_jitter *state, const tp_jitter_config *config, uint8_t *bytes, size_t bytes_capacity) {
+    if (config->clock_rate_hz % 1000 || config->clock_rate_hz < 8000 || config->clock_rate_hz > 48000 ||
+        config->bytes_per_ms < 1 || config->bytes_per_ms > TP_JITTER_MAX_BYTES_PER_MS || config->ptime_ms < 10 ||
+        config->ptime_ms > 60 || config->max_delay_ms > TP_JITTER_MAX_DELAY_MS ||
+        config->min_delay_ms > config->max_delay_ms)
+        return TP_E_ARGUMENT;
+    if (bytes_capacity < (size_t)SPAN * config->bytes_per_ms)
+        return TP_E_ROOM;
+    memset(state, 0, sizeof *state);
+    state->config = *config;
+    state->bytes = bytes;
+    state->samples_per_ms = config->clock_rate_hz / 1000;
+    state->target_delay_ms = config->min_delay_ms;
+    state->position_ms = state->newest_ms = state->consumed_ms = FIRST_MS;
+    state->silent_since_ns = -1;
+    return TP_OK;
+}
+
+void tp_jitter_reset(tp_jitter *state) {
+    settle(state, state->n_gaps);
+    forget_range(state, 0, SPAN);
+    state->ssrc_restarts += state->started;
+    state->started = 0;
+    state->phase = PHASE_EMPTY;
+    state->seq_known = 0;
+    state->held_ms = 0;
+    state->n_suspects = 0;
+    state->note_is_newest = 0;
+    state->promised = 0;
+    move_to(state, state->newest_ms);
+}
+
+static int discard_late(tp_jitter *s) {
+    s->packets_late++;
+    s->packets_discarded++;
+    return 0;
+}
+
+static int discard_duplicate(tp_jitter *s) {
+    s->packets_duplicated++;
+    s->packets_discarded++;
+    return 0;
+}
+
+/* Where `hole` ms of timestamps lie between the newest audio and this packet: mark what was never sent of it, and see how
+ * much of what was concealed meanwhile it explains. */
+static void open_hole(tp_jitter *s, int64_t at, int32_t diff) {
+    int64_t from = s->newest_ms, hole = at - from;
+    int64_t lost = diff == 1 ? 0 : diff > 1 ? min64(hole, (int64_t)(diff - 1) * s->packet_ms) : hole;
+    bool dry = waiting_ms(s) == 0;
+    if (s->phase == PHASE_PLAYING && s->held_ms) {
+        int64_t covered = min64(s->held_ms, lost);
+        s->missing_ms += (uint64_t)covered;
+        if (lost == hole)
+            s->inserted_ms += (uint64_t)(s->held_ms - covered);
+        s->held_ms = 0;
+        pass(s, covered);
+        from += covered;
+        lost -= covered;
+    }
+    if (dry && (s->phase == PHASE_WAITING || (lost == 0 && at > from) || at - s->position_ms >= SPAN / 2)) {
+        forget_range(s, s->position_ms, at);
+        move_to(s, at);
+        s->phase = PHASE_WAITING;
+        return;
+    }
+    for (int64_t ms = from + lost; ms < at && ms < s->position_ms + SPAN;) {
+        uint32_t n = (uint32_t)min64(64, min64(at, s->position_ms + SPAN) - ms);
+        bits_set(s->unsent, ms, low_bits(n));
+        ms += n;
+    }
+}
+
+static uint32_t place(tp_jitter *s, int64_t at, const uint8_t *payload, uint32_t n_ms) {
+    uint32_t placed = 0, b = s->config.bytes_per_ms;
+    for (uint32_t done = 0; done < n_ms;) {
+        uint32_t n = n_ms - done < 64 ? n_ms - done : 64;
+        uint64_t have = bits_read(s->arrived, at + done, n);
+        if (have == 0) {
+            copy_in(s, at + done, payload + (size_t)done * b, n);
+            placed += n;
+        } else {
+            for (uint32_t i = 0; i < n; i++)
+                if (!(have >> i & 1)) {
+                    copy_in(s, at + done + i, payload + (size_t)(done + i) * b, 1);
+                    placed++;
+                }
+        }
+        bits_set(s->arrived, at + done, low_bits(n));
+        bits_clear(s->unsent, at + done, low_bits(n));
+        done += n;
+    }
+    return placed;
+}
+
+int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t marker, const uint8_t *payload,
+                  size_t payload_bytes, int64_t arrived_ns) {
+    tp_jitter *s = state;
+    uint32_t b = s->config.bytes_per_ms;
+    if (payload_bytes % b || payload_bytes > (size_t)TP_JITTER_MAX_PACKET_MS * b)
+        return TP_E_FORMAT;
+    uint32_t n_ms = (uint32_t)payload_bytes / b;
+    if (n_ms == 0) {
+        tp_jitter_note(s, seq, arrived_ns);
+        return 0;
+    }
+    s->packets_received++;
+    s->last_arrived_ns = arrived_ns;
+    if (s->phase == PHASE_EMPTY) {
+        s->started = 1;
+        s->last_correction_ns = s->last_decay_ns = arrived_ns - SKIP_EVERY_NS;
+        s->last_audio_ns = arrived_ns - WINDOW_NS;
+        begin(s, timestamp, arrived_ns, SPAN);
+    }
+
+    int64_t units = (int64_t)tp_ts_diff(timestamp, s->playout_timestamp) + s->samples_per_ms / 2;
+    int64_t spm = s->samples_per_ms;
+    int64_t at = s->position_ms + (units >= 0 ? units / spm : -((-units + spm - 1) / spm));
+    int64_t transit = arrived_ns - at * NS_PER_MS;
+    int64_t delay_ms = floor_ms(transit - base_of(s));
+    int32_t diff = s->seq_known ? tp_seq_diff(seq, s->newest_seq) : 1;
+    bool resting = s->phase == PHASE_WAITING && waiting_ms(s) == 0;
+
+    if (s->seq_known && is_duplicate(s, diff))
+        return discard_duplicate(s);
+    if (delay_ms > JUMP_MS || delay_ms < -JUMP_MS) {
+        bool in_order = diff == 1 && (resting || marker);
+        if (!in_order && !agreed(s, seq, transit, JUMP_PACKETS)) {
+            s->packets_discarded++;
+            return 0;
+        }
+        s->resyncs += in_order && delay_ms > 0 ? 0 : 1;
+        begin(s, timestamp, arrived_ns, in_order ? 0 : SPAN);
+        at = s->position_ms;
+        transit = s->last_transit_ns;
+        diff = 1;
+    } else if (resting && delay_ms > (int64_t)s->config.max_delay_ms) {
+        /* The pause hid a longer way, or a stall: what was the least transit is of no use to what comes now. */
+        set_base(s, transit, arrived_ns);
+    }
+    if (diff > MAX_DROPOUT || (diff <= -64 && at >= s->newest_ms)) {
+        s->seq_known = 0;
+        diff = 1;
+    }
+
+    learn_jitter(s, transit);
+    learn_base(s, transit, arrived_ns);
+    delay_ms = floor_ms(transit - base_of(s));
+    /* Behind another packet of the same burst this one says nothing new about the network. */
+    bool same_burst = diff > 0 && (arrived_ns - s->last_audio_ns) * 4 < (int64_t)n_ms * NS_PER_MS;
+    s->last_audio_ns = arrived_ns;
+    if (!same_burst && delay_ms <= (int64_t)s->config.max_delay_ms) {
+        int64_t into_frame = at > s->position_ms ? (int64_t)((uint32_t)(at - s->position_ms) % s->config.ptime_ms) : 0;
+        learn_need(s, delay_ms + into_frame, arrived_ns);
+    }
+
+    if (s->phase == PHASE_WAITING && at < s->position_ms && at >= s->consumed_ms && s->newest_ms - at <= SPAN)
+        move_to(s, at);
+    if (at + n_ms <= s->position_ms) {
+        bool newer = diff > 0;
+        track(s, seq, diff, s->position_ms);
+        if (!newer || !agreed(s, seq, transit, LATE_PACKETS))
+            return discard_late(s);
+        s->resyncs++;
+        begin(s, timestamp, arrived_ns, 0);
+        at = s->position_ms;
+        diff = 1;
+    }
+    s->n_suspects = 0;
+
+    int64_t over = at + n_ms - SPAN - s->position_ms;
+    if (over > 0 && waiting_ms(s) > 0) {
+        int64_t p = s->config.ptime_ms; /* whole frames: packets keep their place within the frames */
+        skip(s, min64((over + p - 1) / p * p, waiting_ms(s)));
+    }
+    if (at > s->newest_ms)
+        open_hole(s, at, diff);
+    else if (s->held_ms && s->phase == PHASE_PLAYING) {
+        s->inserted_ms += s->held_ms;
+        s->held_ms = 0;
+    }
+    track(s, seq, diff, at);
+
+    uint32_t passed = at < s->position_ms ? (uint32_t)(s->position_ms - at) : 0;
+    uint32_t placed = place(s, at + passed, payload + (size_t)passed * b, n_ms - passed);
+    if (at + n_ms > s->newest_ms) {
+        s->newest_ms = at + n_ms;
+        s->newest_timestamp = s->playout_timestamp + (uint32_t)waiting_ms(s) * s->samples_per_ms;
+    }
+    if (placed == 0)
+        return discard_duplicate(s);
+    if (diff > 0) {
+        s->packet_ms = n_ms;
+        s->note_is_newest = 0;
+    }
+    return 1;
+}
+
+void tp_jitter_note(tp_jitter *state, uint16_t seq, int64_t arrived_ns) {
+    state->last_arrived_ns = arrived_ns;
+    if (state->phase == PHASE_EMPTY)
+        return;
+    int32_t diff = state->seq_known ? tp_seq_diff(seq, state->newest_seq) : 1;
+    if (state->seq_known && is_duplicate(state, diff))
+        return;
+    if (diff > MAX_DROPOUT) {
+        state->seq_known = 0;
+        diff = 1;
+    }
+    track(state, seq, diff, state->newest_ms);
+    if (diff > 0)
+        state->note_is_newest = 1;
+}
+
+static int64_t delay_at(const tp_jitter *s, int64_t now) { return floor_ms(now - base_of(s)) - s->position_ms; }
+
+/* Whole frames to skip so that the delay is within one of the target, leaving a frame to play. */
+static int64_t surplus_ms(const tp_jitter *s, int64_t delay_ms) {
+    int64_t p = s->config.ptime_ms, full = waiting_ms(s);
+    int64_t deep = max64(delay_ms, full - s->packet_ms);
+    int64_t frames = min64((deep - (int64_t)s->target_delay_ms) / p, (full - p) / p);
+    return frames > 0 ? frames * p : 0;
+}
+
+/* Brings the position to where the next frame is to be taken. -> false: silence, nothing is due yet. */
+static bool approach(tp_jitter *s, int64_t now) {
+    for (;;) {
+        if (s->phase == PHASE_WAITING) {
+            if (waiting_ms(s) <= 0)
+                return false;
+            int64_t delay_ms = delay_at(s, now);
+            if (delay_ms < (int64_t)s->target_delay_ms)
+                return false;
+            int64_t surplus = surplus_ms(s, delay_ms);
+            if (surplus)
+                skip(s, surplus);
+            s->phase = PHASE_PLAYING;
+        }
+        if (waiting_ms(s) <= 0 || !bits_read(s->unsent, s->position_ms, 1))
+            return true;
+        int64_t to = s->position_ms + 1;
+        while (to < s->newest_ms && bits_read(s->unsent, to, 1))
+            to++;
+        forget_range(s, s->position_ms, to);
+        move_to(s, to);
+        s->phase = PHASE_WAITING;
+    }
+}
+
+/* Keeps the delay near the target. -> true: this frame is an insertion. */
+static bool correct(tp_jitter *s, int64_t now) {
+    int64_t p = s->config.ptime_ms, full = waiting_ms(s), delay_ms = delay_at(s, now);
+    int64_t target = s->target_delay_ms, most = s->config.max_delay_ms, since = now - s->last_correction_ns;
+    if (full <= 0)
+        return false;
+    if (delay_ms > most + p || full > most + max64(s->packet_ms, p) + p) {
+        int64_t surplus = surplus_ms(s, delay_ms);
+        if (surplus) {
+            skip(s, surplus);
+            s->last_correction_ns = now;
+        }
+        return false;
+    }
+    if (s->promised)
+        return false;
+    if (delay_ms >= target + p + SKIP_SLACK_MS) {
+        bool missing = full > p && bits_read(s->arrived, s->position_ms, (uint32_t)p) == 0;
+        if (missing || (full >= 2 * p && since >= SKIP_EVERY_NS)) {
+            skip(s, p);
+            s->last_correction_ns = now;
+        }
+    } else if (delay_ms < target - INSERT_SLACK_MS && since >= INSERT_EVERY_NS) {
+        s->last_correction_ns = now;
+        return true;
+    }
+    return false;
+}
+
+static void say_missing(tp_jitter_frame *frame, uint64_t have, uint32_t p) {
+    uint32_t first = 0, n = 0;
+    while (have >> first & 1)
+        first++;
+    while (first + n < p && !(have >> (first + n) & 1))
+        n++;
+    frame->missing_first_ms = first;
+    frame->missing_ms = n;
+}
+
+int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now) {
+    tp_jitter *s = state;
+    uint32_t p = s->config.ptime_ms;
+    uint64_t whole = low_bits(p);
+    memset(frame, 0, sizeof *frame);
+    frame->kind = TP_JITTER_SILENCE;
+
+    bool due = s->phase != PHASE_EMPTY && approach(s, now), insert = false;
+    if (due) {
+        insert = correct(s, now);
+        /* A skip may have led into a stretch that was never sent. */
+        due = approach(s, now);
+    }
+    frame->skipped_ms = s->pending_skip_ms;
+    s->pending_skip_ms = 0;
+    frame->timestamp = s->playout_timestamp;
+
+    if (due && insert) {
+        frame->kind = TP_JITTER_MISSING;
+        frame->inserted_ms = p;
+        s->inserted_ms += p;
+    } else if (due) {
+        uint64_t have = bits_read(s->arrived, s->position_ms, p);
+        if (have) {
+            copy_out(s, out, s->position_ms, p);
+            frame->kind = have == whole ? TP_JITTER_AUDIO : TP_JITTER_PARTIAL;
+            uint32_t n = p;
+            if (have != whole) {
+                say_missing(frame, have, p);
+                n = 0;
+                for (uint64_t rest = have; rest; rest &= rest - 1)
+                    n++;
+            }
+            s->emitted_ms += n;
+            s->missing_ms += p - n;
+            pass(s, p);
+        } else if (waiting_ms(s) > 0) {
+            frame->kind = TP_JITTER_MISSING;
+            s->missing_ms += p;
+            pass(s, p);
+        } else if (s->note_is_newest || s->held_ms >= HOLD_MS) {
+            s->phase = PHASE_WAITING;
+            s->held_ms = 0;
+        } else {
+            frame->kind = TP_JITTER_MISSING;
+            frame->inserted_ms = p;
+            s->held_ms += p;
+        }
+    }
+    s->silent_since_ns = frame->kind != TP_JITTER_SILENCE ? -1 : s->silent_since_ns < 0 ? now : s->silent_since_ns;
+    frame->following = s->phase == PHASE_PLAYING && bits_read(s->arrived, s->position_ms, p) == whole;
+    s->promised = frame->following && frame->kind != TP_JITTER_AUDIO;
+    settle_passed(s);
+    return TP_OK;
+}
+
+int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity) {
+    uint32_t p = state->config.ptime_ms;
+    if (bits_read(state->arrived, state->position_ms, p) != low_bits(p))
+        return TP_E_STATE;
+    if (out_capacity < (size_t)p * state->config.bytes_per_ms)
+        return TP_E_ROOM;
+    copy_out(state, out, state->position_ms, p);
+    return (int)(p * state->config.bytes_per_ms);
+}
+
+uint32_t tp_jitter_delay_ms(const tp_jitter *state) { return (uint32_t)waiting_ms(state); }

@@ -1,0 +1,33 @@
+"""The arithmetic of telephone audio alone: numpy in and out, no Trio, no sockets, no clock.
+
+    from talkpath.dsp import Resampler, pcmu_decode
+
+    pcm = Resampler(8000, 16000).process(pcmu_decode(payload))
+
+Every module here is a checked coat over one module of the native core, which does the same work inside calls without
+coming back to Python. Audio is int16, mono, one-dimensional, native byte order; a wrong type, shape or rate raises
+`talkpath.errors.FormatError`, anything else that is wrong with an argument `talkpath.errors.ConfigError`. An object with
+state belongs to one task at a time.
+"""
+
+from __future__ import annotations
+
+from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
+from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
+from talkpath.dsp.resample import Resampler
+from talkpath.dsp.simd import simd_level
+from talkpath.dsp.tone import dtmf, tone
+
+__all__ = [
+    "SILENCE_DBOV",
+    "Level",
+    "Resampler",
+    "dtmf",
+    "energy_dbov",
+    "pcma_decode",
+    "pcma_encode",
+    "pcmu_decode",
+    "pcmu_encode",
+    "simd_level",
+    "tone",
+]
