@@ -5,8 +5,8 @@ JSON objects in text messages over a WebSocket that the platform opens. The plat
 ``checkpoint``, ``clearAudio``, ``sendDTMF``. There is no greeting before ``start`` and no message that hangs up.
 
 What is written is as strict as the strictest published reader of this wire: numbers are numbers, timestamps are
-strings, ids are UUIDs, ``extra_headers`` is always text, every platform message bears a sequence number. What is read is
-lenient: numbers may be strings, ids may be missing, unknown fields and unknown events are harmless. What audio depends
+strings, ids are UUIDs, ``extra_headers`` is always text, every platform message bears a sequence number. What is read
+is lenient: numbers may be strings, ids may be missing, unknown fields and events are harmless. What audio depends
 on (payload, encoding, rate, checkpoint names, digits) is never guessed.
 
 After a clear, pending checkpoints are dropped without a word and the clear itself is answered.

@@ -1,0 +1,1 @@
+"""Trio begins here: clocks, drivers, sockets. Everything below is sans-IO."""
