@@ -2,7 +2,7 @@
 
 A callback is worth a few tries and no more: it runs in the engine's own nursery under a deadline, so that nobody's web
 server can hold up a hang-up. One request per connection, no redirects, no proxies; the answer's headers are bounded and
-its body thrown away. A try that could have arrived and one that could not are repeated alike, so each delivery has one id
+its body thrown away. A try that may have arrived and one that did not are repeated alike, so each delivery has one id
 (``X-Talkpath-Delivery``) by which a server can tell a repetition.
 
 Tried again: a failed connection, 429, 5xx. Not tried again: any other answer, a certificate that does not verify.
@@ -76,7 +76,7 @@ class DeliveryResult:
     """Why not: the type of the last try's error, ``deadline``, or ``status``; empty when delivered."""
 
 
-class _Refused(Exception):  # noqa: N818 - internal, never leaves
+class _Refused(Exception):
     """A failure that another try would only repeat."""
 
 
@@ -112,6 +112,9 @@ async def deliver(
                     status, retry_after_s = await _attempt(request, delivery_id, opener)
             except _Refused as refusal:
                 return DeliveryResult(False, attempts, None, type(refusal.__cause__).__name__)
+            except UnicodeError as failure:
+                # A host name that no name service could hold: nothing will change that.
+                return DeliveryResult(False, attempts, None, type(failure).__name__)
             except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError) as failure:
                 status, failed = None, type(failure).__name__
             else:
@@ -169,7 +172,7 @@ async def _exchange(stream: trio.abc.Stream, head: h11.Request, body: bytes) -> 
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
-            http.receive_data(await stream.receive_some(_READ_BYTES))
+            http.receive_data(bytes(await stream.receive_some(_READ_BYTES)))
         elif isinstance(event, h11.InformationalResponse):
             informational += 1
             if informational > _INFORMATIONAL_MAX:
@@ -190,7 +193,7 @@ async def _discard_body(http: h11.Connection, stream: trio.abc.Stream) -> None:
             while n_bytes <= _RESPONSE_BODY_MAX_BYTES:
                 event = http.next_event()
                 if event is h11.NEED_DATA:
-                    http.receive_data(await stream.receive_some(_READ_BYTES))
+                    http.receive_data(bytes(await stream.receive_some(_READ_BYTES)))
                 elif isinstance(event, h11.Data):
                     n_bytes += len(event.data)
                 else:

@@ -1,9 +1,9 @@
 """The session description of one audio leg: read, written, and answered.
 
-Only what a telephone leg needs: one audio stream over RTP/AVP with PCMU, PCMA and telephone-event at 8 kHz, packet time,
-direction, an IP address (version 4 or 6). Everything else in a description is skipped if harmless and named if not. An
-answer follows the offer's numbering, takes the first of our codecs that the offer has, turns the direction round and
-refuses media that are not ours with port 0.
+Only what a telephone leg needs: one audio stream over RTP/AVP with PCMU, PCMA and telephone-event at 8 kHz, packet
+time, direction, an IP address (version 4 or 6). Everything else in a description is skipped if harmless and named if
+not. An answer follows the offer's numbering, takes the first of our codecs that the offer has, turns the direction round
+and refuses media that are not ours with port 0.
 
 Source: RFC 8866 (SDP), RFC 3264 (offer and answer), RFC 3551 (static payload types), RFC 4733 (telephone-event),
 RFC 5761 (rtcp-mux).
@@ -37,7 +37,7 @@ _EVENT_PAYLOAD_TYPE: Final = 101
 _TURNED: Final = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 _RTPMAP: Final = re.compile(r"([0-9]{1,3}) +([^/ ]{1,64})/([0-9]{1,7})(?:/([0-9]{1,3}))?", re.ASCII)
 _FMTP: Final = re.compile(r"([0-9]{1,3}) +(.*)", re.ASCII)
-_MEDIA: Final = re.compile(r"([!-~]+) ([0-9]{1,5})(?:/[0-9]{1,5})? ([!-~]+) (.+)", re.ASCII)
+_MEDIA: Final = re.compile(r"([!-~]+) ([0-9]{1,5})(?:/[0-9]{1,5})? ([!-~]+) ([ -~]+)", re.ASCII)
 _MS: Final = re.compile(r"([0-9]{1,4})(?:\.[0-9]+)?", re.ASCII)
 
 
@@ -61,6 +61,7 @@ class AudioDescription:
     port: int
     formats: tuple[SdpFormat, ...]
     """In the order of preference."""
+    protocol: str = "RTP/AVP"
     direction: str = "sendrecv"
     ptime_ms: int | None = None
     max_ptime_ms: int | None = None
@@ -94,14 +95,13 @@ class LocalAudio:
     session_version: int = 0
 
     def __post_init__(self) -> None:
+        right = "right is one that the other end can reach, for example 192.0.2.1"
         try:
-            ipaddress.ip_address(self.address)
+            address = ipaddress.ip_address(self.address)
         except ValueError:
-            raise ConfigError(
-                f"the address {self.address!r} is no IP address; right is for example 192.0.2.1"
-            ) from None
-        if "%" in self.address:
-            raise ConfigError("an address with a zone means nothing to the other end; right is one without")
+            raise ConfigError(f"the address {self.address!r} is no IP address; {right}") from None
+        if "%" in self.address or address.is_unspecified:
+            raise ConfigError(f"the other end cannot send to {self.address}; {right}")
         if not 1 <= self.port <= 65535:
             raise ConfigError(f"the port is {self.port}; right is 1 to 65535")
         if not self.codecs or len(set(self.codecs)) != len(self.codecs) or not set(self.codecs) <= set(_CODECS):
@@ -158,7 +158,7 @@ def parse_sdp(text: bytes | str) -> AudioDescription:
         kinds.append(match[1])
         port = int(match[2])
         if chosen is None and match[1] == "audio" and port != 0 and match[3] in _PROTOCOLS:
-            chosen = _audio(port, match[4].split(), session, body, index)
+            chosen = replace(_audio(port, match[4].split(), session, body, index), protocol=match[3])
     if chosen is None:
         _refuse("no_audio", f"no live audio over {' or '.join(_PROTOCOLS)}")
     return replace(chosen, media=tuple(kinds), media_lines=tuple(line for line, _ in sections))
@@ -169,7 +169,7 @@ def build_offer(local: LocalAudio) -> str:
     formats = [SdpFormat(_CODECS[codec], codec, 8000) for codec in local.codecs]
     if local.telephone_event:
         formats.append(SdpFormat(_EVENT_PAYLOAD_TYPE, "TELEPHONE-EVENT", 8000, "0-15"))
-    section = _section(local, local.port, formats, local.direction, local.ptime_ms, local.rtcp_mux)
+    section = _section(local.port, "RTP/AVP", formats, local.direction, local.ptime_ms, local.rtcp_mux)
     return "\r\n".join([*_head(local), *section, ""])
 
 
@@ -185,11 +185,11 @@ def negotiate(local: LocalAudio, offer: bytes | str) -> Negotiated:
     ptime_ms = _pick_ptime(local, remote)
     direction = _meet(local.direction, _TURNED[remote.direction])
     rtcp_mux = local.rtcp_mux and remote.rtcp_mux
-    formats = [codec] + ([replace(event, parameters="0-15")] if event else [])
+    formats = [replace(codec, parameters="")] + ([replace(event, parameters="0-15")] if event else [])
     answer = _head(local)
     for index, line in enumerate(remote.media_lines):
         if index == remote.media_index:
-            answer += _section(local, local.port, formats, direction, ptime_ms, rtcp_mux)
+            answer += _section(local.port, remote.protocol, formats, direction, ptime_ms, rtcp_mux)
         else:
             kind, _, rest = line.partition(" ")
             answer.append(f"m={kind} 0 {rest.partition(' ')[2]}")
@@ -376,9 +376,9 @@ def _head(local: LocalAudio) -> list[str]:
 
 
 def _section(
-    local: LocalAudio, port: int, formats: list[SdpFormat], direction: str, ptime_ms: int, rtcp_mux: bool
+    port: int, protocol: str, formats: list[SdpFormat], direction: str, ptime_ms: int, rtcp_mux: bool
 ) -> list[str]:
-    lines = [f"m=audio {port} RTP/AVP {' '.join(str(f.payload_type) for f in formats)}"]
+    lines = [f"m=audio {port} {protocol} {' '.join(str(f.payload_type) for f in formats)}"]
     for f in formats:
         name = f.name if f.name in _CODECS else f.name.lower()
         lines.append(f"a=rtpmap:{f.payload_type} {name}/{f.clock_rate_hz}")
