@@ -75,6 +75,9 @@ _UUID: Final = re.compile(
 )
 
 
+_WRITTEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class PlivoOptions:
     """What Plivo's own documents leave open, with the choice made where nothing is said."""
@@ -219,7 +222,7 @@ class PlivoDialect:
         return MediaTemplate(
             (
                 b'{"event":"media","sequenceNumber":',
-                f',"streamId":{dump_json(self.stream_id)},"media":{{"track":"{track}","timestamp":"'.encode(),
+                f',"streamId":"{self.stream_id}","media":{{"track":"{track}","timestamp":"'.encode(),
                 b'","chunk":',
                 b',"payload":"',
                 f'"}},"extra_headers":{dump_json(headers)}}}'.encode(),
@@ -287,15 +290,15 @@ class PlivoDialect:
             case Mark(name=name):
                 _check_mark_name(name, "checkpoint")
                 self._check_started("checkpoint")
-                return (dump_json({"event": "checkpoint", "streamId": self.stream_id, "name": name}).encode(),)
+                return (_write({"event": "checkpoint", "streamId": self.stream_id, "name": name}),)
             case Clear():
                 self._check_started("clearAudio")
-                return (dump_json({"event": "clearAudio", "streamId": self.stream_id}).encode(),)
+                return (_write({"event": "clearAudio", "streamId": self.stream_id}),)
             case SendDigits(digits=digits):
                 problem = _digits_problem(digits)
                 if problem:
                     _blame("sendDTMF", "bad_value", problem)
-                return (dump_json({"event": "sendDTMF", "dtmf": digits.upper()}).encode(),)
+                return (_write({"event": "sendDTMF", "dtmf": digits.upper()}),)
             case HangUp() | StreamStopped():
                 raise NotOnThisWire(
                     WIRE, "message that ends the call or the stream", "closing the WebSocket with code 1000"
@@ -307,21 +310,17 @@ class PlivoDialect:
             _blame("start", "bad_state", "the stream has been started already")
         if self._ordered(started.media_format) != self.media_format:
             _blame("start", "unknown_format", f"this stream was made for {self.media_format}")
-        if not started.stream_id or len(started.stream_id) > _ID_MAX or len(started.call_id) > _ID_MAX:
-            _blame("start", "bad_value", f"a stream has an id, and ids have at most {_ID_MAX} characters")
+        if not _WRITTEN_ID.fullmatch(started.stream_id):
+            _blame("start", "bad_value", "stream_id is not 1 to 64 letters, digits and - _ . :")
         for what, value in (("stream_id", started.stream_id), ("call_id", started.call_id)):
             if self.options.require_uuids and not _UUID.fullmatch(value):
                 _blame("start", "bad_value", f"{what} is no UUID; make one with uuid.UUID(bytes=..., version=4)")
-            if not is_text(value):
-                _blame("start", "bad_value", f"{what} is not well-formed Unicode")
         if not started.tracks or not set(started.tracks) <= {"inbound", "outbound"}:
             _blame("start", "bad_value", "the tracks of a stream are inbound, outbound or both")
         try:
             extra_headers = write_extra_headers(started.custom_parameters)
         except ConfigError as error:
             raise LocalWireError(str(error), wire=WIRE, event="start", kind="bad_value") from error
-        self.stream_id = started.stream_id
-        self._extra_headers = extra_headers
         body = {
             "callId": started.call_id,
             "streamId": started.stream_id,
@@ -333,7 +332,10 @@ class PlivoDialect:
             },
         }
         message = {"event": "start", "sequenceNumber": sequence, "start": body, "extra_headers": extra_headers}
-        return dump_json(message).encode()
+        text = _write(message)
+        self.stream_id = started.stream_id
+        self._extra_headers = extra_headers
+        return text
 
     def _write_media(self, media: Media, sequence: int) -> bytes:
         if media.media_format is not None and self._ordered(media.media_format) != self.media_format:
@@ -353,8 +355,7 @@ class PlivoDialect:
         return b"".join(piece + numbers[field] for piece, field in zip(template.pieces, template.fields, strict=True))
 
     def _message(self, event: str, sequence: int, **fields: object) -> bytes:
-        head = {"event": event, "sequenceNumber": sequence, "streamId": self.stream_id}
-        return dump_json({**head, **fields}).encode()
+        return _write({"event": event, "sequenceNumber": sequence, "streamId": self.stream_id, **fields})
 
     def _play_prefix(self) -> bytes:
         encoding, rate_hz = ENCODINGS[self.media_format.encoding], self.media_format.sample_rate_hz
@@ -384,7 +385,7 @@ class PlivoDialect:
         if self.stream_id:
             refuse("bad_state", "a second start on one connection", event)
         body = _inner(message, event, event)
-        stream_id = _id(body.get("streamId") or message.get("streamId"), "streamId", event)
+        stream_id = _id(body["streamId"] if "streamId" in body else message.get("streamId"), "streamId", event)
         if not stream_id:
             refuse("missing_field", "no streamId", event)
         tracks = body.get("tracks")
@@ -461,6 +462,13 @@ class PlivoDialect:
 
 def _blame(event: str, kind: str, problem: str) -> NoReturn:
     raise LocalWireError(problem, wire=WIRE, event=event, kind=kind)
+
+
+def _write(message: dict[str, object]) -> bytes:
+    try:
+        return dump_json(message).encode()
+    except UnicodeEncodeError:
+        _blame(str(message["event"]), "bad_value", "what is sent is well-formed Unicode")
 
 
 def _not_ours(command: WireEvent, whose: str) -> LocalWireError:

@@ -87,10 +87,11 @@ def write_extra_headers(custom_parameters: Mapping[str, str]) -> str:
             f"custom parameters take {n_bytes} bytes written as k=v,k=v; right is at most {EXTRA_HEADERS_MAX_BYTES}"
         )
     text = dump_json(dict(custom_parameters))
-    if len(dump_json(text)) > _EXTRA_HEADERS_MAX_ESCAPED:
+    n_bytes = len(dump_json(text).encode())
+    if n_bytes > _EXTRA_HEADERS_MAX_ESCAPED:
         raise ConfigError(
-            f"custom parameters take {len(dump_json(text))} bytes as escaped JSON; right is at most "
-            f"{_EXTRA_HEADERS_MAX_ESCAPED}: use fewer or plainer ones"
+            f"custom parameters take {n_bytes} bytes as escaped JSON; right is at most {_EXTRA_HEADERS_MAX_ESCAPED}: "
+            "use fewer or plainer ones"
         )
     return text
 
@@ -123,8 +124,8 @@ def refuse(kind: str, problem: str, event: str = "") -> NoReturn:
 
 
 def dump_json(value: object) -> str:
-    """Write compact JSON, in ASCII."""
-    return json.dumps(value, separators=(",", ":"))
+    """Write compact JSON; what is not ASCII stays as it is."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _no_constant(name: str) -> NoReturn:

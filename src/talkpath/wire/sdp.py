@@ -2,8 +2,8 @@
 
 Only what a telephone leg needs: one audio stream over RTP/AVP with PCMU, PCMA and telephone-event at 8 kHz, packet
 time, direction, an IP address (version 4 or 6). Everything else in a description is skipped if harmless and named if
-not. An answer follows the offer's numbering, takes the first of our codecs that the offer has, turns the direction round
-and refuses media that are not ours with port 0.
+not. An answer follows the offer's numbering, takes the first of our codecs that the offer has, turns the direction
+round and refuses media that are not ours with port 0.
 
 Source: RFC 8866 (SDP), RFC 3264 (offer and answer), RFC 3551 (static payload types), RFC 4733 (telephone-event),
 RFC 5761 (rtcp-mux).
