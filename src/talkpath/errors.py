@@ -29,9 +29,15 @@ class TalkpathError(Exception):
 
 
 class WireError(TalkpathError):
-    """A platform's message rules were broken; see the two kinds, which say by whom."""
+    """A platform's message rules were broken; see the two kinds, which say by whom.
 
-    def __init__(self, message: str, *, wire: str = "", event: str = "", offset: int | None = None) -> None:
+    `kind` is one short word for counting (``bad_json``, ``missing_field``, ``too_long``, ...): records keep counts by
+    it, so it never holds anything the peer wrote.
+    """
+
+    def __init__(
+        self, message: str, *, wire: str = "", event: str = "", offset: int | None = None, kind: str = "malformed"
+    ) -> None:
         if type(self) is WireError:
             raise TypeError("WireError is abstract; raise LocalWireError or RemoteWireError")
         where = " ".join(part for part in (wire, event) if part)
@@ -40,6 +46,7 @@ class WireError(TalkpathError):
         self.wire = wire
         self.event = event
         self.offset = offset
+        self.kind = kind
 
 
 class LocalWireError(WireError):
