@@ -7,12 +7,10 @@ Policies are called in order, once per chunk, from one task; they may keep state
 
 from __future__ import annotations
 
-import math
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-
 from talkpath.audio import AudioChunk
+from talkpath.dsp import Level
 from talkpath.errors import ConfigError
 
 
@@ -23,14 +21,6 @@ class BargeIn(Protocol):
     def __call__(self, chunk: AudioChunk, /) -> bool:
         """Take the caller's next chunk; True: clear now."""
         ...
-
-
-def level_dbov(chunk: AudioChunk) -> float:
-    """Return the RMS level of a chunk in dBov (RFC 6464: 0 is a full-scale square wave); -inf for digital silence."""
-    if len(chunk.samples) == 0:
-        return -math.inf
-    mean_square = float(np.mean(np.square(chunk.samples.astype(np.float64))))
-    return 10 * math.log10(mean_square / 32767**2) if mean_square > 0 else -math.inf
 
 
 class EnergyGate:
@@ -66,13 +56,14 @@ class EnergyGate:
         self.threshold_dbov = threshold_dbov
         self.speech_ms = speech_ms
         self.hangover_ms = hangover_ms
+        self._level = Level()
         self._loud_ms = 0.0
         self._quiet_ms = 0.0
         self._cleared = False
 
     def __call__(self, chunk: AudioChunk, /) -> bool:
         """Take the caller's next chunk; True: he has spoken for `speech_ms`, clear now."""
-        if level_dbov(chunk) <= self.threshold_dbov:
+        if self._level.process(chunk.samples) <= self.threshold_dbov:
             self._quiet_ms += chunk.duration_ms
             if self._quiet_ms >= self.hangover_ms:
                 self.reset()
