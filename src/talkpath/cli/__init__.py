@@ -1,0 +1,66 @@
+"""The command line: place a call, answer one, watch a demonstration, measure, find out what is wrong.
+
+A command is a module here with two functions: ``add_command(commands)`` describes it to argparse, ``run(options)``
+does it and returns the exit status. What a command needs is imported when it runs, so that ``talkpath doctor`` can
+speak where nothing else can.
+
+Exit status: 0 it went as it should; 1 it did not; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from talkpath.cli import bench, call, demo, doctor, echo
+from talkpath.errors import ConfigError, FormatError
+
+_EPILOG = """\
+examples:
+  talkpath doctor                                          is everything there?
+  talkpath demo                                            a whole call, played and measured
+  talkpath echo --port 8080                                an application to call
+  talkpath call ws://127.0.0.1:8080 --play caller.wav --record heard.wav
+                                                           call it, without a phone
+  talkpath COMMAND --help                                  more on each
+
+exit status: 0 it went as it should, 1 it did not, 2 wrong usage
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="talkpath",
+        description="Telephone-call audio at both ends of the voice platforms' wires.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (demo, call, echo, bench, doctor):
+        module.add_command(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        argv: The words after the program's name; those of the process by default.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as stop:
+        # argparse has said what it had to say: help (0) or what is wrong (2).
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        return int(options.run(options))
+    except (ConfigError, FormatError) as error:
+        print(f"talkpath: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (| head); there is nobody left to tell.
+        sys.stderr.close()
+        return 1

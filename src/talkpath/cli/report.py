@@ -1,0 +1,129 @@
+"""What a simulated call came to: one value, shown as a table for people or as one JSON object for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from talkpath.records import EndReason, MarkOutcome
+
+ORDERLY = frozenset(
+    {
+        EndReason.DURATION_REACHED,
+        EndReason.CALLER_HUNG_UP,
+        EndReason.APPLICATION_HUNG_UP,
+        EndReason.STREAM_TIMED_OUT,
+    }
+)
+"""The ends that a script may take for success; every other reason is exit status 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint of the application."""
+
+    name: str
+    outcome: str
+    """``PLAYED``, ``CLEARED``, ``LOST`` or ``ASSUMED``."""
+    at_sample: int
+    """Of the recording: sample 0 is the instant at which the first sample of what is played leaves."""
+
+    @classmethod
+    def of(cls, mark: MarkOutcome, begun_at_sample: int) -> Checkpoint:
+        """Move a mark from the track's clock to the recording's."""
+        return cls(mark.name, mark.outcome.value, mark.at_sample - begun_at_sample)
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How late the engine's packets left, against their grid."""
+
+    p50: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallReport:
+    """The outcome of one simulated call; the field names are those of ``--json``."""
+
+    wire: str
+    end_reason: EndReason
+    duration_ms: int = 0
+    """From the first sample of what is played to the end."""
+    media_sent: int = 0
+    """Media messages, engine to application."""
+    media_received: int = 0
+    """Media messages, application to engine."""
+    heard_ms: int = 0
+    """Audio of the application that was played; concealment and silence excluded."""
+    checkpoints: tuple[Checkpoint, ...] = ()
+    digits_sent: str = ""
+    """What the caller pressed, as the application was told."""
+    digits_received: str = ""
+    """What the application sent, as the caller received it."""
+    lateness_ms: Lateness = field(default_factory=Lateness)
+    lost: int = 0
+    """Packets of the caller that never arrived."""
+    late: int = 0
+    """Packets of the caller that arrived after their turn."""
+    concealed_ms: int = 0
+    clears: int = 0
+    refused_messages: Mapping[str, int] = field(default_factory=dict)
+    """What the application sent and the wire forbids, count by kind."""
+
+    @property
+    def orderly(self) -> bool:
+        """Whether this end is a success."""
+        return self.end_reason in ORDERLY
+
+    def to_json(self) -> str:
+        """Return the report as one JSON object on one line."""
+        values = asdict(self)
+        values["refused_messages"] = dict(self.refused_messages)
+        return json.dumps(values)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the report as lines for people."""
+        late = self.lateness_ms
+        rows = [
+            ("ended", f"{self.end_reason.value} after {seconds(self.duration_ms)}"),
+            ("messages", f"{self.media_sent} media to the application, {self.media_received} from it"),
+            ("heard", f"{seconds(self.heard_ms)} of the application's audio"),
+            ("lateness", f"p50 {late.p50:.2f} ms, p99 {late.p99:.2f} ms, max {late.max:.2f} ms"),
+            ("caller's audio", f"{self.lost} packets lost, {self.late} late, {self.concealed_ms} ms concealed"),
+            ("clears", str(self.clears)),
+        ]
+        if self.digits_sent or self.digits_received:
+            rows.append(("digits", f"pressed {self.digits_sent or 'none'}, received {self.digits_received or 'none'}"))
+        rows += [
+            (f"checkpoint {point.name}", f"{point.outcome} at sample {point.at_sample}") for point in self.checkpoints
+        ]
+        if self.refused_messages:
+            refused = ", ".join(f"{count} {kind}" for kind, count in sorted(self.refused_messages.items()))
+            rows.append(("refused", refused))
+        return rows
+
+
+def seconds(ms: int) -> str:
+    """Write milliseconds as seconds."""
+    return f"{ms / 1000:.2f} s"
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Lay out two columns."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"  {name:<{width}}  {text}".rstrip() for name, text in rows)
+
+
+def percentiles(values_ms: Iterable[float]) -> Lateness:
+    """Return p50, p99 (nearest rank) and the greatest."""
+    ordered = sorted(values_ms)
+    if not ordered:
+        return Lateness()
+
+    def rank(share: float) -> float:
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3)
+
+    return Lateness(rank(0.5), rank(0.99), round(ordered[-1], 3))

@@ -1,0 +1,23 @@
+"""What every test shares: the build under test in the report's header, repeatable hypothesis profiles, our own plugin."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+
+import pytest
+from hypothesis import settings
+
+from talkpath.cli.doctor import native_summary
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("thorough", deadline=None, max_examples=2_000)
+settings.load_profile(os.environ.get("TALKPATH_HYPOTHESIS_PROFILE", "repeatable"))
+
+# An installed talkpath brings its pytest plugin by entry point; a bare source tree on PYTHONPATH does not.
+if not any(plugin.name == "talkpath" for plugin in entry_points(group="pytest11")):
+    pytest_plugins = ["talkpath.testing.pytest_plugin"]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"talkpath: {native_summary()}; hypothesis profile {settings.get_current_profile_name()}"
