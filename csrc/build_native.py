@@ -6,7 +6,6 @@ The declarations Python sees are in native.cdef.h and nowhere else; the sources 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from cffi import FFI
@@ -24,16 +23,20 @@ KEEP_GIL = """
 """
 
 
+# Under the limited API Python.h no longer brings these along, and cffi's glue relies on them.
+GLUE_INCLUDES = ["-include", "alloca.h", "-include", "string.h"]
+
+
 def make_ffi() -> FFI:
     """Describe the extension module; setup.py and the command line below compile it."""
     ffi = FFI()
     ffi.cdef((HERE / "native.cdef.h").read_text())
     headers = sorted(path.name for path in HERE.glob("tp_*.h"))
     sources = sorted(os.path.relpath(path, ROOT) for path in HERE.glob("tp_*.c"))
-    flags = ["-std=c11", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-fvisibility=hidden"]
+    flags = ["-std=c11", "-O2", "-ffp-contract=off", *GLUE_INCLUDES, "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-fvisibility=hidden"]
+    # The generated glue casts freely, so -Wconversion is left to `make c-test`, which compiles our own sources alone.
     if os.environ.get("TALKPATH_WERROR"):
         flags.append("-Werror")
-        # The generated glue casts freely; -Wconversion is for our own sources (tests/c compiles them with it).
     ffi.set_source(
         "talkpath._native",
         KEEP_GIL + "".join(f'#include "{name}"\n' for name in headers),
@@ -47,7 +50,3 @@ def make_ffi() -> FFI:
 
 
 ffi = make_ffi()
-
-if __name__ == "__main__":
-    os.chdir(ROOT)
-    ffi.compile(tmpdir=sys.argv[1] if len(sys.argv) > 1 else "src", verbose=True)

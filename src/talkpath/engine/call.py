@@ -39,7 +39,7 @@ from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
 from talkpath.errors import CallEnded, ConfigError, NativeError
 from talkpath.events import CallEvent, DigitReceived
-from talkpath.path.path import native_format
+from talkpath.path.stream import native_format
 from talkpath.records import CallRecord, CallStatistics, EndReason, Played
 from talkpath.transport.clock import Clock
 from talkpath.transport.lifetime import Job, Lifetime

@@ -16,7 +16,7 @@ from talkpath.engine.call import Call
 from talkpath.engine.config import EngineConfig
 from talkpath.engine.leg import Leg
 from talkpath.errors import CallEnded, ConfigError
-from talkpath.path.path import Pool
+from talkpath.path.pool import Pool
 from talkpath.records import CallRecord, EndReason, EngineStatistics
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.http import DeliveryOptions, deliver

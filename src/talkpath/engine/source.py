@@ -18,7 +18,7 @@ from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk, AudioClip
 from talkpath.errors import CallEnded, ConfigError, FormatError
 from talkpath.events import MediaFormat
-from talkpath.path.path import native_format
+from talkpath.path.stream import native_format
 from talkpath.records import EndReason, Outcome, Played
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ from talkpath.events import (
     UnknownMessage,
     WireEvent,
 )
-from talkpath.path.path import native_format
+from talkpath.path.stream import native_format
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.websocket import Connection, open_websocket, parse_url
 from talkpath.units import NS_PER_MS, samples_to_ms
@@ -103,7 +103,7 @@ class CallStream:
         self._clears = 0
         self._digits_received = 0
         self._digits_sent = 0
-        self._started_ns = 0
+        self._started_ns: int | None = None
         self._ended_ns = 0
         self._close_code = 1000
         self._target = parse_url(spec.url)
@@ -394,7 +394,7 @@ class CallStream:
         connection = self._connection
         if connection is None or self.end_reason is not None:
             return
-        if now_ns - self._started_ns >= self.spec.stream_timeout_s * 1e9:
+        if self._started_ns is not None and now_ns - self._started_ns >= self.spec.stream_timeout_s * 1e9:
             self.end(EndReason.STREAM_TIMED_OUT)
         elif not connection.check_alive(now_ns):
             self.end(EndReason.PEER_VANISHED)
@@ -440,7 +440,7 @@ class CallStream:
         reason = self.end_reason or EndReason.INTERNAL_ERROR
         counters = lib.tp_stream_statistics(self._native) if self._native is not None else None
         rate = self._dialect.media_format.sample_rate_hz
-        duration_ms = (self._ended_ns - self._started_ns) // NS_PER_MS if self._started_ns else 0
+        duration_ms = (self._ended_ns - self._started_ns) // NS_PER_MS if self._started_ns is not None else 0
         self.record = StreamRecord(
             stream_id=self.stream_id,
             control_id=self.control_id,
@@ -460,10 +460,10 @@ class CallStream:
             digits_sent=self._digits_sent,
             cause=_cause_name(self.cause),
         )
-        if self._started_ns and reason.orderly:
+        if self._started_ns is not None and reason.orderly:
             self._tell(StatusKind.STOPPED, reason="completed", duration_s=duration_ms // 1000)
         else:
-            self._tell(StatusKind.FAILED, reason="connection_failed" if not self._started_ns else reason.value, duration_s=duration_ms // 1000)
+            self._tell(StatusKind.FAILED, reason="connection_failed" if self._started_ns is None else reason.value, duration_s=duration_ms // 1000)
         self._native = None
         self._keep = []
         self.ready.set()

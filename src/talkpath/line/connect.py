@@ -15,7 +15,7 @@ from talkpath._native import ffi, lib
 from talkpath.line.config import LineConfig
 from talkpath.line.line import Line
 from talkpath.line.opening import Recogniser, receive_start
-from talkpath.path.path import Pool
+from talkpath.path.pool import Pool
 from talkpath.transport.clock import open_clock
 from talkpath.transport.link import Link
 from talkpath.transport.memory import memory_link_pair

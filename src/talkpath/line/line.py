@@ -46,7 +46,8 @@ from talkpath.events import (
 )
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
 from talkpath.path.barge_in import BargeIn
-from talkpath.path.path import Pool, native_format
+from talkpath.path.pool import Pool
+from talkpath.path.stream import native_format
 from talkpath.records import EndReason, LineStatistics, MarkOutcome, Outcome, Played
 from talkpath.transport.clock import Clock
 from talkpath.transport.driver_tasks import TasksDriver
@@ -155,7 +156,7 @@ class Line:
         self._format = dialect.media_format
         self._rate = self._format.sample_rate_hz
         self._native_format = native_format(self._format)
-        self._encoding = int(self._native_format["encoding"])
+        self._encoding = self._native_format[1]
         self._sample_bytes = self._format.sample_bytes
         # The driver's side.
         self.slot = -1
@@ -920,7 +921,10 @@ class Listener:
             raise trio.BusyResourceError("another task is reading from this listener; make one listener each")
         self._reading = True
         try:
-            await trio.lowlevel.checkpoint()
+            chunk = self.read_nowait()
+            if chunk is not None:
+                await trio.lowlevel.checkpoint()
+                return chunk
             while True:
                 chunk = self.read_nowait()
                 if chunk is not None:

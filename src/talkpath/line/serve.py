@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 import trio
@@ -20,11 +19,11 @@ from talkpath.errors import CallEnded, ConfigError, RemoteWireError
 from talkpath.line.config import ServeConfig
 from talkpath.line.line import Line
 from talkpath.line.opening import Recogniser, receive_start
-from talkpath.path.path import Pool
+from talkpath.path.pool import Pool
 from talkpath.records import EndReason
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.link import Link, SocketLink, TlsLink
-from talkpath.transport.memory import MemoryListener, listen_memory
+from talkpath.transport.memory import listen_memory
 from talkpath.transport.websocket import receive_upgrade, send_all
 from talkpath.wire.signature import verify_headers
 from talkpath.wire.websocket import UpgradeRequest, close_payload, frame
@@ -68,8 +67,7 @@ async def serve_lines(
 
     Args:
         bot: called with each `Line`.
-        host, port: where to listen; ``memory`` as host listens at ``memory://<port>`` within this Trio run, for tests; port 0
-            takes any.
+        host, port: where to listen; port 0 takes any.
         wire: its name; None recognises it.
         config: options.
         entropy: n -> n random bytes.
@@ -84,14 +82,7 @@ async def serve_lines(
     config = config or ServeConfig()
     async with open_clock() as clock:
         server = _Server(bot, wire, config, clock, entropy)
-        if host == "memory":
-            listener = listen_memory(str(port))
-            try:
-                await _serve_memory(server, listener, task_status)
-            finally:
-                listener.close()
-        else:
-            await _serve_sockets(server, host, port, task_status)
+        await _serve_sockets(server, host, port, task_status)
 
 
 async def serve_memory_lines(
@@ -117,13 +108,6 @@ async def serve_memory_lines(
                     lines.start_soon(_serve_link, server, await listener.accept(), None)
         finally:
             listener.close()
-
-
-async def _serve_memory(server: _Server, listener: MemoryListener, task_status: trio.TaskStatus[Any]) -> None:
-    async with trio.open_nursery() as lines:
-        task_status.started([(f"memory://{listener.name}", 0)])
-        while True:
-            lines.start_soon(_serve_link, server, await listener.accept(), None)
 
 
 async def _serve_sockets(server: _Server, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]) -> None:

@@ -25,6 +25,7 @@ from talkpath.wire.websocket import (
     BinaryMessage,
     ClientHandshake,
     Close,
+    FrameError,
     MessageAssembler,
     Ping,
     Pong,
@@ -155,14 +156,12 @@ async def open_websocket(
     try:
         default_port = 443 if target.secure else 80
         host = f"[{target.host}]" if ":" in target.host else target.host
-        handshake = ClientHandshake(host=host if target.port == default_port else f"{host}:{target.port}", target=target.path, headers=headers)
-        await send_all(link, handshake.request())
+        authority = host if target.port == default_port else f"{host}:{target.port}"
+        handshake = ClientHandshake(authority, target.path, headers)
+        await send_all(link, handshake.request)
         buffer = bytearray(4096)
-        while not handshake.done:
-            data = await receive_some(link, buffer)
-            if not data:
-                raise RemoteWireError("the peer closed the connection during the upgrade", wire="websocket", event="handshake")
-            handshake.receive(bytes(data))
+        while not handshake.receive(bytes(await receive_some(link, buffer))):
+            pass
         return link, handshake.leftover
     except BaseException:
         link.close()
@@ -173,12 +172,10 @@ async def receive_upgrade(link: Link) -> tuple[ServerHandshake, UpgradeRequest]:
     """Read an upgrade request. Raises RemoteWireError or OSError. The caller bounds the wait and closes the link."""
     handshake = ServerHandshake()
     buffer = bytearray(4096)
-    while handshake.request is None:
-        data = await receive_some(link, buffer)
-        if not data:
-            raise RemoteWireError("the peer closed the connection before asking for an upgrade", wire="websocket", event="handshake")
-        handshake.receive(bytes(data))
-    return handshake, handshake.request
+    while True:
+        request = handshake.receive(bytes(await receive_some(link, buffer)))
+        if request is not None:
+            return handshake, request
 
 
 class ConnectionOwner(Protocol):
@@ -341,9 +338,7 @@ class Connection:
                 text, code, kind = _PROTOCOL_ERRORS.get(report.protocol_error, _PROTOCOL_ERRORS[1])
                 if n_media:
                     self._owner.on_media(now_ns)
-                error = RemoteWireError(text, wire="websocket", kind=kind)
-                error.close_code = code
-                self._owner.on_protocol_error(error)
+                self._owner.on_protocol_error(FrameError(text, code, kind))
                 return
             if result == 0:
                 begin += report.consumed
@@ -389,7 +384,7 @@ class Connection:
             self.peer_gone = True
             if not self.close_sent:
                 self.close_sent = True
-                self.send_frame(OPCODE_CLOSE, close_payload(event.code or CLOSE_NORMAL, ""))
+                self.send_frame(OPCODE_CLOSE, close_payload(CLOSE_NORMAL if event.code == 1005 else event.code, ""))
             self._owner.on_peer_closed(event.code)
 
     def _at_end(self) -> None:
