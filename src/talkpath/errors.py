@@ -90,3 +90,9 @@ class FormatError(TalkpathError, ValueError):
 
 class NativeError(TalkpathError, RuntimeError):
     """The native core answered with a status that should not happen: a bug of ours."""
+
+
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ConfigError(f"{what} is {value}; it must be between {low} and {high}")

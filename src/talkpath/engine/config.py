@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from talkpath.errors import ConfigError
+from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
 
 _CODEC = re.compile(r"^(?P<name>[A-Za-z0-9]+)(?:@(?P<rate>\d{4,6})h)?(?:@(?P<ptime>\d{1,3})i)?$")
@@ -35,12 +35,6 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
     if name == "L16" and rate not in L16_RATES_HZ:
         raise ConfigError(f"L16 at {rate} Hz is not supported; use one of {', '.join(map(str, L16_RATES_HZ))}")
     return MediaFormat(name, rate), int(match["ptime"]) if match["ptime"] else None
-
-
-def check_range(what: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise ConfigError(f"{what} is {value}; it must be between {low} and {high}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from talkpath._native import ffi, lib
 from talkpath.audio import WavWriter, read_audio
-from talkpath.engine.config import check_range, parse_codec
-from talkpath.errors import CallEnded, ConfigError, FormatError
+from talkpath.engine.config import parse_codec
+from talkpath.errors import CallEnded, ConfigError, FormatError, check_range
 from talkpath.events import LegChanged, MediaFormat
 from talkpath.records import EndReason
 

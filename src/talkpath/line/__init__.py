@@ -1,1 +1,21 @@
 """The application's end: a `Line` to listen, speak, clear and hang up; servers and clients that make one."""
+
+from talkpath.line.config import LineConfig, LineInfo, LineRecord, ServeConfig
+from talkpath.line.connect import connect_line, line_on
+from talkpath.line.line import Checkpoint, Digits, Line, Listener
+from talkpath.line.serve import serve_lines, serve_memory_lines
+
+__all__ = [
+    "Checkpoint",
+    "Digits",
+    "Line",
+    "LineConfig",
+    "LineInfo",
+    "LineRecord",
+    "Listener",
+    "ServeConfig",
+    "connect_line",
+    "line_on",
+    "serve_lines",
+    "serve_memory_lines",
+]

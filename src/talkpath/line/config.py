@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from talkpath.engine.config import check_range
-from talkpath.errors import ConfigError
+from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
 from talkpath.records import EndReason, LineStatistics
 
