@@ -40,6 +40,12 @@ ptrdiff_t tp_resample_process(tp_resample *state, int16_t *out, size_t out_capac
 uint32_t tp_resample_delay(const tp_resample *state);
 
 /* ---- tp_plc ---- */
+#define TP_PLC_MAX_FRAME 960
+typedef struct { uint32_t rate_hz, missing, pitch; ...; } tp_plc;
+int tp_plc_init(tp_plc *state, uint32_t rate_hz);
+void tp_plc_reset(tp_plc *state);
+int tp_plc_receive(tp_plc *state, int16_t *pcm, size_t n);
+int tp_plc_fillin(tp_plc *state, int16_t *out, size_t n, const int16_t *following, size_t n_following);
 
 /* ---- tp_rtp ---- */
 typedef struct {
@@ -86,6 +92,8 @@ void tp_jitter_reset(tp_jitter *state);
 int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t marker, const uint8_t *payload,
                   size_t payload_bytes, int64_t arrived_ns);
 void tp_jitter_note(tp_jitter *state, uint16_t seq, int64_t arrived_ns);
+int tp_jitter_receive(tp_jitter *state, const uint8_t *datagram, size_t datagram_bytes, uint8_t payload_type,
+                      int64_t arrived_ns);
 int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now);
 int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity);
 uint32_t tp_jitter_delay_ms(const tp_jitter *state);

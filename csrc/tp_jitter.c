@@ -466,6 +466,25 @@ void tp_jitter_note(tp_jitter *state, uint16_t seq, int64_t arrived_ns) {
         state->note_is_newest = 1;
 }
 
+int tp_jitter_receive(tp_jitter *state, const uint8_t *datagram, size_t datagram_bytes, uint8_t payload_type,
+                      int64_t arrived_ns) {
+    tp_rtp_header header;
+    if (tp_rtp_is_rtcp(datagram, datagram_bytes))
+        return 0;
+    int status = tp_rtp_read(&header, datagram, datagram_bytes);
+    if (status < 0)
+        return status;
+    if (state->ssrc_known && header.ssrc != state->ssrc)
+        tp_jitter_reset(state);
+    state->ssrc = header.ssrc;
+    state->ssrc_known = 1;
+    if (header.payload_type == payload_type)
+        return tp_jitter_put(state, header.seq, header.timestamp, header.marker, datagram + header.payload_offset,
+                             header.payload_bytes, arrived_ns);
+    tp_jitter_note(state, header.seq, arrived_ns);
+    return 0;
+}
+
 static int64_t delay_at(const tp_jitter *s, int64_t now) { return floor_ms(now - base_of(s)) - s->position_ms; }
 
 /* Whole frames to skip so that the delay is within one of the target, leaving a frame to play. */
@@ -530,14 +549,15 @@ static bool correct(tp_jitter *s, int64_t now) {
     return false;
 }
 
+/* Several holes are told as one: a frame has room for one concealment, and what it covers needs no second. */
 static void say_missing(tp_jitter_frame *frame, uint64_t have, uint32_t p) {
-    uint32_t first = 0, n = 0;
+    uint32_t first = 0, last = p - 1;
     while (have >> first & 1)
         first++;
-    while (first + n < p && !(have >> (first + n) & 1))
-        n++;
+    while (have >> last & 1)
+        last--;
     frame->missing_first_ms = first;
-    frame->missing_ms = n;
+    frame->missing_ms = last - first + 1;
 }
 
 int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now) {
@@ -566,15 +586,10 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
         if (have) {
             copy_out(s, out, s->position_ms, p);
             frame->kind = have == whole ? TP_JITTER_AUDIO : TP_JITTER_PARTIAL;
-            uint32_t n = p;
-            if (have != whole) {
+            if (have != whole)
                 say_missing(frame, have, p);
-                n = 0;
-                for (uint64_t rest = have; rest; rest &= rest - 1)
-                    n++;
-            }
-            s->emitted_ms += n;
-            s->missing_ms += p - n;
+            s->emitted_ms += p - frame->missing_ms;
+            s->missing_ms += frame->missing_ms;
             pass(s, p);
         } else if (waiting_ms(s) > 0) {
             frame->kind = TP_JITTER_MISSING;

@@ -34,7 +34,7 @@
  * Source: RFC 3550 6.4.1, A.1, A.8; RFC 3551 4.1 (marker, talkspurts), 4.2 (up to 200 ms a packet). */
 #ifndef TP_JITTER_H
 #define TP_JITTER_H
-#include "tp_base.h"
+#include "tp_rtp.h"
 
 #define TP_JITTER_SPAN_MS 512
 #define TP_JITTER_MAX_BYTES_PER_MS 32 /* L16 at 16 kHz */
@@ -53,7 +53,7 @@ typedef struct tp_jitter_config {
 
 typedef enum tp_jitter_kind {
     TP_JITTER_AUDIO = 1,   /* the frame is whole */
-    TP_JITTER_PARTIAL = 2, /* some ms are missing: see missing_ms; the missing bytes are undefined */
+    TP_JITTER_PARTIAL = 2, /* some ms are missing: see missing_ms; the bytes of that stretch are undefined */
     TP_JITTER_MISSING = 3, /* nothing of it has arrived though the talkspurt goes on: conceal */
     TP_JITTER_SILENCE = 4  /* nothing was sent (before the first packet, DTX, hold): silence, not a loss */
 } tp_jitter_kind;
@@ -61,7 +61,7 @@ typedef enum tp_jitter_kind {
 typedef struct tp_jitter_frame {
     uint32_t kind;          /* tp_jitter_kind */
     uint32_t following;     /* 1: the ptime after this one has arrived whole (peek() gives it) */
-    uint32_t missing_first_ms, missing_ms; /* PARTIAL: first missing run within the frame */
+    uint32_t missing_first_ms, missing_ms; /* PARTIAL: the stretch that holds all that is missing */
     uint32_t skipped_ms;    /* audio skipped just before this frame to shrink the delay */
     uint32_t inserted_ms;   /* > 0: this frame is an insertion to grow the delay; nothing was consumed (kind MISSING) */
     uint32_t timestamp;     /* RTP timestamp of the frame's first sample, to the ms */
@@ -77,6 +77,7 @@ typedef struct tp_jitter_gap {
 typedef struct tp_jitter {
     tp_jitter_config config;
     uint32_t started, ssrc_restarts;
+    uint32_t ssrc, ssrc_known;    /* receive() alone sets these */
     uint32_t playout_timestamp;   /* of the next get() */
     uint32_t newest_timestamp;    /* end of the newest audio seen */
     uint16_t newest_seq, reserved0;
@@ -125,6 +126,10 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
                   size_t payload_bytes, int64_t arrived_ns);
 /* A packet of the same SSRC that carries no audio (telephone-event, CN): its sequence number is not a loss. */
 void tp_jitter_note(tp_jitter *state, uint16_t seq, int64_t arrived_ns);
+/* A whole datagram, for who has no other use for its header: payload_type's packets are put, others noted, RTCP is ignored,
+ * another SSRC resets first. -> as put(); TP_E_FORMAT also for what is no RTP */
+int tp_jitter_receive(tp_jitter *state, const uint8_t *datagram, size_t datagram_bytes, uint8_t payload_type,
+                      int64_t arrived_ns);
 /* One ptime. out has ptime_ms * bytes_per_ms bytes. Always TP_OK. */
 int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now);
 /* The ptime after the one got last, when frame.following was set. -> bytes; TP_E_ROOM; TP_E_STATE not there */

@@ -11,7 +11,7 @@
 #define LARGEST_EXACT 9007199254740992u       /* 2^53: what every JSON reader keeps */
 #define LARGEST_EXACT_DIGITS 16u
 
-/* ---- writing ---- */
+/* Writing. */
 
 /* Decimal digits of `value`, written so that they end at `end`. -> where they begin */
 static uint8_t *put_digits(uint8_t *end, uint64_t value) {
@@ -134,7 +134,7 @@ ptrdiff_t tp_media_message_write_pcm(uint8_t *out, size_t out_capacity, const tp
     return write_message(out, out_capacity, t, &with, mask);
 }
 
-/* ---- reading ---- */
+/* Reading. */
 
 typedef enum value_kind { VALUE_NONE, VALUE_STRING, VALUE_NUMBER, VALUE_LITERAL } value_kind;
 

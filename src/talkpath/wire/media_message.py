@@ -1,9 +1,9 @@
 """The media message's template and shape, compiled for the native core.
 
 A dialect describes its media message in Python values; the native core executes the description fifty times a second.
-Here the one becomes the other, once per stream, and everything that could be wrong with a description is said here, so
-that C need not check. `write_media` and `read_media` are the same two operations one message at a time, for tests and for
-whatever is rare.
+Here the one becomes the other, once per stream, and everything that could be wrong with a description is said here,
+so that C need not check. `write_media` and `read_media` are the same two operations one message at a time, for tests
+and for whatever is rare.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def compile_template(template: MediaTemplate) -> Any:
         An owning ``tp_media_template *``; keep it as long as anything points to it.
 
     Raises:
-        ConfigError: too many or too long pieces, or fields that do not fit the pieces; the dialect's author is to blame.
+        ConfigError: too many or too long pieces, or fields that do not fit them; the dialect's author is to blame.
     """
     pieces, kinds = template.pieces, template.fields
     if len(pieces) != len(kinds) or not pieces:
@@ -73,8 +73,8 @@ def compile_shape(shape: MediaShape) -> Any:
         An owning ``tp_media_shape *``; keep it as long as anything points to it.
 
     Raises:
-        ConfigError: a name that is too long, not plain ASCII, missing or used twice on one level; the dialect's author is
-            to blame.
+        ConfigError: a name that is too long, not plain ASCII, missing or used twice on one level; the dialect's author
+            is to blame.
     """
     compiled = ffi.new("tp_media_shape *")
     longest = lib.TP_SHAPE_MAX_NAME - 1
@@ -84,7 +84,9 @@ def compile_shape(shape: MediaShape) -> Any:
         if len(value) > longest:
             raise ConfigError(f"{name} of a media shape has at most {longest} characters, not {len(value)}")
         if any(not " " <= character < "\x7f" or character in '"\\' for character in value):
-            raise ConfigError(f"{name} of a media shape must be printable ASCII without quotes and backslashes: {value!r}")
+            raise ConfigError(
+                f"{name} of a media shape must be printable ASCII without quotes and backslashes: {value!r}"
+            )
         if not value and name in ("event_key", "event_value", "payload_key"):
             raise ConfigError(f"{name} of a media shape cannot be empty")
         level = name in _AT_TOP or not shape.object_key
