@@ -133,7 +133,17 @@ def test_a_bad_attribute_is_named_with_what_is_right(attributes: str, says: str)
 
 @pytest.mark.parametrize(
     "url",
-    ["", "   ", "https://app.example", "wss://", "wss://a b", "wss://é.example", "ws://a:0", "ws://a:x", "wss://" + "a" * 2048],
+    [
+        "",
+        "   ",
+        "https://app.example",
+        "wss://",
+        "wss://a b",
+        "wss://é.example",
+        "ws://a:0",
+        "ws://a:x",
+        "wss://" + "a" * 2048,
+    ],
 )
 def test_a_url_that_cannot_be_streamed_to_is_refused(url: str) -> None:
     with pytest.raises(RemoteWireError, match="the stream's URL"):

@@ -59,7 +59,10 @@ def test_the_signed_text(method: str, url: str, fields: Any, text: str) -> None:
 
 def test_fixed_vectors() -> None:
     assert sign(TOKEN, NONCE, "GET", URL) == "62U8MwktQXBscKKNO0Up79BH/KzlRWZ8V7SCLlMM7+4="
-    assert sign(TOKEN, NONCE, "POST", "https://app.example/status", {"Event": "started", "CallUUID": "c"}) == "+uqDDgrcw577UgPRZlip0DLP2w69tyKswPa8zZ49nZo="
+    assert (
+        sign(TOKEN, NONCE, "POST", "https://app.example/status", {"Event": "started", "CallUUID": "c"})
+        == "+uqDDgrcw577UgPRZlip0DLP2w69tyKswPa8zZ49nZo="
+    )
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "ws", "wss"])
@@ -166,5 +169,9 @@ def test_the_official_package_agrees(query: dict[str, Any], fields: dict[str, st
             else official.construct_post_url(url, dict(fields))
         ).decode()
         assert signed_text(method, url, fields) == text
-        assert sign(TOKEN, NONCE, method, url, fields) == official.get_signature_v3(TOKEN.encode(), text, NONCE).decode()
-        assert official.validate_v3_signature(method, url, NONCE, TOKEN, sign(TOKEN, NONCE, method, url, fields), dict(fields))
+        assert (
+            sign(TOKEN, NONCE, method, url, fields) == official.get_signature_v3(TOKEN.encode(), text, NONCE).decode()
+        )
+        assert official.validate_v3_signature(
+            method, url, NONCE, TOKEN, sign(TOKEN, NONCE, method, url, fields), dict(fields)
+        )
