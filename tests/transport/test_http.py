@@ -160,7 +160,7 @@ async def test_a_server_that_never_answers_costs_its_try(autojump_clock: trio.te
         await trio.sleep_forever()
 
     begun = trio.current_time()
-    result, server = await run(POST, hang, OK, options=DeliveryOptions(attempt_s=4, backoff_s=1))
+    result, _ = await run(POST, hang, OK, options=DeliveryOptions(attempt_s=4, backoff_s=1))
     assert result == DeliveryResult(True, 2, 200)
     assert trio.current_time() - begun == 5
     result, _ = await run(POST, *[hang] * 9, options=DeliveryOptions(attempts=9, attempt_s=4, deadline_s=10))
