@@ -132,6 +132,7 @@ def _native_core() -> Finding:
 
 def _simd_level() -> Finding:
     try:
+        import talkpath.dsp.simd  # noqa: F401 - chooses the level
         from talkpath._native import lib
 
         used, best = lib.tp_simd_level_in_use(), lib.tp_simd_level_best()
