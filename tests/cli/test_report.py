@@ -71,7 +71,13 @@ def test_marks_move_from_the_track_to_the_recording() -> None:
 
 def test_the_table_says_what_happened() -> None:
     text = table(REPORT.rows())
-    for words in ("application_hung_up after 5.02 s", "p99 0.40 ms", "PLAYED at sample 32000", "2 bad_json", "pressed 12#"):
+    for words in (
+        "application_hung_up after 5.02 s",
+        "p99 0.40 ms",
+        "PLAYED at sample 32000",
+        "2 bad_json",
+        "pressed 12#",
+    ):
         assert words in text
 
 
@@ -107,10 +113,15 @@ def test_quiet_is_quiet_and_a_reader_that_has_gone_is_no_error() -> None:
     out = io.StringIO()
     Progress(quiet=True, out=out).say(0, "x")
     assert out.getvalue() == ""
+    progress = Progress(out=out)
     out.close()
-    Progress(out=out).say(0, "x")
+    progress.say(0, "x")
+    progress.show(0, "y")
 
 
-@pytest.mark.parametrize(("level", "bar"), [(0.0, "############"), (-45.0, "............"), (-127.0, "............"), (-22.5, "######......")])
+@pytest.mark.parametrize(
+    ("level", "bar"),
+    [(0.0, "############"), (-45.0, "............"), (-127.0, "............"), (-22.5, "######......")],
+)
 def test_levels_are_drawn(level: float, bar: str) -> None:
     assert meter(level) == bar

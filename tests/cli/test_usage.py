@@ -81,9 +81,10 @@ def test_a_call_lasts_its_file_and_two_seconds(speech: str) -> None:
 
 def test_options_become_a_plan(speech: str) -> None:
     asked = plan(
-        "wss://app.example/a", "--play", speech, "--press", "1@1s", "--press", "2#@2s", "--loss", "3%", "--jitter", "30ms",
-        "--reorder", "1%", "--seed", "7", "--impair", "both", "--codec", "L16@16000h", "--leg-codec", "PCMA", "--track", "outbound",
-        "--one-way", "--parameter", "tier=gold", "--token", "t",
+        "wss://app.example/a", "--play", speech, "--press", "1@1s", "--press", "2#@2s",
+        "--loss", "3%", "--jitter", "30ms", "--reorder", "1%", "--seed", "7", "--impair", "both",
+        "--codec", "L16@16000h", "--leg-codec", "PCMA", "--track", "outbound", "--one-way",
+        "--parameter", "tier=gold", "--token", "t",
     )  # fmt: skip
     assert asked.presses == (Press("1", 1000), Press("2#", 2000))
     assert (asked.loss, asked.jitter_ms, asked.reorder, asked.seed, asked.impair_both) == (0.03, 30, 0.01, 7, True)

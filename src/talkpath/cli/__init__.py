@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         modules = _modules()
     except ImportError as error:
         if words[:1] != ["doctor"]:
-            print(f"talkpath: something it needs is missing ({error}); talkpath doctor says what to do", file=sys.stderr)
+            print(
+                f"talkpath: something it needs is missing ({error}); talkpath doctor says what to do", file=sys.stderr
+            )
             return 1
         modules = [doctor]
     try:

@@ -110,30 +110,69 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("url", type=values.websocket_url, metavar="URL", help="the application: ws://... or wss://...")
     parser.add_argument("--wire", choices=WIRES, default="plivo", help="the platform's message language (plivo)")
-    parser.add_argument("--play", type=values.readable_file, metavar="WAV", help="what the caller says; silence without")
-    parser.add_argument("--record", type=values.writable_file, metavar="WAV", help="write what the caller hears")
-    parser.add_argument("--duration", type=values.positive_duration_ms, metavar="TIME", help="hang up after this (the file plus 2s)")
     parser.add_argument(
-        "--press", type=values.press, action="append", default=[], metavar="DIGITS@TIME", help="press digits: 12#@4s; repeatable"
+        "--play", type=values.readable_file, metavar="WAV", help="what the caller says; silence without"
     )
-    parser.add_argument("--digit-on", type=values.positive_duration_ms, default=100, metavar="TIME", help="how long a key is down (100ms)")
-    parser.add_argument("--digit-off", type=values.positive_duration_ms, default=100, metavar="TIME", help="the pause after it (100ms)")
+    parser.add_argument("--record", type=values.writable_file, metavar="WAV", help="write what the caller hears")
+    parser.add_argument(
+        "--duration", type=values.positive_duration_ms, metavar="TIME", help="hang up after this (the file plus 2s)"
+    )
+    parser.add_argument(
+        "--press",
+        type=values.press,
+        action="append",
+        default=[],
+        metavar="DIGITS@TIME",
+        help="press digits: 12#@4s; repeatable",
+    )
+    parser.add_argument(
+        "--digit-on",
+        type=values.positive_duration_ms,
+        default=100,
+        metavar="TIME",
+        help="how long a key is down (100ms)",
+    )
+    parser.add_argument(
+        "--digit-off", type=values.positive_duration_ms, default=100, metavar="TIME", help="the pause after it (100ms)"
+    )
     stream = parser.add_argument_group("the stream")
     stream.add_argument("--codec", choices=STREAM_CODECS, default="PCMU", help="between engine and application (PCMU)")
-    stream.add_argument("--track", choices=("inbound", "outbound", "both"), default="inbound", help="what the application hears (inbound)")
+    stream.add_argument(
+        "--track",
+        choices=("inbound", "outbound", "both"),
+        default="inbound",
+        help="what the application hears (inbound)",
+    )
     stream.add_argument("--one-way", action="store_true", help="the application only listens")
-    stream.add_argument("--parameter", type=values.parameter, action="append", default=[], metavar="NAME=VALUE", help="custom parameter; repeatable")
+    stream.add_argument(
+        "--parameter",
+        type=values.parameter,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="custom parameter; repeatable",
+    )
     stream.add_argument("--token", default="", metavar="TOKEN", help="authorization bearer token")
-    stream.add_argument("--ca-file", type=values.readable_file, metavar="PEM", help="trust this certificate authority for wss")
+    stream.add_argument(
+        "--ca-file", type=values.readable_file, metavar="PEM", help="trust this certificate authority for wss"
+    )
     leg = parser.add_argument_group("the caller's line")
     leg.add_argument("--leg-codec", choices=LEG_CODECS, default="PCMU", help="between caller and engine (PCMU)")
     leg.add_argument("--latency", type=values.duration_ms, default=0, metavar="TIME", help="delay of every packet")
-    leg.add_argument("--jitter", type=values.duration_ms, default=0, metavar="TIME", help="further delay, uniform from 0 to this")
+    leg.add_argument(
+        "--jitter", type=values.duration_ms, default=0, metavar="TIME", help="further delay, uniform from 0 to this"
+    )
     leg.add_argument("--loss", type=values.share, default=0.0, metavar="SHARE", help="packets lost: 3%% or 0.03")
-    leg.add_argument("--reorder", type=values.share, default=0.0, metavar="SHARE", help="packets overtaken by their successor")
+    leg.add_argument(
+        "--reorder", type=values.share, default=0.0, metavar="SHARE", help="packets overtaken by their successor"
+    )
     leg.add_argument("--duplicate", type=values.share, default=0.0, metavar="SHARE", help="packets that arrive twice")
-    leg.add_argument("--seed", type=values.seed, default=0, metavar="N", help="the same seed strikes the same packets (0)")
-    leg.add_argument("--impair", choices=("outward", "both"), default="outward", help="impair only caller to engine, or both ways")
+    leg.add_argument(
+        "--seed", type=values.seed, default=0, metavar="N", help="the same seed strikes the same packets (0)"
+    )
+    leg.add_argument(
+        "--impair", choices=("outward", "both"), default="outward", help="impair only caller to engine, or both ways"
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print exactly one JSON object")
     output.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -154,7 +193,9 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         raise ConfigError(f"the call would last {duration_ms // 1000} s; at most an hour: give --duration")
     for press in options.press:
         if press.at_ms >= duration_ms:
-            raise ConfigError(f"--press {press.digits}@{press.at_ms}ms: the call is over after {duration_ms} ms; give a longer --duration")
+            raise ConfigError(
+                f"--press {press.digits}@{press.at_ms}ms: the call is over after {duration_ms} ms; give --duration"
+            )
     parameters = dict(options.parameter)
     if len(parameters) != len(options.parameter):
         raise ConfigError("--parameter: the same name twice")

@@ -77,7 +77,9 @@ def add_command(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where heard.wav goes (demo-out)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where heard.wav goes (demo-out)"
+    )
     parser.add_argument("--seed", type=int, default=7, metavar="N", help="of the bad link (7)")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.set_defaults(run=run)
@@ -94,7 +96,10 @@ def run(options: argparse.Namespace) -> int:
     speech = read_audio(audio / "caller.wav").at_rate(_RATE_HZ)
     greeting = read_audio(audio / "greeting.wav").at_rate(_RATE_HZ)
     options.out.mkdir(parents=True, exist_ok=True)
-    print("A caller with 30 ms of jitter, 3 % loss and reordering calls examples/demo_bot.py over Plivo's wire.", flush=True)
+    print(
+        "A caller with 30 ms of jitter, 3 % loss and reordering calls examples/demo_bot.py over Plivo's wire.",
+        flush=True,
+    )
     with Progress(quiet=options.quiet) as progress:
         placed = trio.run(play, _bot(root / "examples" / "demo_bot.py"), speech, options.seed, progress)
     recording = options.out / "heard.wav"
@@ -209,7 +214,9 @@ def rows(placed: PlacedCall, echo: Echo, verdicts: list[Verdict]) -> list[tuple[
         ("caller's packets", f"{report.lost} lost, {report.late} late, {report.concealed_ms} ms concealed"),
         ("messages", f"{report.media_sent} media to the bot, {report.media_received} from it, {report.clears} clears"),
     ]
-    lines += [(f"checkpoint {point.name}", f"{point.outcome} at sample {point.at_sample}") for point in report.checkpoints]
+    lines += [
+        (f"checkpoint {point.name}", f"{point.outcome} at sample {point.at_sample}") for point in report.checkpoints
+    ]
     return lines
 
 

@@ -31,9 +31,15 @@ def add_command(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=values.port, default=8080, metavar="N", help="TCP port; 0 lets the system choose (8080)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind (127.0.0.1); calls from elsewhere need --open")
-    parser.add_argument("--open", action="store_true", help="serve without authentication on an address that others can reach")
+    parser.add_argument(
+        "--port", type=values.port, default=8080, metavar="N", help="TCP port; 0 lets the system choose (8080)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to bind (127.0.0.1); calls from elsewhere need --open"
+    )
+    parser.add_argument(
+        "--open", action="store_true", help="serve without authentication on an address that others can reach"
+    )
     parser.set_defaults(run=run)
 
 
@@ -46,7 +52,10 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"talkpath echo: cannot listen on {options.host} port {options.port}: {error.strerror or error}", file=sys.stderr)
+        print(
+            f"talkpath echo: cannot listen on {options.host} port {options.port}: {error.strerror or error}",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -58,7 +67,9 @@ async def _serve(options: argparse.Namespace) -> None:
 
     config = ServeConfig(allow_unauthenticated=options.open)
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(lambda **ready: serve_lines(echo_bot, options.host, options.port, config=config, **ready))
+        port = await nursery.start(
+            lambda **ready: serve_lines(echo_bot, options.host, options.port, config=config, **ready)
+        )
         print(f"talkpath echo: ws://{options.host}:{port}", flush=True)
 
 
