@@ -1,4 +1,4 @@
-"""What every test shares: the build under test in the report's header, repeatable hypothesis profiles, our own plugin."""
+"""What every test shares: the build under test in the header, repeatable hypothesis profiles, our own plugin."""
 
 from __future__ import annotations
 

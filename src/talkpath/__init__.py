@@ -1,7 +1,7 @@
 """talkpath: the two-way audio circuit of a call, at both ends of the voice platforms' wires.
 
-Rules of this file: it only re-exports, and lazily, so that ``import talkpath.dsp`` loads the arithmetic and neither Trio
-nor a socket. Floors, lowest first, imports go down only:
+Rules of this file: it only re-exports, and lazily, so that ``import talkpath.dsp`` loads the arithmetic and neither
+Trio nor a socket. Floors, lowest first, imports go down only:
 
   1  errors units audio events records      values
   2  dsp                                     arithmetic on numpy arrays, over the C core

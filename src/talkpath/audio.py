@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -211,8 +211,7 @@ def _wav_samples(body: memoryview, tag: int, n_channels: int, bits: int, name: s
     samples = _DECODERS[tag, bits](whole)
     if n_channels == 1:
         return samples
-    mean = np.rint(samples.reshape(-1, n_channels).mean(axis=1))
-    return mean.astype(np.int16)
+    return _to_int16(samples.reshape(-1, n_channels).mean(axis=1))
 
 
 def _to_int16(scaled: npt.NDArray[np.float64]) -> Samples:
@@ -257,7 +256,7 @@ def _pcma_table() -> Samples:
 
 
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
-_DECODERS = {
+_DECODERS: dict[tuple[int, int], Callable[[memoryview], Samples]] = {
     (_PCM, 8): _pcm8,
     (_PCM, 16): _pcm16,
     (_PCM, 24): _pcm24,

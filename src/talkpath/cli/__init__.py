@@ -1,8 +1,7 @@
 """The command line: place a call, answer one, watch a demonstration, measure, find out what is wrong.
 
 A command is a module here with two functions: ``add_command(commands)`` describes it to argparse, ``run(options)``
-does it and returns the exit status. What a command needs is imported when it runs, so that ``talkpath doctor`` can
-speak where nothing else can.
+does it and returns the exit status. `doctor` needs nothing but Python, so that it can speak where nothing else can.
 
 Exit status: 0 it went as it should; 1 it did not; 2 wrong usage.
 """
@@ -12,8 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
-from talkpath.cli import bench, call, demo, doctor, echo
+from talkpath.cli import doctor
 from talkpath.errors import ConfigError, FormatError
 
 _EPILOG = """\
@@ -29,7 +29,13 @@ exit status: 0 it went as it should, 1 it did not, 2 wrong usage
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def _modules() -> list[ModuleType]:
+    from talkpath.cli import bench, call, demo, echo
+
+    return [demo, call, echo, bench, doctor]
+
+
+def _parser(modules: Sequence[ModuleType]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="talkpath",
         description="Telephone-call audio at both ends of the voice platforms' wires.",
@@ -37,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (demo, call, echo, bench, doctor):
+    for module in modules:
         module.add_command(commands)
     return parser
 
@@ -48,8 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The words after the program's name; those of the process by default.
     """
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        options = _parser().parse_args(argv)
+        modules = _modules()
+    except ImportError as error:
+        if words[:1] != ["doctor"]:
+            print(
+                f"talkpath: something it needs is missing ({error}); talkpath doctor says what to do", file=sys.stderr
+            )
+            return 1
+        modules = [doctor]
+    try:
+        options = _parser(modules).parse_args(words)
     except SystemExit as stop:
         # argparse has said what it had to say: help (0) or what is wrong (2).
         return stop.code if isinstance(stop.code, int) else 2

@@ -36,7 +36,9 @@ def run(options: argparse.Namespace) -> int:
     """Hand over to the benchmarks' own entry point."""
     root = checkout()
     if root is None or not (root / "benchmarks" / "__main__.py").is_file():
-        raise ConfigError("the benchmarks come with the source tree, not with the package; run this in a checkout: make bench")
+        raise ConfigError(
+            "the benchmarks come with the source tree, not with the package; run this in a checkout: make bench"
+        )
     return subprocess.run([sys.executable, "-m", "benchmarks", *options.arguments], cwd=root, check=False).returncode
 
 

@@ -90,7 +90,9 @@ def examine() -> list[Finding]:
         try:
             findings.append(look())
         except Exception as error:
-            findings.append(Finding(look.__name__.strip("_").replace("_", " "), "wrong", f"{type(error).__name__}: {error}"))
+            findings.append(
+                Finding(look.__name__.strip("_").replace("_", " "), "wrong", f"{type(error).__name__}: {error}")
+            )
     return findings
 
 
@@ -101,7 +103,7 @@ def native_summary() -> str:
 
 def _python() -> Finding:
     says = f"{platform.python_implementation()} {platform.python_version()}"
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - a doctor believes nobody
         return Finding("python", "wrong", says, "use CPython 3.11 or newer")
     if sys.implementation.name != "cpython":
         return Finding("python", "wrong", says, "use CPython; the compiled core is built for it")
@@ -121,7 +123,12 @@ def _native_core() -> Finding:
     try:
         from talkpath._native import ffi, lib
     except ImportError as error:
-        return Finding("native core", "wrong", f"cannot be loaded ({error})", "in a checkout: make setup; else: pip install talkpath")
+        return Finding(
+            "native core",
+            "wrong",
+            f"cannot be loaded ({error})",
+            "in a checkout: make setup; else: pip install talkpath",
+        )
     try:
         if ffi.string(lib.tp_status_name(0)) != b"OK":
             return Finding("native core", "wrong", "answers wrongly", "in a checkout: make clean setup")
@@ -132,6 +139,7 @@ def _native_core() -> Finding:
 
 def _simd_level() -> Finding:
     try:
+        import talkpath.dsp.simd  # noqa: F401 - chooses the level
         from talkpath._native import lib
 
         used, best = lib.tp_simd_level_in_use(), lib.tp_simd_level_best()
@@ -140,7 +148,9 @@ def _simd_level() -> Finding:
     machine = platform.machine()
     name = "NEON" if machine in ("aarch64", "arm64") else _SIMD_NAMES.get(used, str(used))
     if used < best:
-        return Finding("simd", "remark", f"{name}; this machine has {_SIMD_NAMES.get(best, best)}", "unset TALKPATH_SIMD")
+        return Finding(
+            "simd", "remark", f"{name}; this machine has {_SIMD_NAMES.get(best, best)}", "unset TALKPATH_SIMD"
+        )
     return Finding("simd", "ok", name)
 
 
@@ -157,13 +167,21 @@ def _packages() -> Finding:
 
 
 def _loopback() -> Finding:
-    kinds: list[tuple[str, int, str]] = [("UDP", socket.SOCK_DGRAM, "127.0.0.1"), ("TCP", socket.SOCK_STREAM, "127.0.0.1")]
+    kinds: list[tuple[str, int, str]] = [
+        ("UDP", socket.SOCK_DGRAM, "127.0.0.1"),
+        ("TCP", socket.SOCK_STREAM, "127.0.0.1"),
+    ]
     for name, kind, host in kinds:
         try:
             with socket.socket(socket.AF_INET, kind) as probe:
                 probe.bind((host, 0))
         except OSError as error:
-            return Finding("loopback", "wrong", f"{name} on {host}: {error.strerror}", "bring the interface lo up: ip link set lo up")
+            return Finding(
+                "loopback",
+                "wrong",
+                f"{name} on {host}: {error.strerror}",
+                "bring the interface lo up: ip link set lo up",
+            )
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
         probe.bind(("::1", 0))
         return Finding("loopback", "ok", "UDP and TCP, IPv4 and IPv6")
@@ -207,5 +225,3 @@ def _benchmark_peers() -> Finding:
     if len(found) == len(peers):
         return Finding("peers", "ok", f"for benchmarks: {', '.join(found)}")
     return Finding("peers", "ok", f"for benchmarks: {', '.join(found) or 'none'} (make bench installs them)")
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from talkpath.records import EndReason, MarkOutcome
@@ -115,15 +115,3 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
     """Lay out two columns."""
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"  {name:<{width}}  {text}".rstrip() for name, text in rows)
-
-
-def percentiles(values_ms: Iterable[float]) -> Lateness:
-    """Return p50, p99 (nearest rank) and the greatest."""
-    ordered = sorted(values_ms)
-    if not ordered:
-        return Lateness()
-
-    def rank(share: float) -> float:
-        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3)
-
-    return Lateness(rank(0.5), rank(0.99), round(ordered[-1], 3))

@@ -72,7 +72,9 @@ def websocket_url(text: str) -> str:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no address; write ws://HOST:PORT/PATH") from None
     if parts.scheme not in ("ws", "wss") or not parts.hostname or not port_is_plausible:
-        raise argparse.ArgumentTypeError(f"{text!r} is no WebSocket address; write ws://HOST:PORT/PATH or wss://HOST/PATH")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no WebSocket address; write ws://HOST:PORT/PATH or wss://HOST/PATH"
+        )
     return text
 
 

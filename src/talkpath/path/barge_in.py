@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from talkpath.audio import AudioChunk
 from talkpath.dsp import Level
+
+from talkpath.audio import AudioChunk
 from talkpath.errors import ConfigError
 
 
@@ -30,9 +31,9 @@ class EnergyGate:
     door that lasts `speech_ms`; where that matters plug in a voice activity detector, which is any callable of the same
     shape.
 
-    Loud audio adds up; audio below the threshold only begins to count against it after `hangover_ms` in one piece, since
-    speech is full of short gaps. After True it stays silent until a gap of `hangover_ms` has ended the utterance, so an
-    utterance clears once.
+    Loud audio adds up; audio below the threshold only begins to count against it after `hangover_ms` in one piece,
+    since speech is full of short gaps. After True it stays silent until a gap of `hangover_ms` has ended the utterance,
+    so an utterance clears once.
     """
 
     def __init__(self, threshold_dbov: float = -35.0, speech_ms: float = 100.0, hangover_ms: float = 300.0) -> None:

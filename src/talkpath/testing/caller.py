@@ -1,12 +1,12 @@
 """A simulated caller: speech from a recording, digits, silence, in RTP over an impaired link; and an ear that records.
 
-Rules of this file: it packs and reads RTP and RFC 4733 events by itself, on purpose. A caller that shared that code with
-the engine could not show that the code is wrong.
+Rules of this file: it packs and reads RTP and RFC 4733 events by itself, on purpose. A caller that shared that code
+with the engine could not show that the code is wrong.
 
-`CallerMachine` is sans-IO and lives on a grid: frame n leaves at n · ptime after its beginning, whatever woke the caller.
-It sends silence from its beginning on (a phone does), the recording from `begin`, then silence again. All times of a
-script count from the first sample of the recording. `Caller` is its Trio coat over UDP, or over anything with the two
-verbs of `Datagrams`.
+`CallerMachine` is sans-IO and lives on a grid: frame n leaves at n · ptime after its beginning, whatever woke the
+caller. It sends silence from its beginning on (a phone does), the recording from `begin`, then silence again. All times
+of a script count from the first sample of the recording. `Caller` is its Trio coat over UDP, or over anything with the
+two verbs of `Datagrams`.
 
 What it hears is laid out by RTP timestamp and placed in time by the best of all arrivals: the packet that was least
 delayed shows where the engine's grid lies, every other is late against it. Hence a recording without a seam, whose

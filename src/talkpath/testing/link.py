@@ -136,7 +136,7 @@ class LinkEmulator:
         return arrived
 
     def next_deadline(self) -> int | None:
-        """Return when `receive` will next have something, in the sender's nanoseconds; None when nothing is on its way."""
+        """Return when `receive` will next have something; None when nothing is on its way."""
         due = [self._in_flight[0][0]] if self._in_flight else []
         if self._held is not None:
             due.append(self._held[0] + _HELD_NS)

@@ -60,9 +60,7 @@ class ToneSpan:
     to_sample: int
 
 
-def tone_levels(
-    samples: Samples, sample_rate_hz: int, hz: float, *, window_ms: int = 20
-) -> npt.NDArray[np.float64]:
+def tone_levels(samples: Samples, sample_rate_hz: int, hz: float, *, window_ms: int = 20) -> npt.NDArray[np.float64]:
     """Return how loud one tone is in each window, in dBov ([n_windows]; a remainder at the end is left out)."""
     window = ms_to_samples(window_ms, check_rate(sample_rate_hz))
     frames = check_samples(samples)[: len(samples) // window * window].reshape(-1, window).astype(np.float64)

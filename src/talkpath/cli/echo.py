@@ -1,0 +1,92 @@
+"""``talkpath echo``: an application to call, which says back what it hears."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from talkpath.cli import values
+from talkpath.errors import PlayoutFull
+
+if TYPE_CHECKING:
+    from talkpath.line import Line
+
+_EPILOG = """\
+Every second of audio is followed by a checkpoint, `second-1` and so on. When more than a second waits to be played
+back, what waits is cleared: an echo that lags is no use to anybody.
+
+examples:
+  talkpath echo --port 8080
+  talkpath call ws://127.0.0.1:8080 --play caller.wav --record heard.wav
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Describe the command to argparse."""
+    parser = commands.add_parser(
+        "echo",
+        help="serve an echo to call",
+        description="Serve an application that echoes what it hears.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--port", type=values.port, default=8080, metavar="N", help="TCP port; 0 lets the system choose (8080)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to bind (127.0.0.1); calls from elsewhere need --open"
+    )
+    parser.add_argument(
+        "--open", action="store_true", help="serve without authentication on an address that others can reach"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    import trio
+
+    try:
+        trio.run(_serve, options)
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        print(
+            f"talkpath echo: cannot listen on {options.host} port {options.port}: {error.strerror or error}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    import trio
+
+    from talkpath.line import ServeConfig, serve_lines
+
+    config = ServeConfig(allow_unauthenticated=options.open)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(
+            lambda **ready: serve_lines(echo_bot, options.host, options.port, config=config, **ready)
+        )
+        print(f"talkpath echo: ws://{options.host}:{port}", flush=True)
+
+
+async def echo_bot(line: Line) -> None:
+    """Say back what is heard, with a checkpoint after each second of it."""
+    n_samples = n_seconds = 0
+    previous = None
+    async for chunk in line.listen():
+        try:
+            line.speak(chunk)
+        except PlayoutFull:
+            await line.clear()
+            continue
+        n_samples += len(chunk.samples)
+        if n_samples < (n_seconds + 1) * chunk.sample_rate_hz:
+            continue
+        n_seconds += 1
+        if previous is not None and previous.outcome is None:
+            await line.clear()
+        previous = line.checkpoint(f"second-{n_seconds}")

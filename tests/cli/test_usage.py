@@ -1,0 +1,92 @@
+"""Usage: help teaches, wrong usage is exit status 2 with the reason on stderr and nothing on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkpath.audio import write_audio
+from talkpath.cli import main
+from talkpath.cli.call import CallPlan, plan_of
+from talkpath.cli.values import Press
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> str:
+    """A file of 3 s."""
+    path = tmp_path / "speech.wav"
+    write_audio(path, np.zeros(24_000, np.int16), 8000)
+    return str(path)
+
+
+def plan(*words: str) -> CallPlan:
+    """What `talkpath call` would do."""
+    import argparse
+
+    from talkpath.cli import call
+
+    parser = argparse.ArgumentParser()
+    call.add_command(parser.add_subparsers())
+    return plan_of(parser.parse_args(["call", *words]))
+
+
+@pytest.mark.parametrize("command", ["demo", "call", "echo", "bench", "doctor"])
+def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "examples" in said
+    assert main(["--help"]) == 0
+    assert f"  {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "required: COMMAND"),
+        (["dial"], "invalid choice"),
+        (["call"], "required: URL"),
+        (["call", "ftp://x"], "no WebSocket address"),
+        (["call", "ws://x", "--loss", "3"], "write 3%"),
+        (["call", "ws://x", "--play", "missing.wav"], "there is no file"),
+        (["call", "ws://x", "--press", "1@11s"], "the call is over after 10000 ms"),
+        (["call", "ws://x", "--duration", "2m", "--press", "9@3m"], "the call is over"),
+        (["call", "ws://x", "--duration", "90m"], "at most an hour"),
+        (["call", "ws://x", "--parameter", "a=1", "--parameter", "a=2"], "the same name twice"),
+        (["call", "ws://x", "--wire", "pigeon"], "invalid choice"),
+        (["echo", "--port", "http"], "no port"),
+    ],
+)
+def test_wrong_usage_is_exit_status_2(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+
+
+def test_a_file_that_is_no_audio_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "song.wav"
+    path.write_bytes(b"ID3\x04 not a wav file")
+    assert main(["call", "ws://127.0.0.1:1", "--play", str(path)]) == 2
+    assert "an MP3 file; expected WAV" in capsys.readouterr().err
+
+
+def test_a_call_lasts_its_file_and_two_seconds(speech: str) -> None:
+    assert plan("ws://x", "--play", speech).duration_ms == 5000
+    assert plan("ws://x", "--play", speech, "--duration", "1s").duration_ms == 1000
+    assert plan("ws://x").duration_ms == 10_000
+
+
+def test_options_become_a_plan(speech: str) -> None:
+    asked = plan(
+        "wss://app.example/a", "--play", speech, "--press", "1@1s", "--press", "2#@2s",
+        "--loss", "3%", "--jitter", "30ms", "--reorder", "1%", "--seed", "7", "--impair", "both",
+        "--codec", "L16@16000h", "--leg-codec", "PCMA", "--track", "outbound", "--one-way",
+        "--parameter", "tier=gold", "--token", "t",
+    )  # fmt: skip
+    assert asked.presses == (Press("1", 1000), Press("2#", 2000))
+    assert (asked.loss, asked.jitter_ms, asked.reorder, asked.seed, asked.impair_both) == (0.03, 30, 0.01, 7, True)
+    assert (asked.codec, asked.leg_codec, asked.track, asked.bidirectional) == ("L16@16000h", "PCMA", "outbound", False)
+    assert (asked.parameters, asked.bearer_token) == ({"tier": "gold"}, "t")
