@@ -6,8 +6,8 @@
 
 Every module here is a checked coat over one module of the native core, which does the same work inside calls without
 coming back to Python. Audio is int16, mono, one-dimensional, native byte order; a wrong type, shape or rate raises
-`talkpath.errors.FormatError`, anything else that is wrong with an argument `talkpath.errors.ConfigError`. An object with
-state belongs to one task at a time.
+`talkpath.errors.FormatError`, anything else that is wrong with an argument `talkpath.errors.ConfigError`. An object
+with state belongs to one task at a time.
 """
 
 from __future__ import annotations

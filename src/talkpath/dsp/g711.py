@@ -94,14 +94,15 @@ def pcma_decode(payload: PayloadLike) -> Pcm:
 
 
 def _encode(kernel: Callable[..., None], pcm: PcmLike) -> bytes:
-    samples = as_pcm(pcm)
+    # Bytes need no detour through an array, which would cost more than the work.
+    samples = ffi.from_buffer(_SAMPLES, pcm if type(pcm) is bytes and len(pcm) % 2 == 0 else as_pcm(pcm))
     payload = bytearray(len(samples))
-    kernel(ffi.from_buffer(_OCTETS, payload), ffi.from_buffer(_SAMPLES, samples), len(samples))
+    kernel(ffi.from_buffer(_OCTETS, payload), samples, len(samples))
     return bytes(payload)
 
 
 def _decode(kernel: Callable[..., None], payload: PayloadLike) -> Pcm:
-    octets = as_payload(payload)
+    octets = payload if type(payload) is bytes else ffi.from_buffer(_OCTETS, as_payload(payload))
     samples = np.empty(len(octets), dtype=np.int16)
-    kernel(ffi.from_buffer(_SAMPLES, samples), ffi.from_buffer(_OCTETS, octets), len(octets))
+    kernel(ffi.from_buffer(_SAMPLES, samples), octets, len(octets))
     return samples

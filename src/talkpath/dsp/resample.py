@@ -1,8 +1,8 @@
 """Streaming conversion between 8, 16, 24 and 48 kHz that never holds audio back.
 
 Resamplers made for files gather input until their transform is full: with chunks of 20 ms they answer with nothing for
-100 ms and then with a burst, and a conversation hears that as delay. This one gives 20 ms for every 20 ms, at a constant
-delay of at most 2 ms upwards and 4 ms downwards, with images and aliases at least 75 dB down.
+100 ms and then with a burst, and a conversation hears that as delay. This one gives 20 ms for every 20 ms, at a
+constant delay of at most 2 ms upwards and 4 ms downwards, with images and aliases at least 75 dB down.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Resampler:
     """Convert one stream of audio from one rate to another, chunk by chunk.
 
     After n samples in, exactly ceil(n * to_hz / from_hz) have come out, however the input was cut; the samples do not
-    depend on the cuts either. Equal rates copy. Upwards the band up to 0.425 of the lower rate passes (3400 Hz of 8 kHz)
-    and its images are removed; downwards everything from half the new rate on is removed before it can fold.
+    depend on the cuts either. Equal rates copy. Upwards the band up to 0.425 of the lower rate passes (3400 Hz of
+    8 kHz) and its images are removed; downwards everything from half the new rate on is removed before it can fold.
 
     Args:
         from_hz: rate of what goes in; one of `RESAMPLER_RATES_HZ`.
