@@ -67,8 +67,8 @@ class HandshakeError(RemoteWireError):
 class FrameError(RemoteWireError):
     """The peer broke the rules of frames and messages; `close_code` is what to close the connection with."""
 
-    def __init__(self, message: str, close_code: int) -> None:
-        super().__init__(message, wire=WIRE)
+    def __init__(self, message: str, close_code: int, kind: str = "bad_frame") -> None:
+        super().__init__(message, wire=WIRE, kind=kind)
         self.close_code = close_code
 
 
