@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from talkpath._native import ffi, lib
-from talkpath.errors import ConfigError, FormatError
+from talkpath.errors import FormatError
 
 Pcm = npt.NDArray[np.int16]
 
@@ -32,11 +32,11 @@ class Concealer:
         """Make a concealer that has heard nothing yet.
 
         Raises:
-            ConfigError: a rate other than 8000 and 16000.
+            FormatError: a rate other than 8000 and 16000; the caller's to mend.
         """
         self._state: Any = ffi.new("tp_plc *")
         if sample_rate_hz not in (8000, 16000) or lib.tp_plc_init(self._state, sample_rate_hz) < 0:
-            raise ConfigError(f"a concealer works at 8000 or 16000 Hz, not {sample_rate_hz}")
+            raise FormatError(f"a concealer works at 8000 or 16000 Hz, not {sample_rate_hz}")
 
     def receive(self, frame: Pcm) -> Pcm:
         """Take a good frame and return what to play.
