@@ -583,16 +583,17 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
         s->inserted_ms += p;
     } else if (due) {
         uint64_t have = bits_read(s->arrived, s->position_ms, p);
-        if (have) {
+        if (have && have != whole)
+            say_missing(frame, have, p);
+        if (have && frame->missing_ms < p) {
             copy_out(s, out, s->position_ms, p);
             frame->kind = have == whole ? TP_JITTER_AUDIO : TP_JITTER_PARTIAL;
-            if (have != whole)
-                say_missing(frame, have, p);
             s->emitted_ms += p - frame->missing_ms;
             s->missing_ms += frame->missing_ms;
             pass(s, p);
         } else if (waiting_ms(s) > 0) {
             frame->kind = TP_JITTER_MISSING;
+            frame->missing_first_ms = frame->missing_ms = 0;
             s->missing_ms += p;
             pass(s, p);
         } else if (s->note_is_newest || s->held_ms >= HOLD_MS) {
