@@ -233,7 +233,9 @@ async def test_over_tls_certificates_are_verified() -> None:
             listeners = await trio.open_ssl_over_tcp_listeners(
                 0, server_context, host="127.0.0.1", https_compatible=True
             )
-            port = listeners[0].transport_listener.socket.getsockname()[1]
+            transport = listeners[0].transport_listener
+            assert isinstance(transport, trio.SocketListener)
+            port = transport.socket.getsockname()[1]
             nursery.start_soon(trio.serve_listeners, serve, listeners)
             request = callback("POST", f"https://localhost:{port}/", {"a": "b"})
             trusted = await deliver(request, delivery_id="d", ssl_context=trusting)

@@ -282,10 +282,21 @@ def test_the_platform_starts_its_stream_first(command: WireEvent) -> None:
         make(Role.PLATFORM).send(command)
 
 
-@pytest.mark.parametrize("command", [Mark("a"), Clear()])
+@pytest.mark.parametrize("command", [Mark("a"), Clear(), Media(b"")])
 def test_the_application_waits_for_the_start(command: WireEvent) -> None:
     with pytest.raises(LocalWireError, match="before its start"):
         make(Role.APPLICATION).send(command)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_there_is_no_template_before_the_start(role: Role) -> None:
+    with pytest.raises(LocalWireError, match="before its start"):
+        make(role).media_template("inbound")
+
+
+def test_a_template_is_for_a_track() -> None:
+    with pytest.raises(LocalWireError, match="inbound or outbound"):
+        started(Role.PLATFORM).media_template("both")
 
 
 @pytest.mark.parametrize(

@@ -211,9 +211,10 @@ class PlivoDialect:
         """Describe the media message this end writes; `track` is ``inbound`` or ``outbound`` (platform only).
 
         Raises:
-            LocalWireError: no such track, or the platform's stream has not been started yet.
+            LocalWireError: no such track, or the stream has not been started yet.
         """
         if self.role is Role.APPLICATION:
+            self._check_started("playAudio")
             return MediaTemplate((self._play_prefix(), b'"}}'), (Field.PAYLOAD, Field.END))
         self._check_started("media")
         if track not in ("inbound", "outbound"):
@@ -282,8 +283,13 @@ class PlivoDialect:
     def _send_as_application(self, command: WireEvent) -> Sequence[bytes]:
         match command:
             case Media(payload=payload, media_format=media_format):
+                self._check_started("playAudio")
                 if media_format is not None and self._ordered(media_format) != self.media_format:
-                    _blame("playAudio", "unknown_format", f"audio is sent in the stream's format, {self.media_format}")
+                    _blame(
+                        "playAudio",
+                        "unknown_format",
+                        f"audio is sent in the stream's format, {_named(self.media_format)}",
+                    )
                 if len(payload) % self.media_format.sample_bytes:
                     _blame("playAudio", "odd_length", "L16 audio has an even number of bytes")
                 return (self._play_prefix() + base64.b64encode(payload) + b'"}}',)
@@ -309,7 +315,7 @@ class PlivoDialect:
         if self.stream_id:
             _blame("start", "bad_state", "the stream has been started already")
         if self._ordered(started.media_format) != self.media_format:
-            _blame("start", "unknown_format", f"this stream was made for {self.media_format}")
+            _blame("start", "unknown_format", f"this stream was made for {_named(self.media_format)}")
         if not _WRITTEN_ID.fullmatch(started.stream_id):
             _blame("start", "bad_value", "stream_id is not 1 to 64 letters, digits and - _ . :")
         for what, value in (("stream_id", started.stream_id), ("call_id", started.call_id)):
@@ -339,7 +345,7 @@ class PlivoDialect:
 
     def _write_media(self, media: Media, sequence: int) -> bytes:
         if media.media_format is not None and self._ordered(media.media_format) != self.media_format:
-            _blame("media", "unknown_format", f"audio is sent in the stream's format, {self.media_format}")
+            _blame("media", "unknown_format", f"audio is sent in the stream's format, {_named(self.media_format)}")
         if media.chunk is None or media.timestamp_ms is None:
             _blame("media", "missing_field", "a media message has a chunk number and a timestamp")
         if len(media.payload) % self.media_format.sample_bytes:
@@ -363,7 +369,7 @@ class PlivoDialect:
 
     def _check_started(self, event: str) -> None:
         if not self.stream_id:
-            _blame(event, "bad_state", "the stream has no id before its start message")
+            _blame(event, "bad_state", "nothing is known of the stream before its start message")
 
     def _ordered(self, media_format: MediaFormat) -> MediaFormat:
         big_endian = self.options.big_endian and media_format.encoding == "L16"
@@ -469,6 +475,10 @@ def _write(message: dict[str, object]) -> bytes:
         return dump_json(message).encode()
     except UnicodeEncodeError:
         _blame(str(message["event"]), "bad_value", "what is sent is well-formed Unicode")
+
+
+def _named(media_format: MediaFormat) -> str:
+    return f"{media_format.encoding} at {media_format.sample_rate_hz} Hz"
 
 
 def _not_ours(command: WireEvent, whose: str) -> LocalWireError:
