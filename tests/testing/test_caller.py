@@ -45,7 +45,7 @@ def packets(machine: CallerMachine, until_ms: int) -> list[Packet]:
 
 
 def rtp(timestamp: int, payload: bytes, payload_type: int = 0) -> bytes:
-    return struct.pack("!BBHII", 0x80, payload_type, 0, timestamp & 0xFFFFFFFF, 99) + payload
+    return struct.pack("!BBHII", 0x80, payload_type, timestamp // 160 % 65536, timestamp % 2**32, 99) + payload
 
 
 def test_a_caller_is_silent_then_speaks_then_is_silent_again() -> None:
@@ -238,7 +238,7 @@ async def test_over_memory_and_virtual_time_he_hears_himself_exactly_when_he_sho
     caller = Caller(CallerScript(speech=AudioClip(speech, 8000)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(caller.run_over, Loop())
-        await trio.sleep(0.5)
+        await trio.sleep(0.51)
         assert caller.begin() == pytest.approx(0.52)
         await trio.sleep_until(caller.clock_time_of(1500))
         assert caller.elapsed_ms() == 1500
