@@ -14,7 +14,7 @@ from talkpath.dsp import pcmu_decode, pcmu_encode
 
 from talkpath.audio import AudioClip, Samples
 from talkpath.errors import ConfigError
-from talkpath.testing import LinkEmulator, ToneSource
+from talkpath.testing import LinkEmulator, ToneSource, tone_levels
 from talkpath.testing.caller import Caller, CallerMachine, CallerScript, Press
 
 MS = 1_000_000
@@ -45,7 +45,7 @@ def packets(machine: CallerMachine, until_ms: int) -> list[Packet]:
 
 
 def rtp(timestamp: int, payload: bytes, payload_type: int = 0) -> bytes:
-    return struct.pack("!BBHII", 0x80, payload_type, 0, timestamp & 0xFFFFFFFF, 99) + payload
+    return struct.pack("!BBHII", 0x80, payload_type, timestamp // 160 % 65536, timestamp % 2**32, 99) + payload
 
 
 def test_a_caller_is_silent_then_speaks_then_is_silent_again() -> None:
@@ -167,6 +167,35 @@ def test_digits_he_hears_count_once() -> None:
     assert machine.digits_heard == "55*"
 
 
+def through_his_telephone(inward: LinkEmulator) -> Samples:
+    """What he hears of ten seconds of tone on an engine's grid 7 ms off his own."""
+    machine = CallerMachine(CallerScript(inward=inward))
+    machine.begin()
+    track = ToneSource(450).take(80_000)
+    for n in range(500):
+        machine.tick(n * 20 * MS)
+        machine.receive(rtp(160 * n, pcmu_encode(track[160 * n : 160 * (n + 1)])), (n * 20 + 7) * MS)
+    return machine.heard(10_000 * MS)
+
+
+def test_through_a_perfect_path_his_telephone_adds_only_delay() -> None:
+    heard = through_his_telephone(LinkEmulator())
+    assert len(heard) == 80_000
+    sent = pcmu_decode(pcmu_encode(ToneSource(450).take(80_000)))
+    (first, *_) = np.flatnonzero(heard)
+    delay = int(first) - int(np.flatnonzero(sent)[0])
+    assert 0 < delay <= 100 * 8
+    assert np.array_equal(heard[8000:], sent[8000 - delay : 80_000 - delay])
+
+
+def test_through_a_bad_path_he_hears_concealment_instead_of_holes() -> None:
+    link = LinkEmulator(7, loss=0.05, jitter_ms=30)
+    heard = through_his_telephone(link)
+    assert link.statistics().lost > 10
+    levels = tone_levels(heard[8000:], 8000, 450)
+    assert np.count_nonzero(levels < -20) < 10
+
+
 @pytest.mark.parametrize("noise", [b"", b"\x80", b"\x90" + bytes(30), b"\x80\x63" + bytes(30), b"\x80\x65" + bytes(10)])
 def test_noise_is_not_heard(noise: bytes) -> None:
     machine = CallerMachine(CallerScript())
@@ -209,7 +238,7 @@ async def test_over_memory_and_virtual_time_he_hears_himself_exactly_when_he_sho
     caller = Caller(CallerScript(speech=AudioClip(speech, 8000)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(caller.run_over, Loop())
-        await trio.sleep(0.5)
+        await trio.sleep(0.51)
         assert caller.begin() == pytest.approx(0.52)
         await trio.sleep_until(caller.clock_time_of(1500))
         assert caller.elapsed_ms() == 1500

@@ -303,14 +303,16 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
 
 
 def _script(plan: CallPlan) -> CallerScript:
-    outward = LinkEmulator(
-        plan.seed,
-        latency_ms=plan.latency_ms,
-        jitter_ms=plan.jitter_ms,
-        loss=plan.loss,
-        reorder=plan.reorder,
-        duplicate=plan.duplicate,
-    )
+    def path(seed: int) -> LinkEmulator:
+        return LinkEmulator(
+            seed,
+            latency_ms=plan.latency_ms,
+            jitter_ms=plan.jitter_ms,
+            loss=plan.loss,
+            reorder=plan.reorder,
+            duplicate=plan.duplicate,
+        )
+
     return CallerScript(
         speech=plan.speech,
         presses=plan.presses,
@@ -318,7 +320,8 @@ def _script(plan: CallPlan) -> CallerScript:
         ptime_ms=plan.ptime_ms,
         digit_on_ms=plan.digit_on_ms,
         digit_off_ms=plan.digit_off_ms,
-        outward=outward,
+        outward=path(plan.seed),
+        inward=path(plan.seed + 1) if plan.impair_both else None,
         seed=plan.seed,
     )
 

@@ -8,17 +8,15 @@ caller. It sends silence from its beginning on (a phone does), the recording fro
 of a script count from the first sample of the recording. `Caller` is its Trio coat over UDP, or over anything with the
 two verbs of `Datagrams`.
 
-What it hears is laid out by RTP timestamp and placed in time by the best of all arrivals: the packet that was least
-delayed shows where the engine's grid lies, every other is late against it. Hence a recording without a seam, whose
-sample 0 is the instant at which the first sample of the caller's speech leaves, and an independent measure of lateness.
+What it hears (`talkpath.testing.ear`) is placed in time by the best of all arrivals: hence a recording without a seam,
+whose sample 0 is the instant at which the first sample of the caller's speech leaves, and an independent measure of how
+late the engine's packets are.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import struct
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,16 +25,13 @@ import numpy as np
 import trio
 
 from talkpath.audio import AudioClip, Samples
-from talkpath.dsp import SILENCE_DBOV, Level, pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
+from talkpath.dsp import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.errors import ConfigError
+from talkpath.testing.ear import EVENT, EVENT_DIGITS, HEADER, Ear, Telephone
 from talkpath.testing.link import LinkEmulator, LinkStatistics
-from talkpath.units import NS_PER_MS, NS_PER_S, samples_to_ns, seconds_to_ns
+from talkpath.units import NS_PER_MS, NS_PER_S, seconds_to_ns
 
-_HEADER = struct.Struct("!BBHII")
-_EVENT = struct.Struct("!BBH")
-_EVENT_CODES = {digit: code for code, digit in enumerate("0123456789*#ABCD")}
-_EVENT_DIGITS = "0123456789*#ABCD"
-_MAX_PACKETS = 1_000_000
+_EVENT_CODES = {digit: code for code, digit in enumerate(EVENT_DIGITS)}
 _CODECS: dict[str, tuple[int, int, Callable[[Samples], bytes], Callable[[bytes], Samples]]] = {
     # RFC 3551 table 4: name, static payload type, clock rate
     "PCMU": (0, 8000, pcmu_encode, pcmu_decode),
@@ -69,6 +64,8 @@ class CallerScript:
     event_payload_type: int = 101
     outward: LinkEmulator = field(default_factory=LinkEmulator)
     """The path from the caller to the engine."""
+    inward: LinkEmulator | None = None
+    """The path back to him, who then hears through a jitter buffer of his own; None: he hears all that left."""
     seed: int = 0
     """Of SSRC, first sequence number and first timestamp."""
 
@@ -104,7 +101,10 @@ class CallerMachine:
         self._n_frames = 0
         self._begin_frame: int | None = None
         self._pressed: list[str] = []
-        self._ear = _Ear(self._payload_type, script.event_payload_type, self.sample_rate_hz, decode)
+        self._ear = Ear(self._payload_type, script.event_payload_type, self.sample_rate_hz, decode)
+        self._telephone: Telephone | None = None
+        if script.inward is not None:
+            self._telephone = Telephone(script.inward, self._payload_type, self.sample_rate_hz, script.ptime_ms, decode)
 
     @property
     def begun_at_ns(self) -> int | None:
@@ -144,12 +144,16 @@ class CallerMachine:
             due = self._n_frames * self._ptime_ns
             for datagram in self._frame(self._n_frames):
                 self._outward.send(datagram, due)
+            if self._telephone is not None:
+                self._telephone.play(due)
             self._n_frames += 1
         return self._outward.receive(now)
 
     def receive(self, datagram: bytes, now: int) -> None:
         """Hear a datagram of the engine."""
         self._ear.receive(datagram, now)
+        if self._telephone is not None:
+            self._telephone.receive(datagram, now)
 
     def heard(self, until_ns: int | None = None) -> Samples:
         """Return what was heard, int16; sample 0 is the instant at which the first sample of the speech left.
@@ -157,6 +161,10 @@ class CallerMachine:
         Args:
             until_ns: Where it ends; by default with the last packet.
         """
+        if self._telephone is not None:
+            begun_ns = self.begun_at_ns or 0
+            n_samples = None if until_ns is None else round((until_ns - begun_ns) * self.sample_rate_hz / NS_PER_S)
+            return self._telephone.recording(self._begin_frame or 0, n_samples)
         return self._ear.recording(self.begun_at_ns or 0, until_ns)
 
     def track_sample_at_begin(self) -> int:
@@ -200,7 +208,7 @@ class CallerMachine:
             self._event_timestamp = timestamp
             self._pressed.append(event.digit)
         duration = (event.index + 1) * self._frame_samples
-        payload = _EVENT.pack(_EVENT_CODES[event.digit], (0x80 if event.last else 0) | 10, min(duration, 0xFFFF))
+        payload = EVENT.pack(_EVENT_CODES[event.digit], (0x80 if event.last else 0) | 10, min(duration, 0xFFFF))
         # RFC 4733 2.5.1.4: the end is sent three times, so that it survives loss.
         copies = 3 if event.last else 1
         first = event.index == 0
@@ -211,7 +219,7 @@ class CallerMachine:
 
     def _packet(self, payload_type: int, marker: bool, timestamp: int, payload: bytes) -> bytes:
         octet = (0x80 if marker else 0) | payload_type
-        header = _HEADER.pack(0x80, octet, self._seq, timestamp & 0xFFFFFFFF, self._ssrc)
+        header = HEADER.pack(0x80, octet, self._seq, timestamp & 0xFFFFFFFF, self._ssrc)
         self._seq = (self._seq + 1) & 0xFFFF
         return header + payload
 
@@ -238,76 +246,6 @@ def _schedule(script: CallerScript) -> dict[int, _EventFrame]:
             start += on + off
         free = start
     return frames
-
-
-class _Ear:
-    """Lays out what arrives by RTP timestamp, and finds the sender's grid."""
-
-    def __init__(
-        self, payload_type: int, event_payload_type: int, rate_hz: int, decode: Callable[[bytes], Samples]
-    ) -> None:
-        self._payload_type, self._event_payload_type = payload_type, event_payload_type
-        self._rate_hz, self._decode = rate_hz, decode
-        self._first_timestamp: int | None = None
-        self._newest = 0
-        self._payloads: dict[int, bytes] = {}
-        self._delays_ns = array("q")
-        self._grid_ns: int | None = None
-        self._event_timestamp: int | None = None
-        self._newest_payload = b""
-        self.digits = ""
-
-    @property
-    def level_dbov(self) -> float:
-        return Level().process(self._decode(self._newest_payload)) if self._newest_payload else SILENCE_DBOV
-
-    def receive(self, datagram: bytes, now: int) -> None:
-        if len(datagram) < _HEADER.size:
-            return
-        first, second, _, timestamp, _ = _HEADER.unpack_from(datagram)
-        payload_type, payload = second & 0x7F, datagram[_HEADER.size :]
-        if first != 0x80:
-            return
-        if payload_type == self._event_payload_type and len(payload) >= _EVENT.size:
-            if timestamp != self._event_timestamp and payload[0] < len(_EVENT_DIGITS):
-                self._event_timestamp = timestamp
-                self.digits += _EVENT_DIGITS[payload[0]]
-            return
-        if payload_type != self._payload_type or len(self._payloads) >= _MAX_PACKETS:
-            return
-        if self._first_timestamp is None:
-            self._first_timestamp = timestamp
-        # Unwrapped around the newest position, in both directions.
-        ahead = (timestamp - self._first_timestamp - self._newest) & 0xFFFFFFFF
-        position = self._newest + (ahead if ahead < 0x80000000 else ahead - 0x100000000)
-        self._newest = max(self._newest, position)
-        if position in self._payloads:
-            return
-        self._payloads[position] = self._newest_payload = payload
-        delay = now - samples_to_ns(position, self._rate_hz)
-        self._delays_ns.append(delay)
-        self._grid_ns = delay if self._grid_ns is None else min(self._grid_ns, delay)
-
-    def sample_at(self, moment_ns: int) -> int:
-        elapsed = moment_ns - (self._grid_ns or 0)
-        return round(elapsed * self._rate_hz / NS_PER_S)
-
-    def recording(self, begun_ns: int, until_ns: int | None) -> Samples:
-        shift = self.sample_at(begun_ns)
-        pieces = [(position - shift, self._decode(payload)) for position, payload in self._payloads.items()]
-        end = max((start + len(piece) for start, piece in pieces), default=0)
-        if until_ns is not None:
-            end = round((until_ns - begun_ns) * self._rate_hz / NS_PER_S)
-        track = np.zeros(max(end, 0), np.int16)
-        for start, piece in pieces:
-            low, high = max(start, 0), min(start + len(piece), len(track))
-            if low < high:
-                track[low:high] = piece[low - start : high - start]
-        return track
-
-    def lateness_ms(self) -> list[float]:
-        grid = self._grid_ns or 0
-        return [(delay - grid) / NS_PER_MS for delay in self._delays_ns]
 
 
 class Datagrams(Protocol):
