@@ -8,8 +8,8 @@
  *   decoder builds the float and converts back. Every such float is exact, no table is read and no shift is variable,
  *   which makes vectors of it on every instruction set. A table of 64 KiB is no faster and would cost the cache of a
  *   whole call. Negative samples: G.711 leaves open how 16 bits become 14 or 13; this takes the reading of ITU-T's
- *   Software Tool Library, one's complement (-1 is the mirror of 0), for both laws. Bit 2 of the even bits is inverted
- *   in PCMA and all bits in PCMU, as on the wire.
+ *   Software Tool Library, one's complement (-1 is the mirror of 0), for both laws. Octets are as on the wire: PCMA
+ *   with its even bits inverted, PCMU with all.
  *
  * How to use it. Any n, 0 too. `out` and `in` do not overlap. The four named calls cannot fail; those that take an
  *   encoding answer TP_E_ARGUMENT to one that is not of tp_encoding and TP_OK else; `in`/`out` hold
