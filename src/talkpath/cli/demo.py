@@ -125,9 +125,9 @@ async def play(bot: Bot, speech: AudioClip, seed: int, progress: Progress) -> Pl
 
     waits = np.zeros(ms_to_samples(_SPEAKS_AT_MS, speech.sample_rate_hz), np.int16)
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(serve_lines, bot, "127.0.0.1", 0)
+        ((host, port),) = await nursery.start(serve_lines, bot, "127.0.0.1", 0)
         plan = CallPlan(
-            url=f"ws://127.0.0.1:{port}/demo",
+            url=f"ws://{host}:{port}/demo",
             speech=AudioClip(np.concatenate([waits, speech.samples]), speech.sample_rate_hz),
             presses=(Press(_KEYS, _PRESSES_AT_MS),),
             duration_ms=_LONGEST_MS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,10 @@ async def _serve(options: argparse.Namespace) -> None:
 
     config = ServeConfig(allow_unauthenticated=options.open)
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(
-            lambda **ready: serve_lines(echo_bot, options.host, options.port, config=config, **ready)
-        )
-        print(f"talkpath echo: ws://{options.host}:{port}", flush=True)
+        serve = functools.partial(serve_lines, echo_bot, options.host, options.port, config=config)
+        for host, port in await nursery.start(serve):
+            shown = f"[{host}]" if ":" in host else host
+            print(f"talkpath echo: ws://{shown}:{port}", flush=True)
 
 
 async def echo_bot(line: Line) -> None:
