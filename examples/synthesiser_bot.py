@@ -1,8 +1,8 @@
 """A bot with a streaming synthesiser and barge-in: it reads out news, and stops when the caller speaks.
 
-The synthesiser here is a stand-in that needs no network: every word is a short tone, handed over in chunks as they come,
-at 24 kHz as many services do. Put a real one in its place: anything that can be iterated with ``async for`` and gives
-`AudioChunk`. `play` reads it only as fast as it can be spoken, and tells how much of it the caller heard.
+The synthesiser here is a stand-in that needs no network: every word is a short tone, handed over in chunks as they
+come, at 24 kHz as many services do. Put a real one in its place: anything that can be iterated with ``async for`` and
+gives `AudioChunk`. `play` reads it only as fast as it can be spoken, and tells how much of it the caller heard.
 """
 
 from __future__ import annotations

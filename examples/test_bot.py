@@ -1,7 +1,7 @@
 """Testing a voice application without a phone, a socket or a second of waiting.
 
-The bot under test is `echo_bot`. Both ends of the wire run in this process over memory, and the clock is virtual: a call
-of eight seconds takes a fraction of one, and every run gives the same samples.
+The bot under test is `echo_bot`. Both ends of the wire run in this process over memory, and the clock is virtual: a
+call of eight seconds takes a fraction of one, and every run gives the same samples.
 
     pytest examples/test_bot.py
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import trio
 import trio.testing
-from echo_bot import GREETING, bot
 
 import talkpath
+from echo_bot import GREETING, bot
 from talkpath.line import serve_memory_lines
 from talkpath.testing import ToneSource, find_tones
 from talkpath.testing.likeness import find_copy

@@ -87,7 +87,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Play the call and judge it."""
-    import trio
+    from talkpath.cli.runs import run_bare
 
     root = checkout()
     if root is None:
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         flush=True,
     )
     with Progress(quiet=options.quiet) as progress:
-        placed = trio.run(play, _bot(root / "examples" / "demo_bot.py"), speech, options.seed, progress)
+        placed = run_bare(play, _bot(root / "examples" / "demo_bot.py"), speech, options.seed, progress)
     recording = options.out / "heard.wav"
     write_audio(recording, placed.heard.samples, placed.heard.sample_rate_hz)
     echo = echo_of(speech.samples, placed.heard.samples)
