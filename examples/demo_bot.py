@@ -21,9 +21,9 @@ async def bot(line: talkpath.Line) -> None:
     line.barge_in(talkpath.EnergyGate())
 
     # Both at once: what waits is the line's affair, and the checkpoints say what became of it.
-    line.speak(greeting.samples, sample_rate_hz=greeting.sample_rate_hz)
+    line.speak(greeting)
     line.checkpoint("greeting")
-    line.speak(greeting.samples, sample_rate_hz=greeting.sample_rate_hz)
+    line.speak(greeting)
     asked_again = line.checkpoint("asked again")
 
     async with trio.open_nursery() as nursery:

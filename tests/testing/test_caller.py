@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import trio
-from talkpath.dsp import pcmu_decode, pcmu_encode
 
 from talkpath.audio import AudioClip, Samples
+from talkpath.dsp import pcmu_decode, pcmu_encode
 from talkpath.errors import ConfigError
 from talkpath.testing import LinkEmulator, ToneSource, tone_levels
 from talkpath.testing.caller import Caller, CallerMachine, CallerScript, Press

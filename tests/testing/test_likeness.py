@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from talkpath.dsp import pcmu_decode, pcmu_encode
 
 from talkpath.audio import read_audio
+from talkpath.dsp import pcmu_decode, pcmu_encode
 from talkpath.errors import FormatError
 from talkpath.testing.likeness import find_copy
 

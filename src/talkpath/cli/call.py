@@ -248,15 +248,13 @@ def place_call_now(plan: CallPlan, progress: Progress) -> PlacedCall:
     Raises:
         ConfigError: the plan asks for what the wire or the engine does not have.
     """
-    import trio
+    from talkpath.cli.runs import run_bare
 
     try:
-        return trio.run(place_call, plan, progress)
+        return run_bare(place_call, plan, progress)
     except ConfigError:
         raise
     except Exception as error:
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
         report = CallReport(wire=plan.wire, end_reason=EndReason.INTERNAL_ERROR)
         return PlacedCall(report, AudioClip(np.zeros(0, np.int16), 8000), f"{type(error).__name__}: {error}")
 

@@ -87,7 +87,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Play the call and judge it."""
-    import trio
+    from talkpath.cli.runs import run_bare
 
     root = checkout()
     if root is None:
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         flush=True,
     )
     with Progress(quiet=options.quiet) as progress:
-        placed = trio.run(play, _bot(root / "examples" / "demo_bot.py"), speech, options.seed, progress)
+        placed = run_bare(play, _bot(root / "examples" / "demo_bot.py"), speech, options.seed, progress)
     recording = options.out / "heard.wav"
     write_audio(recording, placed.heard.samples, placed.heard.sample_rate_hz)
     echo = echo_of(speech.samples, placed.heard.samples)
@@ -125,9 +125,9 @@ async def play(bot: Bot, speech: AudioClip, seed: int, progress: Progress) -> Pl
 
     waits = np.zeros(ms_to_samples(_SPEAKS_AT_MS, speech.sample_rate_hz), np.int16)
     async with trio.open_nursery() as nursery:
-        port = await nursery.start(serve_lines, bot, "127.0.0.1", 0)
+        ((host, port),) = await nursery.start(serve_lines, bot, "127.0.0.1", 0)
         plan = CallPlan(
-            url=f"ws://127.0.0.1:{port}/demo",
+            url=f"ws://{host}:{port}/demo",
             speech=AudioClip(np.concatenate([waits, speech.samples]), speech.sample_rate_hz),
             presses=(Press(_KEYS, _PRESSES_AT_MS),),
             duration_ms=_LONGEST_MS,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -45,17 +47,13 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    import trio
+    from talkpath.cli.runs import run_bare
 
     try:
-        trio.run(_serve, options)
-    except KeyboardInterrupt:
-        return 0
+        run_bare(_serve, options)
     except OSError as error:
-        print(
-            f"talkpath echo: cannot listen on {options.host} port {options.port}: {error.strerror or error}",
-            file=sys.stderr,
-        )
+        where = f"{options.host} port {options.port}"
+        print(f"talkpath echo: cannot listen on {where}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
 
@@ -65,12 +63,16 @@ async def _serve(options: argparse.Namespace) -> None:
 
     from talkpath.line import ServeConfig, serve_lines
 
-    config = ServeConfig(allow_unauthenticated=options.open)
-    async with trio.open_nursery() as nursery:
-        port = await nursery.start(
-            lambda **ready: serve_lines(echo_bot, options.host, options.port, config=config, **ready)
-        )
-        print(f"talkpath echo: ws://{options.host}:{port}", flush=True)
+    serve = functools.partial(
+        serve_lines, echo_bot, options.host, options.port, config=ServeConfig(allow_unauthenticated=options.open)
+    )
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            for host, port in await nursery.start(serve):
+                shown = f"[{host}]" if ":" in host else host
+                print(f"talkpath echo: ws://{shown}:{port}", flush=True)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
 
 
 async def echo_bot(line: Line) -> None:
