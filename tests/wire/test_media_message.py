@@ -296,7 +296,7 @@ PLAIN = '{"event":"media","media":{"payload":"AAAA"}}'
         '{"event":"media" "media":{"payload":"AAAA"}}', '{"event":"media";"media":{"payload":"AAAA"}}',
         '{"event":"media","media":{"payload":"AAAA",}}', '{"event"="media","media":{"payload":"AAAA"}}',
         "{event:'media',media:{payload:'AAAA'}}", '{"event":"media","media":{"payload":"AA\nAA"}}',
-        '{"event":"media","media":{"payload":"AA\\u0041A"}}', '{"event":"media","media":{"payload":"AAAA"},"n":"\\""}',
+        '{"event":"media","media":{"payload":"AA\\u0041A"}}', '{"event":"media","media":{"payload":"AAAA"},"n\\"":"x"}',
         '{"event":"media","media":{"payload":"AAAA"},"n":"é"}', '{"é":1,"event":"media","media":{"payload":"AAAA"}}',
         '{"event":"media","event":"media","media":{"payload":"AAAA"}}',
         '{"event":"media","media":{"payload":"AAAA"},"media":{"payload":"AAAA"}}',
@@ -500,3 +500,18 @@ def test_what_it_takes_of_broken_messages_json_reads_the_same(name: str, data: s
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_arbitrary_bytes_are_not_mine(text: bytes) -> None:
     assert read_media(compile_shape(NESTED), text) is None
+
+
+@pytest.mark.parametrize("escaped", [r"\"", r"{\"tier\":\"gold\"}", r"\\ \/ \b\f\n\r\t", r"\u00e9\uD834\udd1e"])
+def test_escapes_in_a_value_nobody_wants_are_skipped(escaped: str) -> None:
+    text = f'{{"event":"media","extra_headers":"{escaped}","media":{{"x":"{escaped}","payload":"AAAA"}}}}'
+    assert json.loads(text)["media"]["payload"] == "AAAA"
+    fields = read_media(compile_shape(NESTED), text.encode())
+    assert fields is not None
+    assert fields.payload_text == b"AAAA"
+
+
+@pytest.mark.parametrize("broken", [r"\q", r"\u12g4", r"\u123", "\\"])
+def test_broken_escapes_are_left_to_the_ordinary_parser(broken: str) -> None:
+    text = f'{{"event":"media","extra_headers":"{broken}","media":{{"payload":"AAAA"}}}}'
+    assert read_media(compile_shape(NESTED), text.encode()) is None
