@@ -251,7 +251,7 @@ class Line:
             raise CallEnded(EndReason.NO_CAPACITY)
         self._native = native
         self._keep = [config, template, compiled]
-        self.slot = self.driver.take_slot()
+        self.slot = self.driver.take_slot(self)
         self._connection = Connection(
             self.driver,
             self._link,
@@ -322,13 +322,15 @@ class Line:
             self._close_code = 1011
         elif reason is EndReason.CANCELLED:
             self._close_code = 1001
-        if self.slot >= 0:
-            self.driver.remove(self)
+        self.driver.remove(self)
         if self._connection is not None:
             self._connection.stop()
         at = self._inbound_position()
         if self._native is not None:
             lib.tp_stream_close(self._native, at)
+            # The blocks of marks go back as their outcomes are read; what they say is settled below.
+            while lib.tp_stream_next_event(self._native, self._event) == 1:
+                pass
         for checkpoint in list(self._marks.values()):
             checkpoint.settle(Outcome.LOST, at, False)
         self._marks.clear()

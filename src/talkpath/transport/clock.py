@@ -54,6 +54,10 @@ class Driven(Protocol):
         """Whether there is something to do at this very instant (commands, memory links), whatever is due."""
         ...
 
+    def close(self) -> None:
+        """Give back what the system lent; nobody holds the clock any more."""
+        ...
+
 
 class Lateness:
     """A histogram of how late ticks were, in nanoseconds, with bounded memory."""
@@ -229,3 +233,4 @@ async def open_clock() -> AsyncIterator[Clock]:
             clock._scope.cancel()
             with trio.CancelScope(shield=True):
                 await clock._gone.wait()
+            clock.driver.close()
