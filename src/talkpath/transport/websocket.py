@@ -210,6 +210,10 @@ class ConnectionOwner(Protocol):
         """A control message found no room."""
         ...
 
+    def failed(self, exc: Exception) -> None:
+        """One of these has raised: a bug. End, and disturb nobody else."""
+        ...
+
 
 class MaskKeys:
     """Mask keys for control messages, from a seed that is fresh entropy (or a test's), in eight bytes of state.
@@ -265,6 +269,7 @@ class Connection:
         self._left: bytes | bytearray = leftover
         self._needed = 0
         self._pending = bytearray()
+        self._flushing: trio.Event | None = None
         self._watched: tuple[str, int] | None = None
         self._closing = False
         self.close_sent = False
@@ -331,6 +336,9 @@ class Connection:
             return
         except OSError as exc:
             self._break(exc)
+        except Exception as exc:
+            log.error("%s while reading a WebSocket", type(exc).__name__, exc_info=exc)
+            self._owner.failed(exc)
 
     def _consume(self, data: bytes, now_ns: int) -> None:
         """Parse bytes that did not come through the scratch (they followed the handshake)."""
@@ -499,17 +507,26 @@ class Connection:
 
         Raises nothing: a broken link is reported to the owner.
         """
-        while (self._pending or self.link.unsent()) and not self.broken:
-            await self.link.wait_writable()
-            try:
-                self.link.flush()
-                if self._pending:
-                    n = self.link.send(self._pending)
-                    del self._pending[:n]
-            except BlockingIOError:
-                continue
-            except OSError as exc:
-                self._break(exc)
+        while self._flushing is not None:
+            await self._flushing.wait()  # two tasks cannot wait for one socket
+        self._flushing = trio.Event()
+        try:
+            while (self._pending or self.link.unsent()) and not self.broken:
+                await self.link.wait_writable()
+                try:
+                    self.link.flush()
+                    if self._pending:
+                        n = self.link.send(self._pending)
+                        del self._pending[:n]
+                except BlockingIOError:
+                    continue
+                except OSError as exc:
+                    self._break(exc)
+        except trio.ClosedResourceError:
+            self.broken = True  # it was closed while we waited: what is over needs no flushing
+        finally:
+            self._flushing.set()
+            self._flushing = None
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
@@ -527,7 +544,7 @@ class Connection:
                 elif self.link.unsent():
                     await send_all(self.link, b"")
                 await self._wait_peer_close()
-        except (OSError, ssl.SSLError):
+        except (OSError, ssl.SSLError, trio.ClosedResourceError):
             self.broken = True
         finally:
             self.link.close()
