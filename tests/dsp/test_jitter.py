@@ -288,7 +288,12 @@ def test_a_loss_with_nothing_behind_it_yet_costs_no_delay() -> None:
     assert heard.kinds.count(MISSING) == 6
     assert set(heard.playout_delay_ms) == {27}
     statistics = buffer.statistics()
-    assert (statistics.packets_lost, statistics.missing_ms, statistics.skipped_ms, statistics.inserted_ms) == (6, 120, 0, 0)
+    assert (statistics.packets_lost, statistics.missing_ms, statistics.skipped_ms, statistics.inserted_ms) == (
+        6,
+        120,
+        0,
+        0,
+    )
 
 
 def test_part_of_a_frame_is_told_to_the_millisecond() -> None:
@@ -440,9 +445,7 @@ def test_another_ssrc_starts_anew() -> None:
 @pytest.mark.parametrize("seq_jump", [0, 20_000])
 def test_a_new_clock_under_the_old_ssrc_is_followed_after_three_packets(jump_ms: int, seq_jump: int) -> None:
     arrivals = steady(100)
-    arrivals += [
-        (2000 + 20.0 * i, audio_packet(100 + seq_jump + i, 2000 + jump_ms + 20 * i)) for i in range(100)
-    ]
+    arrivals += [(2000 + 20.0 * i, audio_packet(100 + seq_jump + i, 2000 + jump_ms + 20 * i)) for i in range(100)]
     buffer = JitterBuffer()
     heard = run(buffer, arrivals, 4000)
     statistics = buffer.statistics()
