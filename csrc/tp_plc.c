@@ -45,18 +45,34 @@ static int32_t dot16(const int16_t *a, const int16_t *b, int n) {
     return sum;
 }
 
-/* Copies x shifted right so that any sum of 336 products fits 32 bits: |x| < 2048. */
+/* x * 2^-shift rounded down, for |x| < 2^17, without the shift of a negative number. */
+static int32_t shifted(int32_t x, unsigned shift) {
+    return (int32_t)((uint32_t)(x + 131072) >> shift) - (131072 >> shift);
+}
+
+/* All bits that any magnitude of x has. */
+static int32_t peak_bits(const int16_t *x, int n) {
+    int32_t bits = 0;
+    for (int i = 0; i < n; i++)
+        bits |= x[i] ^ (x[i] < 0 ? -1 : 0);
+    return bits;
+}
+
+/* Copies x shifted right so that any sum of 336 products fits 32 bits: |x| <= 2048. */
 static void scale_down(int16_t *out, const int16_t *x, int n) {
-    int peak = 0;
-    for (int i = 0; i < n; i++) {
-        int magnitude = x[i] < 0 ? -(x[i] + 1) : x[i];
-        peak |= magnitude;
-    }
-    int shift = 0;
+    int32_t peak = 0;
+    int blocks = n / 16 * 16;
+    for (int i = 0; i < blocks; i += 16)
+        peak |= peak_bits(x + i, 16);
+    peak |= peak_bits(x + blocks, n - blocks);
+    unsigned shift = 0;
     while (peak >> shift >= 2048)
         shift++;
-    for (int i = 0; i < n; i++)
-        out[i] = (int16_t)((x[i] + 32768) / (1 << shift) - 32768 / (1 << shift));
+    for (int i = 0; i < blocks; i += 16)
+        for (int k = 0; k < 16; k++)
+            out[i + k] = (int16_t)shifted(x[i + k], shift);
+    for (int i = blocks; i < n; i++)
+        out[i] = (int16_t)shifted(x[i], shift);
 }
 
 /* Normalised cross-correlation with its sign kept: -1..1, squared. */
@@ -95,10 +111,8 @@ static int find_lag(const int16_t *x, int n, int window16, int scale, float *qua
     scale_down(down, x, n);
     int by = 2 * scale, n_coarse = n / by, skip = n - n_coarse * by;
     for (int i = 0; i < n_coarse; i++) {
-        int sum = 0;
-        for (int k = 0; k < by; k++)
-            sum += down[skip + i * by + k];
-        coarse[i] = (int16_t)(sum / by);
+        const int16_t *at = down + skip + i * by;
+        coarse[i] = (int16_t)(scale == 1 ? shifted(at[0] + at[1], 1) : shifted(at[0] + at[1] + at[2] + at[3], 2));
     }
     int w = window16 / by / 16 * 16;
     int most = n_coarse - w < LAG_MAX / 2 ? n_coarse - w : LAG_MAX / 2;

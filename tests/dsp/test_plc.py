@@ -1,7 +1,7 @@
 """Concealment against what anyone would do without it: silence, and repeating the last frame with a fade.
 
-Material: harmonic tones with a moving pitch and a vowel-like envelope, as voiced speech has them, and noise. The measures
-are plain: how far the waveform of a concealed gap, or its spectrum, is from the one that was lost.
+Material: harmonic tones with a moving pitch and a vowel-like envelope, as voiced speech has them, and noise. The
+measures are plain: how far the waveform of a concealed gap, or its spectrum, is from the one that was lost.
 """
 
 from __future__ import annotations
