@@ -20,7 +20,7 @@ Rendering = Callable[[Pcm, set[int], int], Pcm]
 
 
 def voice(rate_hz: int, seconds: float, pitch_hz: float, *, glide: float = 0.0, seed: int = 1) -> Pcm:
-    """A voiced sound: harmonics of a pitch that glides by `glide` per second and wavers, three formants, a little noise."""
+    """A voiced sound: harmonics of a pitch that glides by `glide` a second, three formants, a little noise."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(rate_hz * seconds)) / rate_hz
     pitch = pitch_hz * (1 + glide * t) * (1 + 0.01 * np.sin(2 * np.pi * 4.5 * t))
