@@ -221,6 +221,35 @@ static bool take_string(scanner *s, value *out) {
     return true;
 }
 
+static bool is_hex(uint8_t c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+/* From just after the opening quote of a string nobody looks into: well-formed escapes are allowed. A wire that repeats
+ * its custom parameters on every message, as JSON within JSON, would else never be known. */
+static bool skip_string(scanner *s) {
+    for (;;) {
+        s->at = skip_plain(s->at, s->end);
+        if (s->end - s->at < 2)
+            return s->at < s->end && *s->at++ == '"';
+        if (*s->at == '"') {
+            s->at++;
+            return true;
+        }
+        if (*s->at != '\\')
+            return false;
+        uint8_t escape = s->at[1];
+        s->at += 2;
+        if (escape == 'u') {
+            if (s->end - s->at < 4 || !is_hex(s->at[0]) || !is_hex(s->at[1]) || !is_hex(s->at[2]) || !is_hex(s->at[3]))
+                return false;
+            s->at += 4;
+        } else if (escape == 0 || strchr("\"\\/bfnrt", escape) == NULL) {
+            return false;
+        }
+    }
+}
+
 /* A run of digits without a leading zero, at most 2^53. -> how many bytes it has; 0: none such begins here */
 static size_t read_digits(const uint8_t *p, const uint8_t *end, uint64_t *out) {
     size_t n = 0;
@@ -243,14 +272,15 @@ static bool take_literal(scanner *s, const char *word, size_t length) {
     return true;
 }
 
-/* Anything but an object or array. What may follow a number or literal is judged by whoever asks for the next mark. */
-static bool take_value(scanner *s, value *out) {
+/* Anything but an object or array; `named`: somebody wants it. What may follow a number or literal is judged by whoever
+ * asks for the next mark. */
+static bool take_value(scanner *s, value *out, bool named) {
     skip_space(s);
     if (s->at == s->end)
         return false;
     if (*s->at == '"') {
         s->at++;
-        return take_string(s, out);
+        return named ? take_string(s, out) : skip_string(s);
     }
     size_t n = read_digits(s->at, s->end, &out->number);
     if (n != 0) {
@@ -355,7 +385,7 @@ static bool take_object(scanner *s, bool inner) {
         if (name == NAMED_OBJECT) {
             if (take_mark(s) != '{' || !take_object(s, true))
                 return false;
-        } else if (!take_value(s, &v) || !keep(s, name, &v)) {
+        } else if (!take_value(s, &v, name != 0) || !keep(s, name, &v)) {
             return false;
         }
         mark = take_mark(s);

@@ -7,7 +7,7 @@
  * piece i the field fields[i] is written. The length of everything is known beforehand, so header, text and mask each go
  * to their final place and nothing is moved; from PCM the payload is encoded into the end of its own base64's place and
  * turned into text from there. Reading: a shape names the keys; the reader is a strict scanner for one object whose
- * values are strings without escapes, whole numbers, literals, and one inner object. It takes all or nothing: anything it
+ * wanted values are strings without escapes, whole numbers, literals, and which may hold one inner object. It takes all or nothing: anything it
  * is not sure of is "not mine" (0) and goes to the ordinary parser in Python, which stays the judge. The two agree on
  * everything the scanner accepts (fuzzed).
  *
@@ -15,8 +15,8 @@
  * only so far that a wrong one cannot reach outside itself. The scanner leaves the payload as base64 text: validate it by
  * decoding it. Names mean the level they are asked for: `payload` beside the inner object is just an unknown key.
  *
- * What the scanner refuses beyond broken JSON, and why: a backslash or a byte >= 0x80 anywhere (a string would not be its
- * own bytes); a second time a key the shape names (parsers differ in which one counts); numbers with sign, fraction or
+ * What the scanner refuses beyond broken JSON, and why: a backslash in a key or in a value it wants, and a byte >= 0x80
+ * anywhere (the string would not be its own bytes; escapes in other values are skipped if well formed); a second time a key the shape names (parsers differ in which one counts); numbers with sign, fraction or
  * exponent, or above 2^53 (not every reader keeps them); a named key with a value of another type; an object or array
  * other than the one named. Numbers may also stand as strings of digits, without leading zeros.
  *
@@ -77,7 +77,7 @@ typedef struct tp_media_fields {
     int64_t timestamp, chunk, sequence;       /* -1 when absent */
 } tp_media_fields;
 
-/* -> 1 the known shape, 0 not mine. Never reads past n, never fails. Any byte >= 0x80, any backslash, a duplicate of a
+/* -> 1 the known shape, 0 not mine. Never reads past n, never fails. Any byte >= 0x80, a backslash but in a value nobody wants, a duplicate of a
  * named key, a control character, nesting but the one object, trailing bytes: 0. Order and white space are free. `out` is
  * written only with 1. */
 int tp_media_message_read(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *text, size_t n);

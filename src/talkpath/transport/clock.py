@@ -45,8 +45,8 @@ class Driven(Protocol):
         """Return when something is next to be done, or None when nothing ever will be unless nudged."""
         ...
 
-    def step(self, due_ns: int, now_ns: int) -> None:
-        """Do all that is due by `due_ns`. Never raises and never blocks."""
+    def step(self, now_ns: int) -> None:
+        """Do all that is due by now. Never raises and never blocks."""
         ...
 
     def has_work(self) -> bool:
@@ -159,16 +159,13 @@ class Clock:
         try:
             with self._scope:
                 while True:
-                    due = self.driver.next_due_ns()
-                    await self._sleep_until(due)
+                    await self._sleep_until(self.driver.next_due_ns())
                     if self.virtual:
                         await trio.testing.wait_all_tasks_blocked()
                     now = self.now_ns()
                     due = self.driver.next_due_ns()
-                    if due is not None and due <= now:
-                        self.driver.step(due, now)
-                    elif self.driver.has_work():
-                        self.driver.step(now, now)
+                    if self.driver.has_work() or (due is not None and due <= now):
+                        self.driver.step(now)
         finally:
             if self._timer is not None:
                 self._timer.close()

@@ -159,8 +159,6 @@ class Poller:
                 self._selector.unregister(fd)
 
     def ready(self) -> list[int]:
-        if not self.handlers:
-            return []
         if self._epoll is not None:
             return [fd for fd, _ in self._epoll.poll(0, POLL_EVENTS)]
         assert self._selector is not None
@@ -347,10 +345,10 @@ class TasksDriver:
             due = self._housekeeping_due_ns
         return due
 
-    def step(self, due_ns: int, now_ns: int) -> None:
+    def step(self, now_ns: int) -> None:
         self.in_step = True
         try:
-            self._read()
+            self._read(now_ns)
             if self._commanded:
                 self._run_commands(now_ns)
             due_groups = [group for group in self._groups.values() if group.due_ns <= now_ns]
@@ -361,7 +359,7 @@ class TasksDriver:
             if self._lines:
                 self._tick_lines(now_ns)
             if self._memory_ready:
-                self._read()
+                self._read(now_ns)
                 if self._commanded:
                     self._run_commands(now_ns)
                 if self._lines:
@@ -376,15 +374,16 @@ class TasksDriver:
         finally:
             self.in_step = False
 
-    def _read(self) -> None:
-        now = self.clock.now_ns()
+    def _read(self, now: int) -> None:
+        handlers = self._poller.handlers
         for _ in range(READ_ROUNDS):
             busy = False
-            for fd in self._poller.ready():
-                busy = True
-                handler = self._poller.handlers.get(fd)
-                if handler is not None:
-                    handler(now)
+            if handlers:
+                for fd in self._poller.ready():
+                    busy = True
+                    handler = handlers.get(fd)
+                    if handler is not None:
+                        handler(now)
             if self._memory_ready:
                 busy = True
                 ready = sorted(self._memory_ready.items())
@@ -432,7 +431,7 @@ class TasksDriver:
             done += ticked
             self._send()
         self.ticks += 1
-        lateness = self.clock.now_ns() - due
+        lateness = 0 if self.clock.virtual else self.clock.now_ns() - due
         group.lateness.add(lateness)
         self.lateness.add(lateness)
         for index, flag in enumerate(bytes(ffi.buffer(flags, count))):
