@@ -453,8 +453,8 @@ class TasksDriver:
             numbers = self._outputs_view[: 4 * n].tolist()
             view = self.outbox_view
             members: Any = self._members
-            for i in range(0, 4 * n, 4):
-                offset, length, slot, kind = numbers[i : i + 4]
+            quadruple = iter(numbers)
+            for offset, length, slot, kind in zip(quadruple, quadruple, quadruple, quadruple, strict=True):
                 member = members[slot]
                 if member is None:
                     continue

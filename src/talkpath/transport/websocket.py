@@ -8,7 +8,6 @@ trouble: `flush` when the peer does not read, `close` to say goodbye.
 from __future__ import annotations
 
 import logging
-import random
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -206,6 +205,27 @@ class ConnectionOwner(Protocol):
         ...
 
 
+class MaskKeys:
+    """Mask keys for control messages, from a seed that is fresh entropy (or a test's), in eight bytes of state.
+
+    Source: RFC 6455 5.3 asks for keys a page's author cannot foresee; Marsaglia's 64-bit xorshift spreads the seed.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed & 0xFFFFFFFFFFFFFFFF or 1
+
+    def take(self) -> bytes:
+        """Return the next key."""
+        x = self._state
+        x ^= x << 13 & 0xFFFFFFFFFFFFFFFF
+        x ^= x >> 7
+        x ^= x << 17 & 0xFFFFFFFFFFFFFFFF
+        self._state = x
+        return (x >> 16 & 0xFFFFFFFF).to_bytes(4, "big")
+
+
 _PROTOCOL_ERRORS = {
     1: ("the frame's header breaks RFC 6455", CLOSE_PROTOCOL_ERROR, "bad_frame"),
     2: ("the message is longer than the wire allows", CLOSE_TOO_LONG, "too_long"),
@@ -232,7 +252,7 @@ class Connection:
         self.link = link
         self._stream = stream
         self._owner = owner
-        self._masks = random.Random(mask_seed) if masked else None
+        self._masks = MaskKeys(mask_seed) if masked else None
         self._max_message_bytes = max_message_bytes
         self._assembler = MessageAssembler(max_message_bytes)
         self._report = ffi.new("tp_received *")
@@ -431,7 +451,7 @@ class Connection:
         """Send one frame behind whatever waits."""
         if self.broken:
             return
-        key = self._masks.getrandbits(32).to_bytes(4, "big") if self._masks is not None else None
+        key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
         if self._pending:
             if len(self._pending) + len(data) > MAX_PENDING_MEDIA_BYTES + MAX_PENDING_CONTROL_BYTES:
@@ -495,7 +515,7 @@ class Connection:
                 await self.flush()
                 if not self.close_sent:
                     self.close_sent = True
-                    key = self._masks.getrandbits(32).to_bytes(4, "big") if self._masks is not None else None
+                    key = self._masks.take() if self._masks is not None else None
                     await send_all(self.link, frame(OPCODE_CLOSE, close_payload(code, reason), key))
                 elif self.link.unsent():
                     await send_all(self.link, b"")
