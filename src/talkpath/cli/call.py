@@ -280,7 +280,7 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
         address = await nursery.start(caller.run)
         leg = RtpLeg(local=("127.0.0.1", 0), remote=address, codec=plan.leg_codec, ptime_ms=plan.ptime_ms)
         async with engine.open_call(leg) as call:
-            caller.connect(call.leg.local_address)
+            caller.connect(leg.local_address)
             lasted_ms = 0
             try:
                 await call.start_stream(spec)
