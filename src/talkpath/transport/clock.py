@@ -1,20 +1,21 @@
 """The one clock of a Trio run: every engine and every line in the run has its media moved by this task.
 
-One task instead of a timer per call, because a Trio timer costs 17-20 µs a wake and a call needs fifty wakes a second each
-way; and one instead of a task per engine, because two tasks that wake at one instant run in an order Trio shuffles on
-purpose, and then no virtual call could be repeated to the byte.
+One task instead of a timer per call, because a Trio timer costs 17-20 µs a wake and a call needs fifty wakes a second
+each way; and one instead of a task per engine, because two tasks that wake at one instant run in an order Trio
+shuffles on purpose, and then no virtual call could be repeated to the byte.
 
-Theory of operation. Time is an integer, nanoseconds since `Clock.t0`. The driver says when it is next due; the clock sleeps
-until exactly `t0 + due * 1e-9` and hands the driver that *due* time, never the time at which it woke: grid time goes in, and
-how late it was is measured beside it. Nothing is accumulated.
+Theory of operation. Time is an integer, nanoseconds since `Clock.t0`. The driver says when it is next due; the clock
+sleeps until exactly `t0 + due * 1e-9` and hands the driver that *due* time, never the time at which it woke: grid
+time goes in, and how late it was is measured beside it. Nothing is accumulated.
 
-* Real time: the sleep is a timerfd where the system has one (0.1-0.25 ms late instead of 0.7-0.85, since epoll's timeouts are
-  whole milliseconds), else a Trio deadline.
-* Any other clock (a test's): the sleep is a Trio deadline, and before it moves anything the task lets every other task of this
-  instant run until all are blocked. So what a step finds does not depend on the order in which Trio ran them.
+* Real time: the sleep is a timerfd where the system has one (0.1-0.25 ms late instead of 0.7-0.85, since epoll's
+  timeouts are whole milliseconds), else a Trio deadline.
+* Any other clock (a test's): the sleep is a Trio deadline, and before it moves anything the task lets every other
+  task of this instant run until all are blocked. So what a step finds does not depend on the order in which Trio ran
+  them.
 
-The task is a system task that lives exactly as long as somebody holds the clock: `open_clock` counts its users, and the last
-one out waits for the task to be gone.
+The task is a system task that lives exactly as long as somebody holds the clock: `open_clock` counts its users, and
+the last one out waits for the task to be gone.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Lateness:
             lateness_ns = 0
         bucket = lateness_ns // _FINE_NS
         if bucket >= _FINE_BUCKETS:
-            bucket = min(_FINE_BUCKETS + (lateness_ns - _FINE_BUCKETS * _FINE_NS) // (5 * NS_PER_MS), LATENESS_BUCKETS - 1)
+            bucket = min(
+                _FINE_BUCKETS + (lateness_ns - _FINE_BUCKETS * _FINE_NS) // (5 * NS_PER_MS), LATENESS_BUCKETS - 1
+            )
         self.counts[bucket] += count
         self.total += count
         if lateness_ns > self.max_ns:
@@ -145,8 +148,8 @@ class Clock:
     def nudge(self) -> None:
         """Say that the driver's next due time may have changed, or that there is work at this instant.
 
-        In real time a command waits for the next tick that is due anyway; only an earlier due time, or a parked clock, wakes
-        the task.
+        In real time a command waits for the next tick that is due anyway; only an earlier due time, or a parked
+        clock, wakes the task.
         """
         if self.virtual or self._armed_ns is None:
             self._wake.set()
@@ -209,7 +212,8 @@ def current_clock() -> Clock | None:
 async def open_clock() -> AsyncIterator[Clock]:
     """Hold the run's clock, starting it when nobody did before.
 
-    Cancellation: leaving the block releases it; the last user waits (shielded; the task only has to notice) until it is gone.
+    Cancellation: leaving the block releases it; the last user waits (shielded; the task only has to notice) until it
+        is gone.
     """
     from talkpath.transport.driver_tasks import TasksDriver
 

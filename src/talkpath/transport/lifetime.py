@@ -1,9 +1,9 @@
 """How a call, and a line, lives and ends: one nursery opened by hand, one supervising child, one door.
 
-`enter` opens a nursery and starts the supervising child in it; the child sets up, opens the nursery of the background tasks
-and then shields itself. From there outer cancellation reaches the user's block first; leaving the block calls the owner's
-`end`, and only `end` cancels the background tasks. `leave` hands the nursery None instead of the user's exception, so that
-exception leaves bare. The owner's `end` must be synchronous and idempotent.
+`enter` opens a nursery and starts the supervising child in it; the child sets up, opens the nursery of the background
+tasks and then shields itself. From there outer cancellation reaches the user's block first; leaving the block calls
+the owner's `end`, and only `end` cancels the background tasks. `leave` hands the nursery None instead of the user's
+exception, so that exception leaves bare. The owner's `end` must be synchronous and idempotent.
 """
 
 from __future__ import annotations
