@@ -50,6 +50,10 @@ class Driven(Protocol):
         """Do all that is due by now. Never raises and never blocks."""
         ...
 
+    def close(self) -> None:
+        """Give back what it holds of the system; the clock has ended."""
+        ...
+
     def has_work(self) -> bool:
         """Whether there is something to do at this very instant (commands, memory links), whatever is due."""
         ...
@@ -168,6 +172,7 @@ class Clock:
         finally:
             if self._timer is not None:
                 self._timer.close()
+            self.driver.close()
             self._gone.set()
 
     async def _run_real(self) -> None:
