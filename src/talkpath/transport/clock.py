@@ -53,6 +53,10 @@ class Driven(Protocol):
         """Whether there is something to do at this very instant (commands, memory links), whatever is due."""
         ...
 
+    def close(self) -> None:
+        """Give back what it holds of the system; the clock has stopped."""
+        ...
+
 
 class Lateness:
     """A histogram of how late ticks were, in nanoseconds, with bounded memory."""
@@ -169,6 +173,7 @@ class Clock:
         finally:
             if self._timer is not None:
                 self._timer.close()
+            self.driver.close()
             self._gone.set()
 
     async def _sleep_until(self, due: int | None) -> None:
