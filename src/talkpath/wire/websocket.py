@@ -422,10 +422,10 @@ class MessageAssembler:
         if opcode != CONTINUATION and self._opcode != CONTINUATION:
             raise FrameError("a new message inside an unfinished one", CLOSE_PROTOCOL_ERROR)
         if len(self._fragments) + len(payload) > self._max_message_bytes:
-            raise FrameError(f"a message of more than {self._max_message_bytes} bytes", CLOSE_TOO_BIG)
+            raise FrameError(f"a message of more than {self._max_message_bytes} bytes", CLOSE_TOO_BIG, "too_long")
         if fin and opcode != CONTINUATION:
             if opcode == TEXT and lib.tp_websocket_is_utf8(payload, len(payload)) != 1:
-                raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT)
+                raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT, "bad_utf8")
             return _message(opcode, payload)
         if opcode != CONTINUATION:
             self._opcode = opcode
@@ -445,7 +445,7 @@ class MessageAssembler:
         try:
             self._text.decode(payload, fin)
         except UnicodeDecodeError:
-            raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT) from None
+            raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT, "bad_utf8") from None
 
 
 def frame(opcode: int, payload: bytes, mask_key: bytes | None = None, fin: bool = True) -> bytes:
@@ -507,4 +507,4 @@ def _read_close(payload: bytes) -> Close:
     try:
         return Close(code, payload[2:].decode("utf-8"))
     except UnicodeDecodeError:
-        raise FrameError("a close reason that is not UTF-8", CLOSE_BAD_TEXT) from None
+        raise FrameError("a close reason that is not UTF-8", CLOSE_BAD_TEXT, "bad_utf8") from None
