@@ -67,6 +67,8 @@ MAX_REFUSED = 1000
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 MAX_KINDS = 32
+MAX_MESSAGE_BYTES = 1 << 20
+"""Of one message, where the wire has no option for it."""
 GOODBYE_CODES = {
     EndReason.WIRE_ERROR: 1002,
     EndReason.INTERNAL_ERROR: 1011,
@@ -196,9 +198,9 @@ class CallStream:
         config.message_ms = max(spec.message_ptime_ms(), call.leg.ptime_ms)
         config.bound_ms = round(spec.playout_s * 1000)
         config.reserve_ms = 1000 if spec.bidirectional else 0
-        max_message_bytes = int(getattr(self._dialect, "max_message_bytes", 1 << 20))
-        config.max_message_bytes = max_message_bytes
         options = getattr(self._dialect, "options", None)
+        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
+        config.max_message_bytes = max_message_bytes
         config.timestamp_from_zero = bool(getattr(options, "timestamp_from_start", False))
         config.timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         config.mask_seed = int.from_bytes(call.entropy(8), "big")
