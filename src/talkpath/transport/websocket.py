@@ -88,6 +88,8 @@ def parse_url(url: str) -> Target:
         raise ConfigError("the stream's url carries a user name; pass a bearer token instead")
     if any(ord(c) <= 32 or ord(c) == 127 for c in url):
         raise ConfigError("the stream's url contains white space or control characters")
+    if not (parts.path.isascii() and parts.query.isascii()):
+        raise ConfigError("the stream's url has a path or query that is not ASCII; percent-encode it")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname if parts.scheme != "memory" else parts.netloc
     return Target(parts.scheme, host, port or (443 if parts.scheme == "wss" else 80), path)
