@@ -450,8 +450,8 @@ class Connection:
         self.send_frame(OPCODE_TEXT, payload)
 
     def send_frame(self, opcode: int, payload: bytes) -> None:
-        """Send one frame behind whatever waits."""
-        if self.broken:
+        """Send one frame behind whatever waits; after a close frame nothing more (RFC 6455 5.5.1)."""
+        if self.broken or (self.close_sent and opcode != OPCODE_CLOSE):
             return
         key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
