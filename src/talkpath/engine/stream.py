@@ -15,6 +15,7 @@ call's, unless its specification says so.
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -61,11 +62,16 @@ FRAMING_WEBSOCKET = 1
 TRACK_BITS = {"inbound": 1, "outbound": 2}
 EVENT_MARK, EVENT_FILL, EVENT_UNDERRUN = 2, 4, 5
 OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
-MAX_REFUSED = 1000
-"""Messages refused before the stream is given up: a peer that only ever sends rubbish is not a slip."""
+MAX_UNREADABLE = 1000
+"""Messages that could not be read before the stream is given up: a peer that only ever sends rubbish is not a slip. What can be
+read and is merely not obeyed (a checkpoint too many, audio into a one-way stream, an unknown event) never ends a stream."""
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 MAX_KINDS = 32
+NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
+"""An unknown event's name that may stand in a log: nothing that could be a number or a token."""
+MAX_MESSAGE_BYTES = 1 << 20
+"""Of one message, where the wire has no option for it."""
 GOODBYE_CODES = {
     EndReason.WIRE_ERROR: 1002,
     EndReason.INTERNAL_ERROR: 1011,
@@ -99,6 +105,7 @@ class CallStream:
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
         self._refused: dict[str, int] = {}
+        self._unreadable = 0
         self._clears = 0
         self._digits_received = 0
         self._digits_sent = 0
@@ -195,9 +202,9 @@ class CallStream:
         config.message_ms = max(spec.message_ptime_ms(), call.leg.ptime_ms)
         config.bound_ms = round(spec.playout_s * 1000)
         config.reserve_ms = 1000 if spec.bidirectional else 0
-        max_message_bytes = int(getattr(self._dialect, "max_message_bytes", 1 << 20))
-        config.max_message_bytes = max_message_bytes
         options = getattr(self._dialect, "options", None)
+        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
+        config.max_message_bytes = max_message_bytes
         config.timestamp_from_zero = bool(getattr(options, "timestamp_from_start", False))
         config.timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         config.mask_seed = int.from_bytes(call.entropy(8), "big")
@@ -257,7 +264,7 @@ class CallStream:
         try:
             events = self._dialect.receive(payload)
         except RemoteWireError as exc:
-            self._refuse(exc.kind)
+            self._refuse_unreadable(exc.kind)
             return
         for event in events:
             if self.end_reason is not None:
@@ -277,7 +284,7 @@ class CallStream:
             case HangUp() | StreamStopped():
                 self.end(EndReason.APPLICATION_HUNG_UP)
             case UnknownMessage(kind=kind):
-                self._refuse(f"unknown:{kind[:32]}")
+                self._refuse(f"unknown:{kind}" if NAMEABLE.fullmatch(kind) else "unknown")
             case _:
                 self._refuse("not_the_applications")
 
@@ -328,11 +335,16 @@ class CallStream:
             else:
                 log.info("stream %s: the application's message was refused: %s", self.control_id, kind)
         self._refused[kind] = self._refused.get(kind, 0) + 1
-        if sum(self._refused.values()) > MAX_REFUSED:
+
+    def _refuse_unreadable(self, kind: str) -> None:
+        self._refuse(kind)
+        self._unreadable += 1
+        if self._unreadable > MAX_UNREADABLE:
+            self._close_code = 1002
             self.end(EndReason.WIRE_ERROR)
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
-        self._refuse("binary")
+        self._refuse_unreadable("binary")
 
     def on_peer_closed(self, code: int | None) -> None:
         if code is None:

@@ -92,6 +92,8 @@ def parse_url(url: str) -> Target:
         raise ConfigError("the stream's url carries a user name; pass a bearer token instead")
     if any(ord(c) <= 32 or ord(c) == 127 for c in url):
         raise ConfigError("the stream's url contains white space or control characters")
+    if not (parts.path.isascii() and parts.query.isascii()):
+        raise ConfigError("the stream's url has a path or query that is not ASCII; percent-encode it")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname if parts.scheme != "memory" else parts.netloc
     return Target(parts.scheme, host, port or (443 if parts.scheme == "wss" else 80), path)
@@ -454,8 +456,8 @@ class Connection:
         self.send_frame(OPCODE_TEXT, payload)
 
     def send_frame(self, opcode: int, payload: bytes) -> None:
-        """Send one frame behind whatever waits."""
-        if self.broken:
+        """Send one frame behind whatever waits; after a close frame nothing more (RFC 6455 5.5.1)."""
+        if self.broken or (self.close_sent and opcode != OPCODE_CLOSE):
             return
         key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
