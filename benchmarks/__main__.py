@@ -9,9 +9,10 @@ from typing import Any
 
 from benchmarks import bench_calls, bench_kernels, bench_media_message, timing
 from benchmarks.harness import HarnessError
-from benchmarks.report import describe_machine, print_table, progress, write_json
+from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
+from talkpath._native import lib
 
-DEFAULT = Path(__file__).parent / "results" / "latest.json"
+DEFAULT = ROOT / "build" / "bench.json"
 
 
 def _calls(texts: list[str]) -> dict[str, int]:
@@ -21,7 +22,9 @@ def _calls(texts: list[str]) -> dict[str, int]:
 
 def main() -> int:
     """Measure what was asked for, print tables, write one JSON file."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks of talkpath, as ratios to named peers.")
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Benchmarks of talkpath, as ratios to named peers."
+    )
     options.add_argument("what", nargs="?", default="all", choices=("kernels", "message", "calls", "all"))
     options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
     options.add_argument("--json", type=Path, default=DEFAULT, help="where the result is written")
@@ -43,6 +46,8 @@ def main() -> int:
         settle_s=plan.settle_s,
     )
     result: dict[str, Any] = {"short": asked.short, "machine": describe_machine()}
+    lib.tp_simd_select(-1)
+    result["machine"]["simd_level"] = lib.tp_simd_level_in_use()
     try:
         if asked.what in ("kernels", "all"):
             result["kernels"] = timing.measure(bench_kernels.rows(), effort)

@@ -129,7 +129,9 @@ def show(result: dict[str, Any]) -> None:
                 str(design["calls"]),
                 f"{design['load']['median']:.0%}",
                 f"{number(cost['median'])} ({number(cost['min'])}..{number(cost['max'])})" if carries else "-",
-                f"{number(capacity['median'])} ({number(capacity['min'])}..{number(capacity['max'])})" if carries else "-",
+                f"{number(capacity['median'])} ({number(capacity['min'])}..{number(capacity['max'])})"
+                if carries
+                else "-",
                 *[number(late[key]["median"]) for key in ("p50", "p99", "p999")],
                 number(late["max"]["max"]),
                 number(design["kib_per_call"]),
@@ -141,7 +143,11 @@ def show(result: dict[str, Any]) -> None:
     for key in ("calls_per_core_times_naive", "lateness_p99_above_idle_ms"):
         if key in result["summary"]:
             value = result["summary"][key]
-            text = f"{value['median']:.2f} ({value['min']:.2f}..{value['max']:.2f})" if isinstance(value, dict) else f"{value:.2f}"
+            text = (
+                f"{value['median']:.2f} ({value['min']:.2f}..{value['max']:.2f})"
+                if isinstance(value, dict)
+                else f"{value:.2f}"
+            )
             print(f"  {key.replace('_', ' ')}: {text}")
 
 

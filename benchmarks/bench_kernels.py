@@ -24,6 +24,7 @@ FRAMES = 500
 SAMPLES = 160
 SECONDS = FRAMES / 50
 BULK_SECONDS = 60
+BASE = "talkpath, base instruction set"
 
 
 def _octets_of(frame: Pcm) -> Any:
@@ -40,6 +41,17 @@ def _each(work: Callable[[Any], object], inputs: list[Any]) -> Callable[[], None
             work(item)
 
     return run
+
+
+def _at_base(run: Callable[[], None]) -> Callable[[], None]:
+    """The same work with the base instruction set alone: what a machine without AVX2 gets."""
+
+    def run_base() -> None:
+        lib.tp_simd_select(0)
+        run()
+        lib.tp_simd_select(-1)
+
+    return run_base
 
 
 def g711_rows() -> list[Row]:
@@ -97,20 +109,23 @@ def g711_rows() -> list[Row]:
         encoders.insert(0, Candidate("audioop", run_lin2ulaw, FRAMES, quality))
         bulk_decoders.insert(0, Candidate("audioop", lambda: _drop(ulaw2lin(minute_octets, 2)), bulk_frames))
         bulk_encoders.insert(0, Candidate("audioop", lambda: _drop(lin2ulaw(minute_pcm, 2)), bulk_frames))
+
+    def run_bulk_decode() -> None:
+        decode(bulk_samples, minute_octets, n)
+
+    def run_bulk_encode() -> None:
+        encode(bulk_octets, bulk_linear, n)
+
     ours = mismatches(bytes(ffi.buffer(all_octets)))
+    works = (
+        ("PCMU decode, frame a call", run_decode, FRAMES, {}, decoders),
+        ("PCMU encode, frame a call", run_encode, FRAMES, ours, encoders),
+        ("PCMU decode, 60 s a call, per frame", run_bulk_decode, bulk_frames, {}, bulk_decoders),
+        ("PCMU encode, 60 s a call, per frame", run_bulk_encode, bulk_frames, ours, bulk_encoders),
+    )
     return [
-        Row("PCMU decode, frame a call", Candidate("talkpath", run_decode, FRAMES), decoders),
-        Row("PCMU encode, frame a call", Candidate("talkpath", run_encode, FRAMES, ours), encoders),
-        Row(
-            "PCMU decode, 60 s a call, per frame",
-            Candidate("talkpath", lambda: decode(bulk_samples, minute_octets, n), bulk_frames),
-            bulk_decoders,
-        ),
-        Row(
-            "PCMU encode, 60 s a call, per frame",
-            Candidate("talkpath", lambda: encode(bulk_octets, bulk_linear, n), bulk_frames, ours),
-            bulk_encoders,
-        ),
+        Row(name, Candidate("talkpath", run, count, notes), [Candidate(BASE, _at_base(run), count), *peers])
+        for name, run, count, notes, peers in works
     ]
 
 
@@ -196,7 +211,7 @@ def _resample_row(from_hz: int, to_hz: int) -> Row:
 
         return convert
 
-    peers: list[Candidate] = []
+    peers = [Candidate(BASE, _at_base(run), len(held))]
     if (soxr := find_peer("soxr")) is not None:
 
         def make_soxr() -> Convert:
@@ -229,9 +244,7 @@ def _resample_row(from_hz: int, to_hz: int) -> Row:
     return Row(name, Candidate("talkpath", run, len(held), _resampler_quality(make_ours, from_hz, to_hz)), peers)
 
 
-def _resample_peer(
-    name: str, make: Callable[[], Convert], frames: list[Pcm], from_hz: int, to_hz: int
-) -> Candidate:
+def _resample_peer(name: str, make: Callable[[], Convert], frames: list[Pcm], from_hz: int, to_hz: int) -> Candidate:
     return Candidate(name, _each(make(), frames), len(frames), _resampler_quality(make, from_hz, to_hz))
 
 
@@ -270,7 +283,10 @@ def jitter_rows() -> list[Row]:
         for seq, payload in zip(range(65536), itertools.cycle(body), strict=False)
     ]
     held = [ffi.new("uint8_t[]", packet) for packet in packets]
-    config = ffi.new("tp_jitter_config *", (8000, 8, 20, 200, 20))
+    config = ffi.new(
+        "tp_jitter_config *",
+        {"clock_rate_hz": 8000, "bytes_per_ms": 8, "min_delay_ms": 20, "max_delay_ms": 200, "ptime_ms": 20},
+    )
     ring = ffi.new("uint8_t[]", lib.TP_JITTER_SPAN_MS * 8)
     state = ffi.new("tp_jitter *")
     lib.tp_jitter_init(state, config, ring, len(ring))
@@ -308,7 +324,10 @@ def jitter_rows() -> list[Row]:
                 theirs.add(RtpPacket.parse(packets[next(aiortc_at) & 0xFFFF]))
 
         peers.append(Candidate("aiortc", run_aiortc, FRAMES))
-    return [Row("RTP in, jitter buffer, frame out", Candidate("talkpath, three calls", run, FRAMES), peers)]
+    run()
+    quality = {"missing % of emitted": 100 * state.missing_ms / state.emitted_ms}
+    ours = Candidate("talkpath, three calls", run, FRAMES, quality, keeps=(ring,))
+    return [Row("RTP in, jitter buffer, frame out", ours, peers)]
 
 
 def plc_rows() -> list[Row]:
@@ -365,12 +384,16 @@ def base64_rows() -> list[Row]:
     encoders = [Candidate("base64", _each(base64.b64encode, octets), FRAMES)]
     decoders = [
         Candidate("base64", _each(base64.b64decode, texts), FRAMES),
-        Candidate("base64, validating as ours", _each(lambda text: base64.b64decode(text, validate=True), texts), FRAMES),
+        Candidate(
+            "base64, validating as ours", _each(lambda text: base64.b64decode(text, validate=True), texts), FRAMES
+        ),
     ]
     if (pybase64 := find_peer("pybase64")) is not None:
         encoders.append(Candidate("pybase64", _each(pybase64.b64encode, octets), FRAMES))
         decoders.append(
-            Candidate("pybase64, validating", _each(lambda text: pybase64.b64decode(text, validate=True), texts), FRAMES)
+            Candidate(
+                "pybase64, validating", _each(lambda text: pybase64.b64decode(text, validate=True), texts), FRAMES
+            )
         )
     return [
         Row("base64 encode, 160 bytes", Candidate("talkpath", run_encode, FRAMES), encoders),

@@ -73,7 +73,9 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -149,7 +151,9 @@ class Bench:
         self.system_cpu, self.generator_cpu = choose_cores()
 
     @contextlib.contextmanager
-    def _pair(self, design: Design, calls: int, window_s: float, quiet: bool) -> Iterator[tuple[Child, Child, dict[str, Any]]]:
+    def _pair(
+        self, design: Design, calls: int, window_s: float, quiet: bool
+    ) -> Iterator[tuple[Child, Child, dict[str, Any]]]:
         limit_s = round(2 * PATIENCE_S + window_s + calls / 10)
         command = [str(self._generator), "--calls", str(calls), "--window-s", str(round(window_s) + 2)]
         command += ["--limit-s", str(limit_s), *(["--quiet"] if quiet else [])]
@@ -240,7 +244,9 @@ def _judge(
         if messages["stalled"] or messages["protocol_errors"]:
             faults.append(f"messages: {messages['stalled']} stalled, {messages['protocol_errors']} protocol errors")
     if generator["load"] > GENERATOR_LIMIT or generator["ticks_skipped"]:
-        faults.append(f"the generator was the limit: load {generator['load']:.0%}, {generator['ticks_skipped']} ticks skipped")
+        faults.append(
+            f"the generator was the limit: load {generator['load']:.0%}, {generator['ticks_skipped']} ticks skipped"
+        )
     disturbance = busy_s / seconds - load if busy_s else 0.0
     if disturbance > DISTURBED_BY:
         faults.append(f"others used {disturbance:.0%} of the core")

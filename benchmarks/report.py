@@ -98,12 +98,16 @@ def number(value: float | None) -> str:
 
 
 def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print one table on standard output, first column left, the others right."""
+    """Print one table on standard output: words left, figures right."""
     lines = [list(heads), *[list(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    words = [all(not cell[:1].isdigit() and cell != "-" for cell in column[1:]) for column in zip(*lines, strict=True)]
     print(f"\n{title}")
     for index, line in enumerate(lines):
-        cells = [cell.ljust(width) if not i else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if word else cell.rjust(width)
+            for cell, width, word in zip(line, widths, words, strict=True)
+        ]
         print("  " + "  ".join(cells).rstrip())
         if index == 0:
             print("  " + "  ".join("-" * width for width in widths))

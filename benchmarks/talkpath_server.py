@@ -27,9 +27,7 @@ class Server:
         self, number: int, ws_port: int, rtp_port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep one call with one stream; reports its local RTP port when media can flow."""
-        leg = talkpath.RtpLeg(
-            local=("127.0.0.1", 0), remote=("127.0.0.1", rtp_port), codec="PCMU", ptime_ms=20
-        )
+        leg = talkpath.RtpLeg(local=("127.0.0.1", 0), remote=("127.0.0.1", rtp_port), codec="PCMU", ptime_ms=20)
         async with self._engine.open_call(leg) as call:
             await call.start_stream(
                 talkpath.StreamSpec(

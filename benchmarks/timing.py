@@ -25,6 +25,8 @@ class Candidate:
     operations: int
     notes: dict[str, float] = field(default_factory=dict)
     """Quality beside speed: what the result is worth (dB, ms of delay, mismatches)."""
+    keeps: tuple[object, ...] = ()
+    """Memory that native state points to and nothing else holds."""
 
 
 @dataclass(frozen=True, slots=True)
