@@ -117,7 +117,7 @@ def g711_rows() -> list[Row]:
         encode(bulk_octets, bulk_linear, n)
 
     ours = mismatches(bytes(ffi.buffer(all_octets)))
-    works = (
+    works: tuple[tuple[str, Callable[[], None], int, dict[str, float], list[Candidate]], ...] = (
         ("PCMU decode, frame a call", run_decode, FRAMES, {}, decoders),
         ("PCMU encode, frame a call", run_encode, FRAMES, ours, encoders),
         ("PCMU decode, 60 s a call, per frame", run_bulk_decode, bulk_frames, {}, bulk_decoders),
@@ -231,9 +231,8 @@ def _resample_row(from_hz: int, to_hz: int) -> Row:
             return convert
 
         peers.append(_resample_peer("audioop.ratecv", make_ratecv, frames, from_hz, to_hz))
-    if find_peer("scipy") is not None:
-        from scipy.signal import resample_poly
-
+    if (signal := find_peer("scipy.signal")) is not None:
+        resample_poly = signal.resample_poly
         up, down = (to_hz // 8000, from_hz // 8000)
 
         def make_poly() -> Convert:
@@ -312,16 +311,14 @@ def jitter_rows() -> list[Row]:
 
     buffer = DictJitterBuffer()
     peers = [Candidate("struct + dict, no adaptation", fed, FRAMES)]
-    if find_peer("aiortc") is not None:
-        from aiortc.jitterbuffer import JitterBuffer
-        from aiortc.rtp import RtpPacket
-
-        theirs = JitterBuffer(capacity=16)
+    jitterbuffer, rtp = find_peer("aiortc.jitterbuffer"), find_peer("aiortc.rtp")
+    if jitterbuffer is not None and rtp is not None:
+        theirs, parse = jitterbuffer.JitterBuffer(capacity=16), rtp.RtpPacket.parse
         aiortc_at = itertools.count()
 
         def run_aiortc() -> None:
             for _ in range(FRAMES):
-                theirs.add(RtpPacket.parse(packets[next(aiortc_at) & 0xFFFF]))
+                theirs.add(parse(packets[next(aiortc_at) & 0xFFFF]))
 
         peers.append(Candidate("aiortc", run_aiortc, FRAMES))
     run()

@@ -215,7 +215,7 @@ def _over(way: Callable[[bytes], bytes], inputs: Sequence[bytes]) -> Callable[[]
 
 
 def send_row(role: Role) -> Row:
-    """PCM to frame for the socket, standing at `role`'s end: masked from the platform, unmasked from the application."""
+    """PCM to frame for the socket, standing at `role`'s end: masked from the platform, not from the application."""
     pcm = _frames()
     masked = role is Role.PLATFORM
     template = compile_template(_dialect(role).media_template("inbound"))

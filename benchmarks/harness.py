@@ -194,7 +194,7 @@ class Bench:
         return _judge(design, calls, before, after, busy, report)
 
     def measure_memory(self, design: Design, settle_s: float) -> dict[str, Any]:
-        """Measure resident memory per live two-way call with empty playout, as the slope between two numbers of calls."""
+        """Measure resident memory per live two-way call with empty playout: the slope between two numbers of calls."""
         few, many = design.memory_calls
         mark = json.dumps({"do": "mark"})
         with self._pair(design, many, 4 * settle_s, quiet=True) as (under_test, generator, ends):

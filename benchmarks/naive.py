@@ -18,6 +18,7 @@ import base64
 import json
 import struct
 from collections import deque
+from functools import partial
 from typing import Any
 
 import trio
@@ -35,6 +36,11 @@ PLAYOUT_FRAMES = 2000  # 40 s, as the platform promises its applications
 
 g711: Any = find_peer("audioop") or TableG711()
 rtp_header = struct.Struct("!BBHII")
+
+
+def ahead_of(base: int, seq: int) -> int:
+    """How far `seq` is ahead of `base` in RTP's modular order; 0x8000 and more: behind."""
+    return (seq - base) & 0xFFFF
 
 
 class Call:
@@ -84,12 +90,11 @@ class Call:
                 continue
             if expected is None:
                 expected = seq
-            ahead = (seq - expected) & 0xFFFF
-            if ahead >= 0x8000:
+            if ahead_of(expected, seq) >= 0x8000:
                 continue  # late: its place has been played
             waiting[seq] = packet[12:]
             if len(waiting) > REORDER_FRAMES:
-                expected = min(waiting, key=lambda s, base=expected: (s - base) & 0xFFFF)
+                expected = min(waiting, key=partial(ahead_of, expected))
             while (payload := waiting.pop(expected, None)) is not None:
                 expected = (expected + 1) & 0xFFFF
                 try:

@@ -31,7 +31,8 @@ def speech_like(seconds: float, rate_hz: int = 8000, seed: int = 1) -> Pcm:
     voiced = np.fft.irfft(spectrum * response, n)
     envelope = np.clip(np.sin(2 * np.pi * 3.1 * at) + 0.4, 0.003, None)
     shaped = voiced * envelope
-    return (shaped / np.max(np.abs(shaped)) * 20000).astype(np.int16)
+    scaled: Pcm = (shaped / np.max(np.abs(shaped)) * 20000).astype(np.int16)
+    return scaled
 
 
 def frames_of(pcm: Pcm, rate_hz: int = 8000) -> list[Pcm]:

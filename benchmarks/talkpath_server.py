@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import talkpath
 import trio
 
+import talkpath
 from benchmarks.control import Peers, serve_control
 
 
