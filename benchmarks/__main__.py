@@ -1,4 +1,4 @@
-"""Run benchmarks: ``python -m benchmarks [kernels|message|calls|all] [--short] [--json PATH]``."""
+"""Run benchmarks: ``python -m benchmarks [kernels|message|path|calls|all] [--short] [--json PATH]``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_calls, bench_kernels, bench_media_message, timing
+from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, timing
 from benchmarks.harness import HarnessError
 from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
 from talkpath._native import lib
 
+SMALL = (
+    ("kernels", "kernels", bench_kernels.rows),
+    ("message", "one media message", bench_media_message.rows),
+    ("path", "one call in the core", bench_path.rows),
+)
 DEFAULT = ROOT / "build" / "bench.json"
 
 
@@ -25,7 +30,7 @@ def main() -> int:
     options = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Benchmarks of talkpath, as ratios to named peers."
     )
-    options.add_argument("what", nargs="?", default="all", choices=("kernels", "message", "calls", "all"))
+    options.add_argument("what", nargs="?", default="all", choices=("kernels", "message", "path", "calls", "all"))
     options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
     options.add_argument("--json", type=Path, default=DEFAULT, help="where the result is written")
     options.add_argument("--designs", default="naive,talkpath", help="calls: the systems under test, in turns")
@@ -49,12 +54,10 @@ def main() -> int:
     lib.tp_simd_select(-1)
     result["machine"]["simd_level"] = lib.tp_simd_level_in_use()
     try:
-        if asked.what in ("kernels", "all"):
-            result["kernels"] = timing.measure(bench_kernels.rows(), effort)
-            print_table("kernels", timing.TABLE_HEADS, timing.table_rows(result["kernels"]))
-        if asked.what in ("message", "all"):
-            result["message"] = timing.measure(bench_media_message.rows(), effort)
-            print_table("one media message", timing.TABLE_HEADS, timing.table_rows(result["message"]))
+        for what, title, rows in SMALL:
+            if asked.what in (what, "all"):
+                result[what] = timing.measure(rows(), effort)
+                print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]))
         if asked.what in ("calls", "all"):
             designs = bench_calls.named_designs(asked.designs)
             result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))

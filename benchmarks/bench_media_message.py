@@ -49,7 +49,8 @@ def _frames() -> list[bytes]:
     return pcm
 
 
-def _dialect(role: Role) -> PlivoDialect:
+def dialect_at(role: Role) -> PlivoDialect:
+    """Make the dialect of one end; the platform's has begun its stream."""
     dialect = PlivoDialect(role)
     if role is Role.PLATFORM:
         started = StreamStarted(
@@ -160,7 +161,7 @@ def receive_row(role: Role) -> Row:
     other_end = Role.APPLICATION if role is Role.PLATFORM else Role.PLATFORM
     make = wsproto_send(other_end)
     frames = [make(frame) for frame in pcm]
-    shape = compile_shape(_dialect(role).media_shape())
+    shape = compile_shape(dialect_at(role).media_shape())
     held = [ffi.new("uint8_t[]", frame) for frame in frames]
     pairs = [(cdata, len(frame)) for cdata, frame in zip(held, frames, strict=True)]
     out = ffi.new("int16_t[]", SAMPLES)
@@ -218,7 +219,7 @@ def send_row(role: Role) -> Row:
     """PCM to frame for the socket, standing at `role`'s end: masked from the platform, not from the application."""
     pcm = _frames()
     masked = role is Role.PLATFORM
-    template = compile_template(_dialect(role).media_template("inbound"))
+    template = compile_template(dialect_at(role).media_template("inbound"))
     held = [ffi.new("uint8_t[]", frame) for frame in pcm]
     frames = [ffi.cast("int16_t *", cdata) for cdata in held]
     numbers = [ffi.new("tp_media_numbers *", (at, at, at * 20)) for at in range(1, FRAMES + 1)]
