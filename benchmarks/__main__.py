@@ -47,6 +47,7 @@ def main() -> int:
         seconds=asked.seconds or plan.seconds,
         warm_up_s=plan.warm_up_s,
         retries=plan.retries,
+        patience_s=plan.patience_s,
         memory=plan.memory and not asked.no_memory,
         settle_s=plan.settle_s,
     )

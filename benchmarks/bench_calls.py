@@ -26,12 +26,14 @@ class Plan:
     warm_up_s: float = 2.0
     retries: int = 1
     """How often a sample with faults is taken again; all are kept."""
+    patience_s: float = 15.0
+    """How long to wait before a sample for others to leave the core."""
     memory: bool = True
     settle_s: float = 2.0
 
 
 FULL = Plan()
-SHORT = Plan(rounds=1, seconds=2.0, warm_up_s=1.0, retries=0, memory=False)
+SHORT = Plan(rounds=1, seconds=2.0, warm_up_s=1.0, retries=0, patience_s=1.0, memory=False)
 
 
 def describe(sample: dict[str, Any]) -> str:
@@ -44,14 +46,30 @@ def describe(sample: dict[str, Any]) -> str:
     )
 
 
+def scaled_calls(sample: dict[str, Any]) -> int:
+    """Scale a sample's number of calls to the target load."""
+    wanted = round(float(sample["calls"]) * TARGET_LOAD / float(sample["load"]))
+    return max(4, min(MAX_CALLS, wanted))
+
+
 def find_calls(bench: Bench, design: Design, plan: Plan) -> int:
     """Find how many calls load the core by about 60 %: two short trials, each scaled to the target."""
     calls = design.first_guess
     for _ in range(2):
+        calls = scaled_calls(_try(bench, design, calls, plan))
+    return calls
+
+
+def _try(bench: Bench, design: Design, calls: int, plan: Plan) -> dict[str, Any]:
+    """Take a short sample; again while it has faults, for half starved a system seems to have room for more calls."""
+    attempts_left = plan.retries
+    while True:
+        bench.wait_quiet(plan.patience_s)
         trial = bench.measure(design, calls, min(1.0, plan.warm_up_s), min(2.0, plan.seconds))
         progress("trial: " + describe(trial))
-        calls = max(4, min(MAX_CALLS, round(calls * TARGET_LOAD / trial["load"])))
-    return calls
+        if not trial["faults"] or not attempts_left:
+            return trial
+        attempts_left -= 1
 
 
 def run(designs: Sequence[Design], plan: Plan, calls: dict[str, int]) -> dict[str, Any]:
@@ -72,10 +90,13 @@ def run(designs: Sequence[Design], plan: Plan, calls: dict[str, int]) -> dict[st
             for design in (IDLE, *designs):
                 for attempt in range(plan.retries + 1):
                     how_many = numbers.get(design.name, design.first_guess)
+                    bench.wait_quiet(plan.patience_s)
                     sample = bench.measure(design, how_many, plan.warm_up_s, plan.seconds)
                     samples.append(sample | {"round": number_of_round, "attempt": attempt})
                     progress(f"round {number_of_round + 1}/{plan.rounds}: {describe(sample)}")
                     if not sample["faults"]:
+                        if design.name in numbers and design.name not in calls and not sample["in_band"]:
+                            numbers[design.name] = scaled_calls(sample)
                         break
         if plan.memory:
             for design in designs:
@@ -95,7 +116,7 @@ def summarise(samples: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]
         designs[name] = {
             "samples": len(own),
             "without_faults": sum(not sample["faults"] for sample in own),
-            "calls": own[0]["calls"],
+            "calls": spread([sample["calls"] for sample in good]),
             "load": spread([sample["load"] for sample in good]),
             "us_per_call_frame": spread([sample["us_per_call_frame"] for sample in good]),
             "calls_per_core": spread([sample["calls_per_core"] for sample in good]),
@@ -106,6 +127,7 @@ def summarise(samples: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]
         }
     summary: dict[str, Any] = {"designs": designs}
     if NAIVE.name in designs and TALKPATH.name in designs:
+        # The last attempt of a round is the one without faults, if any is.
         last = {(sample["design"], sample["round"]): sample["us_per_call_frame"] for sample in samples}
         rounds = {sample["round"] for sample in samples}
         ratios = [last[NAIVE.name, each] / last[TALKPATH.name, each] for each in sorted(rounds)]
@@ -126,7 +148,7 @@ def show(result: dict[str, Any]) -> None:
         rows.append(
             [
                 name,
-                str(design["calls"]),
+                number(design["calls"]["median"]),
                 f"{design['load']['median']:.0%}",
                 f"{number(cost['median'])} ({number(cost['min'])}..{number(cost['max'])})" if carries else "-",
                 f"{number(capacity['median'])} ({number(capacity['min'])}..{number(capacity['max'])})"

@@ -184,7 +184,7 @@ def rows() -> list[Row]:
             send(g711.ulaw2lin(packet[12:], 2))
             pcm = receive(message)
             seq = next(numbers)
-            rtp_header.pack(0x80, 0, seq & 0xFFFF, seq * SAMPLES & 0xFFFFFFFF, 7) + g711.lin2ulaw(pcm, 2)
+            _ = rtp_header.pack(0x80, 0, seq & 0xFFFF, seq * SAMPLES & 0xFFFFFFFF, 7) + g711.lin2ulaw(pcm, 2)
 
     name = f"struct + json + base64 + {G711_NAME} + wsproto, no jitter buffer"
     return [

@@ -30,6 +30,7 @@ PATIENCE_S = 60.0
 REFERENCE_LOAD = 0.70
 LOAD_BAND = (0.50, 0.70)
 DISTURBED_BY = 0.06
+QUIET_FOR_S = 0.4
 GENERATOR_LIMIT = 0.90
 WORTH = 0.97
 
@@ -172,6 +173,18 @@ class Bench:
         for at in range(0, len(answer["rtp_ports"]), 100):
             generator.tell("to " + " ".join(str(port) for port in answer["rtp_ports"][at : at + 100]))
         return answer
+
+    def wait_quiet(self, patience_s: float) -> None:
+        """Wait until nobody else uses the core under test, at most so long; what disturbs later shows as a fault."""
+        if self.system_cpu is None:
+            return
+        deadline = time.monotonic() + patience_s
+        while True:
+            busy = _core_busy_s(self.system_cpu)
+            time.sleep(QUIET_FOR_S)
+            share = (_core_busy_s(self.system_cpu) - busy) / QUIET_FOR_S
+            if share <= DISTURBED_BY or time.monotonic() > deadline:
+                return
 
     def measure(self, design: Design, calls: int, warm_up_s: float, seconds: float) -> dict[str, Any]:
         """Measure one design under `calls` two-way calls.

@@ -80,7 +80,7 @@ class Call:
 
     async def _receive(self, sock: trio.socket.SocketType, frames: trio.MemorySendChannel[bytes]) -> None:
         waiting: dict[int, bytes] = {}
-        expected: int | None = None
+        expected = -1
         while True:
             packet = await sock.recv(2048)
             if len(packet) < 12 or packet[0] >> 6 != 2:
@@ -88,7 +88,7 @@ class Call:
             _, kind, seq, _, _ = rtp_header.unpack_from(packet)
             if kind & 0x7F != 0:
                 continue
-            if expected is None:
+            if expected < 0:
                 expected = seq
             if ahead_of(expected, seq) >= 0x8000:
                 continue  # late: its place has been played

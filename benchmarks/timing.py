@@ -87,7 +87,12 @@ def measure(rows: Sequence[Row], effort: Effort) -> list[dict[str, Any]]:
         finally:
             gc.enable()
         described = [
-            {"name": candidate.name, "ns": spread(taken), "samples_ns": taken, **candidate.notes}
+            {
+                "name": candidate.name,
+                "ns": spread(taken),
+                "samples_ns": [round(each, 2) for each in taken],
+                **candidate.notes,
+            }
             for candidate, taken in zip(candidates, samples, strict=True)
         ]
         for entry, taken in zip(described[1:], samples[1:], strict=True):

@@ -18,13 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "named_peers"),
-    [
-        ("kernels", {"numpy table", "base64", "struct + dict, no adaptation"}),
-        ("message", {"talkpath, frame as bytes", "talkpath, copied in, PCM as bytes"}),
-    ],
+    ("what", "a_peer"),
+    [("kernels", "numpy table"), ("message", "json + base64"), ("path", "struct + json + base64")],
 )
-def test_short_run_reports_every_row_with_samples_and_ratios(what: str, named_peers: set[str], tmp_path: Path) -> None:
+def test_short_run_reports_every_row_with_samples_and_ratios(what: str, a_peer: str, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", what, "--short", "--json", str(path)],
@@ -40,12 +37,12 @@ def test_short_run_reports_every_row_with_samples_and_ratios(what: str, named_pe
     assert result["machine"]["python"]
     rows = result[what]
     assert rows
-    peers = set()
+    peers: list[str] = []
     for row in rows:
         assert len(row["ours"]["samples_ns"]) == row["ours"]["ns"]["n"] > 0
         for peer in row["peers"]:
-            peers.add(peer["name"])
+            peers.append(peer["name"])
             assert peer["ratio"]["min"] <= peer["ratio"]["median"] <= peer["ratio"]["max"]
             assert peer["ratio"]["min"] > 0
-    assert named_peers <= peers
+    assert any(name.startswith(a_peer) for name in peers)
     assert all(row["name"] in done.stdout for row in rows)
