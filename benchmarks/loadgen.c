@@ -378,16 +378,20 @@ static void peer_readable(peer_t *peer) {
 }
 
 static peer_t *peer_add(int fd, peer_state state) {
-    if (g.n_peers == g.n_calls) {
+    uint32_t index = 0; /* a place left by one that went, for a system that tries again; else a new one */
+    while (index < g.n_peers && g.peers[index].state != PEER_FREE) index++;
+    if (index == g.n_calls) {
         close(fd);
         return NULL;
     }
+    if (index == g.n_peers) g.n_peers++;
     int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    peer_t *peer = &g.peers[g.n_peers];
+    peer_t *peer = &g.peers[index];
+    memset(peer, 0, sizeof *peer);
     peer->fd = fd;
     peer->state = state;
-    watch(fd, tag_of(TAG_PEER, g.n_peers++));
+    watch(fd, tag_of(TAG_PEER, index));
     return peer;
 }
 
