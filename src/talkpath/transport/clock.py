@@ -58,9 +58,6 @@ class Driven(Protocol):
         """Whether there is something to do at this very instant (commands, memory links), whatever is due."""
         ...
 
-    def close(self) -> None:
-        """Give back what it holds of the system; the clock has stopped."""
-        ...
 
 
 class Lateness:
