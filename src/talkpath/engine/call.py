@@ -147,12 +147,11 @@ class Call:
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         try:
             await self._life.leave(exc)
         finally:
             self.engine.forget(self)
-        return False
 
     def set_up(self) -> None:
         """Open the leg, make the path, give it to the driver."""

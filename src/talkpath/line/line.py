@@ -224,9 +224,8 @@ class Line:
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         await self._life.leave(exc)
-        return False
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""

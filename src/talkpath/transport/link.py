@@ -31,7 +31,7 @@ class Link(Protocol):
         """Read what is there; 0 is the end. Raises BlockingIOError (nothing now) or OSError (broken)."""
         ...
 
-    def send(self, data: bytes | bytearray | memoryview) -> int:
+    def send(self, data: bytes | bytearray | memoryview, /) -> int:
         """Hand over what fits. Raises BlockingIOError (nothing fits) or OSError (broken)."""
         ...
 
