@@ -247,7 +247,7 @@ def _signed(request: UpgradeRequest, config: ServeConfig) -> bool:
         url = f"{public.scheme}://{public.netloc}{request.target}"
     else:
         url = f"ws://{request.host}{request.target}"
-    return verify_headers(config.plivo_auth_token, request.headers, "GET", url)
+    return verify_headers(config.plivo_auth_token, request.headers.items(), "GET", url)
 
 
 async def run_bot(bot: Bot, line: Line) -> None:
