@@ -69,6 +69,17 @@ class Target:
     def secure(self) -> bool:
         return self.scheme == "wss"
 
+    @property
+    def authority(self) -> str:
+        """Of the Host header: the port is left out where it goes without saying."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """As the other end sees it asked for; what a signature covers."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
 
 def parse_url(url: str) -> Target:
     """Take apart a ``ws://``, ``wss://`` or ``memory://`` address.
@@ -163,10 +174,7 @@ async def open_websocket(
     """
     link = await open_link(target, context)
     try:
-        default_port = 443 if target.secure else 80
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        authority = host if target.port == default_port else f"{host}:{target.port}"
-        handshake = ClientHandshake(authority, target.path, headers)
+        handshake = ClientHandshake(target.authority, target.path, headers)
         await send_all(link, handshake.request)
         buffer = bytearray(4096)
         while not handshake.receive(bytes(await receive_some(link, buffer))):
