@@ -143,15 +143,17 @@ class CallStream:
     async def _connect(self) -> tuple[Any, bytes]:
         config = self.call.engine.config
         spec = self.spec
-        nonce = str(int.from_bytes(self.call.entropy(8), "big"))
-        headers = [*spec.headers.items(), *self.wire.upgrade_headers(spec.auth_token, nonce, spec.url)]
+        fixed = list(spec.headers.items())
         if spec.authorization_bearer_token:
-            headers.append(("Authorization", f"Bearer {spec.authorization_bearer_token}"))
+            fixed.append(("Authorization", f"Bearer {spec.authorization_bearer_token}"))
         last: Exception | None = None
         reason = EndReason.CONNECT_FAILED
         for attempt in range(config.connect_attempts):
             if attempt:
                 await trio.sleep(config.connect_backoff_s * 2 ** (attempt - 1))
+            # Each attempt has a nonce of its own: whoever remembers nonces must be able to refuse one that comes again.
+            nonce = str(int.from_bytes(self.call.entropy(8), "big"))
+            headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, self._target.url)]
             try:
                 with trio.fail_after(config.connect_timeout_s):
                     return await open_websocket(self._target, headers=headers, context=config.tls_context)

@@ -45,6 +45,9 @@ MAX_PENDING_MEDIA_BYTES = 8 * 1024
 """What waits here when the kernel takes no more; further media messages are dropped whole and counted."""
 MAX_PENDING_CONTROL_BYTES = 64 * 1024
 """What control messages may add to it; beyond, the stream ends: a control message is never dropped."""
+MAX_GOODBYE_BYTES = 1024 * 1024
+MAX_GOODBYE_FRAMES = 4096
+"""What a peer may send between our close frame and its own before it is hung up on."""
 PING_AFTER_NS = 10_000_000_000
 VANISHED_AFTER_NS = 30_000_000_000
 """A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the
@@ -66,6 +69,17 @@ class Target:
     @property
     def secure(self) -> bool:
         return self.scheme == "wss"
+
+    @property
+    def authority(self) -> str:
+        """Of the Host header: the port is left out where it goes without saying."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """As the other end sees it asked for; what a signature covers."""
+        return f"{self.scheme}://{self.authority}{self.path}"
 
 
 def parse_url(url: str) -> Target:
@@ -100,8 +114,12 @@ def parse_url(url: str) -> Target:
 
 
 async def receive_some(link: Link, buffer: bytearray) -> memoryview:
-    """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes only."""
+    """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes and goodbyes only.
+
+    It always lets others run: a peer that never stops sending holds up nobody, and its deadline comes.
+    """
     view = memoryview(buffer)
+    await trio.lowlevel.checkpoint()
     while True:
         try:
             n = link.recv_into(view)
@@ -114,6 +132,7 @@ async def receive_some(link: Link, buffer: bytearray) -> memoryview:
 async def send_all(link: Link, data: bytes) -> None:
     """Send all of `data`, waiting as needed. For handshakes and goodbyes only."""
     rest = memoryview(data)
+    await trio.lowlevel.checkpoint()
     while rest or link.unsent():
         try:
             if rest:
@@ -161,10 +180,7 @@ async def open_websocket(
     """
     link = await open_link(target, context)
     try:
-        default_port = 443 if target.secure else 80
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        authority = host if target.port == default_port else f"{host}:{target.port}"
-        handshake = ClientHandshake(authority, target.path, headers)
+        handshake = ClientHandshake(target.authority, target.path, headers)
         await send_all(link, handshake.request)
         buffer = bytearray(4096)
         while not handshake.receive(bytes(await receive_some(link, buffer))):
@@ -535,31 +551,37 @@ class Connection:
             self.link.close()
 
     async def _wait_peer_close(self) -> None:
-        """Read until the peer's close frame or its end. Bytes in between are not looked at: the stream is over."""
-        if self._masks is None and (self.peer_close_code is not None or self.peer_gone):
+        """Read until the peer's end; a server's goodbye is over with the peer's close frame already.
+
+        Audio in between is not looked at: the stream is over. A peer that never comes to its end is left to itself.
+        """
+        server = self._masks is None
+        if server and (self.peer_close_code is not None or self.peer_gone):
             return
-        waiting = bytearray(self._left)
-        buffer = bytearray(16384)
         header = ffi.new("tp_websocket_frame *")
-        total = 0
-        while total < 4 * 1024 * 1024:
-            while waiting:
-                got = lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14))
-                if got < 0:
-                    return
+        buffer = bytearray(16384)
+        rest = bytes(self._left)
+        n_bytes = n_frames = skip = 0
+        while n_bytes < MAX_GOODBYE_BYTES:
+            at = 0
+            while server and at < len(rest):
+                if skip:
+                    step = min(skip, len(rest) - at)
+                    at, skip = at + step, skip - step
+                    continue
+                head = rest[at : at + 14]
+                got = lib.tp_websocket_read_header(header, head, len(head))
                 if got == 0:
                     break
-                length = header.header_bytes + header.payload_bytes
-                if header.opcode == OPCODE_CLOSE and self._masks is None:
+                n_frames += 1
+                if got < 0 or header.opcode == OPCODE_CLOSE or n_frames > MAX_GOODBYE_FRAMES:
                     return
-                if len(waiting) < length:
-                    break
-                del waiting[:length]
+                skip = header.header_bytes + header.payload_bytes
             data = await receive_some(self.link, buffer)
             if not data:
                 return
-            waiting += data
-            total += len(data)
+            n_bytes += len(data)
+            rest = rest[at:] + data if server else b""
 
     def abort(self) -> None:
         """Close without a goodbye."""
