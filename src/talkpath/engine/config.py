@@ -152,7 +152,9 @@ class StreamSpec:
             check_callback_url(self.status_url)
         token = self.authorization_bearer_token
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise ConfigError("authorization_bearer_token has white space, control characters or other than ASCII in it")
+            raise ConfigError(
+                "authorization_bearer_token has white space, control characters or other than ASCII in it"
+            )
         for name, value in self.headers.items():
             if not _HEADER_NAME.match(name) or not (value.isascii() and value.isprintable()):
                 raise ConfigError(f"{name!a} is no name of a header, or its value is not one line of printable ASCII")

@@ -63,9 +63,9 @@ TRACK_BITS = {"inbound": 1, "outbound": 2}
 EVENT_MARK, EVENT_FILL, EVENT_UNDERRUN = 2, 4, 5
 OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
 MAX_UNREADABLE = 1000
-"""Messages that could not be read before the stream is given up: a peer that only ever sends rubbish is not a slip. What can be
-read and is merely not obeyed (a checkpoint too many, audio into a one-way stream, an unknown event) never ends a stream."""
-MAX_RECORDED_MARKS = 10_000
+"""Messages that could not be read before the stream is given up: a peer that only ever sends rubbish is not a slip.
+What can be read and is merely not obeyed (a checkpoint too many, audio into a one-way stream, an unknown event) never
+ends a stream.""" MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 MAX_KINDS = 32
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")

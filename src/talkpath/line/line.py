@@ -83,7 +83,9 @@ RATES_HZ = (8000, 16000, 24000, 48000)
 MAX_COMMANDS = 4096
 MAX_DIGITS = 256
 MAX_UNREADABLE = 1000
-"""Messages that could not be read before the line is given up. What can be read and is merely unknown never ends one."""
+"""Messages that could not be read before the line is given up. What can be read and is merely unknown never ends
+one.
+"""
 MAX_KINDS = 32
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
 """An unknown event's name that may stand in a log: nothing that could be a number or a token."""

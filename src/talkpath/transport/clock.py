@@ -59,7 +59,6 @@ class Driven(Protocol):
         ...
 
 
-
 class Lateness:
     """A histogram of how late ticks were, in nanoseconds, with bounded memory."""
 

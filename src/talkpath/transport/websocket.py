@@ -114,7 +114,8 @@ def parse_url(url: str) -> Target:
 
 
 async def receive_some(link: Link, buffer: bytearray) -> memoryview:
-    """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes and goodbyes only.
+    """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes and goodbyes
+    only.
 
     It always lets others run: a peer that never stops sending holds up nobody, and its deadline comes.
     """
