@@ -1,6 +1,4 @@
-"""The platform's end under bad input: every fault has a clear, bounded, counted outcome, and the call beside hears
-none of it.
-"""
+"""The platform's end under bad input: every fault has a clear, bounded, counted outcome, and the call beside hears none of it."""
 
 from __future__ import annotations
 
@@ -94,9 +92,9 @@ REFUSED_MESSAGES: list[tuple[str, object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "kind"), [row[1:] for row in REFUSED_MESSAGES], ids=[row[0] for row in
-REFUSED_MESSAGES]) def test_a_bad_message_is_refused_by_kind_and_the_stream_lives_on(message: object, kind: str) ->
-    None: async def application(peer: Peer) -> None:
+@pytest.mark.parametrize(("message", "kind"), [row[1:] for row in REFUSED_MESSAGES], ids=[row[0] for row in REFUSED_MESSAGES])
+def test_a_bad_message_is_refused_by_kind_and_the_stream_lives_on(message: object, kind: str) -> None:
+    async def application(peer: Peer) -> None:
         await peer.wait_for("start")
         await peer.text(played(tone(100)))
         await peer.text(message)

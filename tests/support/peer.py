@@ -40,9 +40,7 @@ class Peer:
     def headers(self) -> Mapping[str, str]:
         """Of the other side's HTTP head, names in lower case."""
         lines = self.head.split("\r\n")[1:]
-        return {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name
-        }
+        return {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
 
     @property
     def key(self) -> bytes | None:

@@ -65,7 +65,8 @@ OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
 MAX_UNREADABLE = 1000
 """Messages that could not be read before the stream is given up: a peer that only ever sends rubbish is not a slip.
 What can be read and is merely not obeyed (a checkpoint too many, audio into a one-way stream, an unknown event) never
-ends a stream.""" MAX_RECORDED_MARKS = 10_000
+ends a stream."""
+MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 MAX_KINDS = 32
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
