@@ -32,13 +32,14 @@ def main() -> int:
     )
     options.add_argument("what", nargs="?", default="all", choices=("kernels", "message", "path", "calls", "all"))
     options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
-    options.add_argument("--json", type=Path, default=DEFAULT, help="where the result is written")
+    options.add_argument("--json", type=Path, default=DEFAULT, help="where the result goes; - is standard output")
     options.add_argument("--designs", default="naive,talkpath", help="calls: the systems under test, in turns")
     options.add_argument("--calls", action="append", default=[], metavar="DESIGN=N", help="calls: N instead of a trial")
     options.add_argument("--rounds", type=int, help="calls: rounds instead of 3")
     options.add_argument("--seconds", type=float, help="calls: length of a window instead of 6 s")
     options.add_argument("--no-memory", action="store_true", help="calls: without the slope of resident memory")
     asked = options.parse_args()
+    tables = sys.stderr if str(asked.json) == "-" else sys.stdout
 
     effort = timing.SHORT if asked.short else timing.FULL
     plan = bench_calls.SHORT if asked.short else bench_calls.FULL
@@ -58,11 +59,11 @@ def main() -> int:
         for what, title, rows in SMALL:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
-                print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]))
+                print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
         if asked.what in ("calls", "all"):
             designs = bench_calls.named_designs(asked.designs)
             result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))
-            bench_calls.show(result["calls"])
+            bench_calls.show(result["calls"], tables)
     except HarnessError as failure:
         progress(f"failed: {failure}")
         return 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from benchmarks.harness import DESIGNS, IDLE, NAIVE, TALKPATH, Bench, Design, HarnessError, open_bench
 from benchmarks.report import number, print_table, progress, spread
@@ -138,7 +138,7 @@ def summarise(samples: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]
     return summary
 
 
-def show(result: dict[str, Any]) -> None:
+def show(result: dict[str, Any], file: TextIO) -> None:
     """Print the table for people."""
     rows: list[list[str]] = []
     for name, design in result["summary"]["designs"].items():
@@ -161,7 +161,7 @@ def show(result: dict[str, Any]) -> None:
             ]
         )
     heads = ("design", "calls", "load", "us per call-frame", "calls/core at 70 %", "late p50 ms", "p99", "p99.9", "max")
-    print_table("two-way calls, G.711 20 ms, RTP <-> WebSocket", (*heads, "KiB/call", "good"), rows)
+    print_table("two-way calls, G.711 20 ms, RTP <-> WebSocket", (*heads, "KiB/call", "good"), rows, file)
     for key in ("calls_per_core_times_naive", "lateness_p99_above_idle_ms"):
         if key in result["summary"]:
             value = result["summary"][key]
@@ -170,7 +170,7 @@ def show(result: dict[str, Any]) -> None:
                 if isinstance(value, dict)
                 else f"{value:.2f}"
             )
-            print(f"  {key.replace('_', ' ')}: {text}")
+            print(f"  {key.replace('_', ' ')}: {text}", file=file)
 
 
 def named_designs(names: str) -> list[Design]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from benchmarks.peers import peer_versions
 
@@ -97,24 +97,27 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print one table on standard output: words left, figures right."""
+def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], file: TextIO) -> None:
+    """Print one table: words left, figures right."""
     lines = [list(heads), *[list(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     words = [all(not cell[:1].isdigit() and cell != "-" for cell in column[1:]) for column in zip(*lines, strict=True)]
-    print(f"\n{title}")
+    print(f"\n{title}", file=file)
     for index, line in enumerate(lines):
         cells = [
             cell.ljust(width) if word else cell.rjust(width)
             for cell, width, word in zip(line, widths, words, strict=True)
         ]
-        print("  " + "  ".join(cells).rstrip())
+        print("  " + "  ".join(cells).rstrip(), file=file)
         if index == 0:
-            print("  " + "  ".join("-" * width for width in widths))
+            print("  " + "  ".join("-" * width for width in widths), file=file)
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Write a result; one file holds everything that was measured."""
+    """Write a result; one file holds everything that was measured. The path ``-`` is standard output."""
+    if str(path) == "-":
+        print(json.dumps(result, indent=1))
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     progress(f"written: {path}")

@@ -7,7 +7,8 @@ engine and the benchmark that a user would not have.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
 import trio
 
@@ -41,10 +42,9 @@ class Server:
             self.ended[record.reason.value] = self.ended.get(record.reason.value, 0) + 1
 
 
-async def main(driver: str) -> None:
+async def main(driver: Literal["tasks"]) -> None:
     """Serve the harness on standard input and output."""
-    config = talkpath.EngineConfig(driver=driver) if driver else talkpath.EngineConfig()
-    async with talkpath.open_engine(config) as engine, trio.open_nursery() as nursery:
+    async with talkpath.open_engine(talkpath.EngineConfig(driver=driver)) as engine, trio.open_nursery() as nursery:
         server = Server(engine)
 
         async def open_calls(peers: Peers) -> list[int]:
@@ -54,7 +54,7 @@ async def main(driver: str) -> None:
             ]
 
         def statistics() -> dict[str, Any]:
-            return {"live": server.live, "ended": server.ended, "engine": str(engine.statistics())}
+            return {"live": server.live, "ended": server.ended, "engine": dataclasses.asdict(engine.statistics())}
 
         await serve_control(open_calls, statistics)
         nursery.cancel_scope.cancel()
@@ -62,5 +62,5 @@ async def main(driver: str) -> None:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--driver", default="", help="tasks or pump; the engine's own default unless told")
+    options.add_argument("--driver", choices=("tasks",), default="tasks", help="who moves plain media")
     trio.run(main, options.parse_args().driver)
