@@ -24,6 +24,7 @@ import ctypes
 import os
 import struct
 import sys
+from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -65,7 +66,7 @@ class Lateness:
     __slots__ = ("counts", "max_ns", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * LATENESS_BUCKETS
+        self.counts = array("Q", bytes(8 * LATENESS_BUCKETS))
         self.max_ns = 0
         self.total = 0
 
@@ -83,9 +84,15 @@ class Lateness:
         if lateness_ns > self.max_ns:
             self.max_ns = lateness_ns
 
-    def percentile_ms(self, share: float, since: list[int] | None = None) -> float:
+    def copy_counts(self) -> array[int]:
+        """Return the counts so far, to tell later what came since."""
+        return self.counts[:]
+
+    def percentile_ms(self, share: float, since: array[int] | None = None) -> float:
         """Return the lateness in ms that `share` of the ticks did not exceed; since a copy of `counts`, when given."""
-        counts = self.counts if since is None else [a - b for a, b in zip(self.counts, since, strict=True)]
+        counts = list(self.counts)
+        if since is not None:
+            counts = [a - b for a, b in zip(counts, since, strict=True)]
         total = sum(counts)
         if total == 0:
             return 0.0
