@@ -284,7 +284,7 @@ def test_a_frame_of_which_half_is_missing() -> None:
 def test_a_new_sender_starts_anew() -> None:
     leg = Leg()
     leg.stream()
-    for i in range(5):
+    for _ in range(5):
         leg.say(b"\x10" * 160)
         leg.tick()
     for i in range(5):

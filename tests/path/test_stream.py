@@ -42,7 +42,7 @@ def feed(stream: Stream, data: bytes, cuts: list[int]) -> tuple[list[tuple[int, 
     """Hand `data` over in pieces, the rest of each again with the next; -> other frames, protocol error."""
     others: list[tuple[int, bool, bytes]] = []
     held = bytearray()
-    edges = sorted({cut for cut in cuts if cut < len(data)}) + [len(data)]
+    edges = [*sorted({cut for cut in cuts if cut < len(data)}), len(data)]
     at = 0
     for edge in edges:
         held += data[at:edge]
