@@ -391,6 +391,40 @@ def test_digits_take_the_place_of_audio_and_it_goes_on_at_its_next_sample() -> N
     assert leg.path.counters()["digits_out"] == 2
 
 
+def test_digits_of_a_detached_stream_stop() -> None:
+    leg = Leg(event_payload_type=101)
+    leg.stream()
+    leg.path.send_digits(0, "123")
+    leg.tick(2)
+    leg.path.detach(0)
+    leg.tick(40)
+    sent = [packet.payload for packet in leg.packets if packet.pt == 101]
+    assert {payload[0] for payload in sent} == {1}, "the one that had begun still ends"
+    assert sent[-1][1] & 0x80
+    assert leg.kinds() == []
+
+
+def test_a_late_tick_is_not_a_slow_network() -> None:
+    leg = Leg()
+    leg.stream()
+    said = [bytes([i + 1]) * 160 for i in range(60)]
+    for i in range(20):
+        leg.say(said[i])
+        leg.tick()
+    before = leg.path.counters()["concealed_samples"]
+    for i in range(20, 60, 4):  # the loop now comes every 80 ms only, 60 ms late for the first of four ticks
+        for j in range(4):
+            leg.path.receive_rtp(rtp(i + j, said[i + j]), (i + j) * PTIME)
+        leg.now = (i + 3) * PTIME
+        for _ in range(4):
+            leg.path.tick(leg.now, leg.outbox)
+        leg.take()
+    got = leg.heard("inbound")[-40:]
+    first = said.index(got[0])
+    assert got == said[first : first + 40]
+    assert leg.path.counters()["concealed_samples"] == before
+
+
 def test_a_leg_without_telephone_events_refuses_digits() -> None:
     leg = Leg()
     assert not leg.path.send_digits(0, "12")

@@ -440,6 +440,16 @@ def test_a_line_converts_encodings_and_refuses_rates() -> None:
         sender.line.play(pcm.tobytes(), media_format=L16_16K)
 
 
+def test_without_framing_the_text_stands_alone() -> None:
+    line = application(pool(), websocket=False, masked=True)
+    line.play(bytes(range(160)))
+    outbox = Outbox()
+    line.tick(0, 0, outbox)
+    (text,) = [bytes(output.bytes) for output in outbox]
+    assert base64.b64decode(json.loads(text)["media"]["payload"]) == bytes(range(160))
+    assert line.counters()["bytes_out"] == len(text)
+
+
 def test_masks_come_from_the_seed() -> None:
     def keys(seed: int) -> list[bytes]:
         line = application(pool(), masked=True, mask_seed=seed)
