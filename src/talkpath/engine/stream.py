@@ -367,6 +367,10 @@ class CallStream:
     def on_overflow(self) -> None:
         self.end(EndReason.CONTROL_OVERFLOW)
 
+    def failed(self, exc: Exception) -> None:
+        log.error("stream %s: %s", self.control_id, type(exc).__name__, exc_info=exc)
+        self.end(EndReason.INTERNAL_ERROR, exc)
+
     def pull_events(self) -> None:
         """Take this stream's own events (marks settled by a clear or a close) from the native core."""
         event = ffi.new("tp_event *")

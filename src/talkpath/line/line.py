@@ -437,6 +437,7 @@ class Line:
             self.end(EndReason.PEER_VANISHED)
 
     def failed(self, exc: Exception) -> None:
+        log.error("line %s: %s", self.info.stream_id, type(exc).__name__, exc_info=exc)
         self.end(EndReason.INTERNAL_ERROR, exc)
 
     def _journal(self, kind: str, *facts: object) -> None:
