@@ -268,9 +268,7 @@ class Line:
             while self._full:
                 self._full = False
                 assert self._connection is not None
-                with trio.move_on_after(self.config.stall_s) as scope:
-                    await self._connection.flush()
-                if scope.cancelled_caught:
+                if not await self._connection.flush(self.config.stall_s):
                     self.end(EndReason.PEER_STALLED)
                     return
             await self._send_lot.park()

@@ -8,6 +8,7 @@ trouble: `flush` when the peer does not read, `close` to say goodbye.
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -522,13 +523,19 @@ class Connection:
 
     # What may wait, in tasks -------------------------------------------------------------------------------------
 
-    async def flush(self) -> None:
-        """Hand over what waits as the peer reads. The caller bounds it. Cancellation: what was not handed over still waits.
+    async def flush(self, stall_s: float = math.inf) -> bool:
+        """Hand over what waits as the peer reads; only one task may. Cancellation: what was not handed over still waits.
+
+        Returns:
+            False when the peer has taken nothing for `stall_s`. One that reads slowly loses audio, not its stream.
 
         Raises nothing: a broken link is reported to the owner.
         """
         while (self._pending or self.link.unsent()) and not self.broken:
-            await self.link.wait_writable()
+            with trio.move_on_after(stall_s) as scope:
+                await self.link.wait_writable()
+            if scope.cancelled_caught:
+                return False
             try:
                 self.link.flush()
                 if self._pending:
@@ -538,6 +545,7 @@ class Connection:
                 continue
             except OSError as exc:
                 self._break(exc)
+        return True
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
