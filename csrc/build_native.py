@@ -33,7 +33,17 @@ def make_ffi() -> FFI:
     ffi.cdef((HERE / "native.cdef.h").read_text())
     headers = sorted(path.name for path in HERE.glob("tp_*.h"))
     sources = sorted(os.path.relpath(path, ROOT) for path in HERE.glob("tp_*.c"))
-    flags = ["-std=c11", "-O2", "-ffp-contract=off", *GLUE_INCLUDES, "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-fvisibility=hidden"]
+    flags = [
+        "-std=c11",
+        "-O2",
+        "-ffp-contract=off",
+        *GLUE_INCLUDES,
+        "-Wall",
+        "-Wextra",
+        "-Wshadow",
+        "-Wstrict-prototypes",
+        "-fvisibility=hidden",
+    ]
     # The generated glue casts freely, so -Wconversion is left to `make c-test`, which compiles our own sources alone.
     if os.environ.get("TALKPATH_WERROR"):
         flags.append("-Werror")

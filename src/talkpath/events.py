@@ -1,4 +1,5 @@
-"""Frozen events and commands: what crosses between a wire's machine and whoever drives it, and what a call tells its user.
+"""Frozen events and commands: what crosses between a wire's machine and whoever drives it, and what a call tells its
+user.
 
 A *dialect* turns messages into the events below and commands into messages; which of the two a value is depends on the
 end of the wire one stands at, so both ends share one set.
@@ -121,7 +122,18 @@ class UnknownMessage:
 
 
 WireEvent = (
-    StreamStarted | Media | Digit | SendDigits | Mark | MarkReached | Clear | Cleared | HangUp | StreamStopped | Handshaken | UnknownMessage
+    StreamStarted
+    | Media
+    | Digit
+    | SendDigits
+    | Mark
+    | MarkReached
+    | Clear
+    | Cleared
+    | HangUp
+    | StreamStopped
+    | Handshaken
+    | UnknownMessage
 )
 
 

@@ -1,24 +1,24 @@
 """One call: a leg, its streams, one nursery, one door out.
 
-Theory of operation. `Call` is an async context manager that lives by a `Lifetime`: a supervising child opens the leg, gives the
-path to the driver, and holds the nursery of the call's receive, send and playback tasks and of one task per stream. Outer
-cancellation reaches the user's block first; leaving the block calls `end`, and `end` is the only thing that ever ends media.
-So there is one source of cancellation and one order of teardown, and a user's shielded `finally` can still say goodbye to the
-caller::
+Theory of operation. `Call` is an async context manager that lives by a `Lifetime`: a supervising child opens the leg,
+gives the path to the driver, and holds the nursery of the call's receive, send and playback tasks and of one task per
+stream. Outer cancellation reaches the user's block first; leaving the block calls `end`, and `end` is the only thing
+that ever ends media. So there is one source of cancellation and one order of teardown, and a user's shielded
+`finally` can still say goodbye to the caller::
 
     OPENING --leg open, path ticking--> LIVE --end(reason)--> ENDED --goodbyes, callbacks queued--> record final
 
-`end` is synchronous and idempotent: it takes the slot from the driver (no sample leaves from here), closes the leg's socket,
-ends the streams (their marks are LOST), wakes everybody who waits and cancels the media nursery. What may wait (close frames,
-end messages) is then done by the stream tasks, shielded, within `EngineConfig.goodbye_s` together.
+`end` is synchronous and idempotent: it takes the slot from the driver (no sample leaves from here), closes the leg's
+socket, ends the streams (their marks are LOST), wakes everybody who waits and cancels the media nursery. What may wait
+(close frames, end messages) is then done by the stream tasks, shielded, within `EngineConfig.goodbye_s` together.
 
-What the three tasks are for, given that plain media and everything that changes the path's state happens in the driver's
-step: *receive* hands on what the step found and that is not media (the call's events, to the hooks a user registered); *send*
-empties sockets that were full, each under its own deadline; *playback* feeds the call's own
-source with what `play` was given. All are parked else.
+What the three tasks are for, given that plain media and everything that changes the path's state happens in the
+driver's step: *receive* hands on what the step found and that is not media (the call's events, to the hooks a user
+registered); *send* empties sockets that were full, each under its own deadline; *playback* feeds the call's own source
+with what `play` was given. All are parked else.
 
-A background failure ends the call with a reason; it is not raised into the user's block and does not cancel it: operations
-raise `CallEnded`, `events` ends, `wait_ended` returns the record.
+A background failure ends the call with a reason; it is not raised into the user's block and does not cancel it:
+operations raise `CallEnded`, `events` ends, `wait_ended` returns the record.
 """
 
 from __future__ import annotations
@@ -145,12 +145,13 @@ class Call:
         return self
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> bool:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             await self._life.leave(exc)
         finally:
             self.engine.forget(self)
-        return False
 
     def set_up(self) -> None:
         """Open the leg, make the path, give it to the driver."""
@@ -343,7 +344,12 @@ class Call:
         Cancellation: the stream is ended all the same.
         """
         stream = next(
-            (s for s in reversed(self.streams) if s is not None and s.end_reason is None and control_id in (None, s.control_id)), None
+            (
+                s
+                for s in reversed(self.streams)
+                if s is not None and s.end_reason is None and control_id in (None, s.control_id)
+            ),
+            None,
         )
         if stream is None:
             raise ConfigError("no live stream of this call has that control_id")
@@ -569,5 +575,3 @@ def _stream_reason(reason: EndReason) -> EndReason:
     if reason in (EndReason.BLOCK_LEFT, EndReason.BLOCK_FAILED, EndReason.CANCELLED):
         return EndReason.PLATFORM_HUNG_UP
     return reason
-
-

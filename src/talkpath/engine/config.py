@@ -20,7 +20,8 @@ MESSAGE_MS = (20, 40, 60, 80, 100)
 
 
 def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFormat, int | None]:
-    """Read a codec string like ``PCMU``, ``L16@16000h`` or ``PCMU@40i``; return the format and the ptime, when one is named.
+    """Read a codec string like ``PCMU``, ``L16@16000h`` or ``PCMU@40i``; return the format and the ptime, when one is
+    named.
 
     Raises:
         ConfigError: an unknown codec, or a rate it does not have; the caller's to mend.
@@ -140,7 +141,9 @@ class StreamSpec:
             raise ConfigError(f"a bidirectional plivo stream carries the inbound_track only, not {self.track}")
         _, ptime_ms = parse_codec(self.codec)
         if (ptime_ms or self.message_ms) not in MESSAGE_MS:
-            raise ConfigError(f"message_ms is {ptime_ms or self.message_ms}; it must be one of {', '.join(map(str, MESSAGE_MS))}")
+            raise ConfigError(
+                f"message_ms is {ptime_ms or self.message_ms}; it must be one of {', '.join(map(str, MESSAGE_MS))}"
+            )
         if self.status_url_method not in ("GET", "POST"):
             raise ConfigError(f"status_url_method {self.status_url_method!r} is neither GET nor POST")
         if self.status_scheme not in ("A", "B"):

@@ -1,4 +1,6 @@
-"""The platform's end as a whole: a pool of memory, the calls that share it, and the status callbacks they leave behind."""
+"""The platform's end as a whole: a pool of memory, the calls that share it, and the status callbacks they leave
+behind.
+"""
 
 from __future__ import annotations
 
@@ -66,9 +68,13 @@ class Engine:
         return self
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> bool:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End what is left, deliver the callbacks (each has its deadline), release the clock."""
-        assert self._manager is not None and self._clock_manager is not None and self._callbacks is not None
+        assert self._manager is not None
+        assert self._clock_manager is not None
+        assert self._callbacks is not None
         self._draining = True
         for call in list(self._calls):
             call.end(EndReason.CANCELLED)
@@ -79,7 +85,6 @@ class Engine:
             await self._manager.__aexit__(None, None, None)
         finally:
             await self._clock_manager.__aexit__(None, None, None)
-        return False
 
     def open_call(
         self,
@@ -157,7 +162,9 @@ class Engine:
 
     async def _deliver(self, request: CallbackRequest) -> None:
         try:
-            options = DeliveryOptions(deadline_s=self.config.callback_deadline_s, attempts=self.config.callback_attempts)
+            options = DeliveryOptions(
+                deadline_s=self.config.callback_deadline_s, attempts=self.config.callback_attempts
+            )
             result = await deliver(
                 request, delivery_id=self.entropy(16).hex(), options=options, ssl_context=self.config.tls_context
             )
@@ -204,7 +211,8 @@ def open_engine(
 
     Args:
         config: options; the defaults when None.
-        entropy: n -> n random bytes, for ids, SSRCs, mask keys; a seeded source makes a virtual call repeatable to the byte.
+        entropy: n -> n random bytes, for ids, SSRCs, mask keys; a seeded source makes a virtual call repeatable to
+            the byte.
         wall_clock: Unix time in seconds, for the timestamps that wires and callbacks carry.
 
     Cancellation: calls are ended, callbacks not yet delivered are dropped, nothing remains.

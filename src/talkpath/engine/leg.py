@@ -84,6 +84,11 @@ class Leg:
     def before_tick(self, now_ns: int) -> None:
         """Hand the caller's next ptime to the path."""
 
+    @property
+    def local_address(self) -> Address:
+        """The bound address with its actual port, for the SDP. Raises ConfigError: the leg has none, or is not open."""
+        raise ConfigError("this leg has no network address")
+
     def _command(self, what: Callable[[int], None]) -> None:
         call = self._call
         if call is None:
@@ -96,10 +101,10 @@ class Leg:
 class RtpLeg(Leg):
     """A caller reached by RTP over UDP.
 
-    A port that is open to the network will be found: so the question is whose packets are the caller's. By default only those
-    of the configured address; `symmetric=True` allows another port of the same IP address (NAT), `symmetric="any"` takes the
-    first source that sends three consecutive valid packets of the negotiated payload type within 5 s, and then holds on to it.
-    Everybody else is counted and heard by nobody, and audio is never sent to them.
+    A port that is open to the network will be found: so the question is whose packets are the caller's. By default
+    only those of the configured address; `symmetric=True` allows another port of the same IP address (NAT),
+    `symmetric="any"` takes the first source that sends three consecutive valid packets of the negotiated payload type
+    within 5 s, and then holds on to it. Everybody else is counted and heard by nobody, and audio is never sent to them.
 
     Args:
         local: address to bind; port 0 takes any, or an even one of `port_range`.
@@ -107,7 +112,8 @@ class RtpLeg(Leg):
         codec: ``PCMU``, ``PCMA``, or ``L16@<rate>h`` with a `payload_type`.
         ptime_ms: 10..60, what is sent; any whole-ms ptime is received.
         payload_type: RTP's number for the codec; the static one when None.
-        event_payload_type: RFC 4733 telephone-event's; None when not negotiated: digits to send are then refused and counted.
+        event_payload_type: RFC 4733 telephone-event's; None when not negotiated: digits to send are then refused and
+            counted.
         symmetric: see above.
         port_range: (first, last) to choose an even local port from.
         media_timeout_s: the call ends when no media came for so long (not while held); 0 never.
@@ -232,7 +238,8 @@ class RtpLeg(Leg):
 
     def start(self) -> None:
         call = self._call
-        assert call is not None and self._socket is not None
+        assert call is not None
+        assert self._socket is not None
         self._path = call.path
         self._scratch = call.driver.scratch_view
         self._scratch_c = call.driver.scratch_c
@@ -406,7 +413,8 @@ class MemoryLeg(Leg):
         return self.media_format.sample_rate_hz
 
     def say(self, pcm: npt.NDArray[np.int16]) -> None:
-        """Let the caller say `pcm` (int16, mono, at the leg's rate) after what it is already saying. At most an hour waits.
+        """Let the caller say `pcm` (int16, mono, at the leg's rate) after what it is already saying. At most an hour
+        waits.
 
         Raises:
             FormatError: not one-dimensional int16.

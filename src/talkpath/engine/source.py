@@ -1,13 +1,15 @@
 """The call's own source: what the call server itself plays to the caller, beside the streams.
 
-It is a stream without a wire: its own queue, bound, marks and clear in the same path, mixed with the others. `play` hands its
-audio to the call's playback task, which feeds the queue as room allows, so any length can be played in bounded memory.
+It is a stream without a wire: its own queue, bound, marks and clear in the same path, mixed with the others. `play`
+hands its audio to the call's playback task, which feeds the queue as room allows, so any length can be played in
+bounded memory.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,9 +106,9 @@ class Source:
                 piece = self._pieces[0]
                 if not piece.data:
                     self._pieces.popleft()
-                    await self.call.perform(lambda now_ns, piece=piece: self._mark(piece))
+                    await self.call.perform(partial(self._mark, piece))
                     continue
-                took = await self.call.perform(lambda now_ns, piece=piece: self._write(piece))
+                took = await self.call.perform(partial(self._write, piece))
                 if not piece.data:
                     if self._pieces and self._pieces[0] is piece:
                         self._pieces.popleft()
@@ -115,7 +117,7 @@ class Source:
                     await trio.sleep(FEED_PAUSE_S)
             await self._lot.park()
 
-    def _write(self, piece: _Piece) -> int:
+    def _write(self, piece: _Piece, now_ns: int) -> int:
         if piece.outcome is not None:
             piece.data = b""
             return 0
@@ -125,7 +127,7 @@ class Source:
         piece.data = data[2 * max(took, 0) :]
         return took
 
-    def _mark(self, piece: _Piece) -> None:
+    def _mark(self, piece: _Piece, now_ns: int) -> None:
         if piece.outcome is not None:
             return
         ident = self._next_mark

@@ -6,10 +6,10 @@ States, and who moves them::
         |                                                           ^
         +-- out of attempts, timed out, refused, end() -------------+
 
-`run` is a task in the call's media nursery. Everything that changes the path (attach, marks, clears) happens in the driver's
-step, either because it came from the wire or as a command. `end` is the one door: synchronous, idempotent, from anywhere; it
-detaches at once, and what needs waiting (the goodbye) is left to `run`. A stream's end is not the call's, unless its
-specification says so.
+`run` is a task in the call's media nursery. Everything that changes the path (attach, marks, clears) happens in the
+driver's step, either because it came from the wire or as a command. `end` is the one door: synchronous, idempotent,
+from anywhere; it detaches at once, and what needs waiting (the goodbye) is left to `run`. A stream's end is not the
+call's, unless its specification says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from talkpath.events import (
     MarkReached,
     MarkSettled,
     Media,
-    MediaFormat,
     SendDigits,
     SourceCleared,
     StreamDegraded,
@@ -222,7 +221,9 @@ class CallStream:
         config.shape = compiled
         keep.append(compiled)
         config.encoding_name = shape.encoding_name.encode()
-        status = lib.tp_stream_init(native, call.engine.pool.native, config, call.leg.media_format.sample_rate_hz, now_ns)
+        status = lib.tp_stream_init(
+            native, call.engine.pool.native, config, call.leg.media_format.sample_rate_hz, now_ns
+        )
         if status < 0:
             raise CallEnded(EndReason.NO_CAPACITY)
         self._keep = keep
@@ -295,7 +296,9 @@ class CallStream:
             self._refuse("one_way")
             return
         media_format = native_format(media.media_format or self._dialect.media_format)
-        lib.tp_stream_receive_audio(self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns)
+        lib.tp_stream_receive_audio(
+            self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns
+        )
 
     def _mark(self, name: str) -> None:
         if not self.spec.bidirectional:
@@ -387,7 +390,10 @@ class CallStream:
                 self._settle(event.id, OUTCOMES[event.value], event.at_sample)
             case 4:  # EVENT_FILL
                 self.call.note(StreamDegraded(self.control_id, event.value))
-                self._tell(StatusKind.DEGRADED, reason="buffer_overflow" if event.value >= 100 else f"buffer {event.value} % full")
+                self._tell(
+                    StatusKind.DEGRADED,
+                    reason="buffer_overflow" if event.value >= 100 else f"buffer {event.value} % full",
+                )
             case _:
                 pass
 
@@ -484,7 +490,11 @@ class CallStream:
         if self._started_ns is not None and reason.orderly:
             self._tell(StatusKind.STOPPED, reason="completed", duration_s=duration_ms // 1000)
         else:
-            self._tell(StatusKind.FAILED, reason="connection_failed" if self._started_ns is None else reason.value, duration_s=duration_ms // 1000)
+            self._tell(
+                StatusKind.FAILED,
+                reason="connection_failed" if self._started_ns is None else reason.value,
+                duration_s=duration_ms // 1000,
+            )
         self._native = None
         self._keep = []
         self.ready.set()
@@ -535,5 +545,3 @@ def _cause_name(cause: BaseException | None) -> str:
     if isinstance(cause, (RemoteWireError, LocalWireError)):
         return f"{type(cause).__name__}: {cause}"
     return type(cause).__name__
-
-

@@ -51,7 +51,9 @@ class LineConfig:
     """Options of a line; see each field."""
 
     send_ahead_ms: int = 2000
-    """How far ahead of what has been played audio is sent: what was sent cannot be recalled, only cleared over the wire."""
+    """How far ahead of what has been played audio is sent: what was sent cannot be recalled, only cleared over the
+    wire.
+    """
     message_ms: int = 20
     """Audio in one message while little waits; up to 200 ms when much does."""
     queue_s: float = 60.0
@@ -86,7 +88,9 @@ class ServeConfig:
 
     line: LineConfig = field(default_factory=LineConfig)
     allow_unauthenticated: bool = False
-    """Serve other than loopback addresses without checking who connects. Anyone who finds the port can then talk to the bot."""
+    """Serve other than loopback addresses without checking who connects. Anyone who finds the port can then talk to
+    the bot.
+    """
     plivo_auth_token: str = field(default="", repr=False)
     """Check Plivo's V3 signature on the upgrade with it; whoever has none is refused with 403."""
     public_url: str = ""

@@ -56,8 +56,12 @@ async def connect_line(
     """
     async with open_clock():
         with trio.fail_after(OPENING_S):
-            link, leftover = await open_websocket(parse_url(url), headers=tuple((headers or {}).items()), context=tls_context)
-        async with _line_on_link(link, leftover, wire, config, options, entropy, masked=True, path=parse_url(url).path) as line:
+            link, leftover = await open_websocket(
+                parse_url(url), headers=tuple((headers or {}).items()), context=tls_context
+            )
+        async with _line_on_link(
+            link, leftover, wire, config, options, entropy, masked=True, path=parse_url(url).path
+        ) as line:
             yield line
 
 
@@ -72,8 +76,8 @@ async def line_on(
 ) -> AsyncIterator[Line]:
     """Put a `Line` on a WebSocket that already exists, for the block.
 
-    For programs that have a trio-websocket server of their own. It is the slow path: that library reads the socket, so every
-    message passes through two tasks. Closing the WebSocket stays with its owner.
+    For programs that have a trio-websocket server of their own. It is the slow path: that library reads the socket,
+    so every message passes through two tasks. Closing the WebSocket stays with its owner.
 
     Raises:
         RemoteWireError: the peer speaks no known wire.

@@ -1,16 +1,18 @@
 """A `Line`: what a Trio program holds of one call while a platform streams it.
 
-Theory of operation. A line is a native stream in the application's role: it takes the call's tracks out of media messages into
-rings that listeners read with cursors of their own, and sends what the program says, at most `send_ahead_ms` ahead of a model
-of what has been played. Everything that touches the stream happens in the driver's step; the program's calls hand over
-commands, which a step applies in order. State lies in the rings, and a wake is only a hint, so a cancelled reader loses nothing.
+Theory of operation. A line is a native stream in the application's role: it takes the call's tracks out of media
+messages into rings that listeners read with cursors of their own, and sends what the program says, at most
+`send_ahead_ms` ahead of a model of what has been played. Everything that touches the stream happens in the driver's
+step; the program's calls hand over commands, which a step applies in order. State lies in the rings, and a wake is
+only a hint, so a cancelled reader loses nothing.
 
-*Checkpoints.* A mark lies in the queue at a position; when everything before it has been written, the wire's checkpoint message
-is written next. Answers match first-in-first-out per name. A clear is an epoch: its confirmation settles, as CLEARED, the
-checkpoints that were sent before it and nothing else. What is unanswered when the line ends is LOST. Each settles exactly once.
+*Checkpoints.* A mark lies in the queue at a position; when everything before it has been written, the wire's
+checkpoint message is written next. Answers match first-in-first-out per name. A clear is an epoch: its confirmation
+settles, as CLEARED, the checkpoints that were sent before it and nothing else. What is unanswered when the line ends
+is LOST. Each settles exactly once.
 
-*Positions.* The wire does not say where in the outbound track something happened, so `at_sample` here is an estimate from the
-inbound track, whose clock is the same (`exact=False`), and what `play` reports after a clear is the model's.
+*Positions.* The wire does not say where in the outbound track something happened, so `at_sample` here is an estimate
+from the inbound track, whose clock is the same (`exact=False`), and what `play` reports after a clear is the model's.
 """
 
 from __future__ import annotations
@@ -30,7 +32,15 @@ import trio
 from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk, AudioClip
 from talkpath.dsp.resample import Resampler
-from talkpath.errors import CallEnded, ConfigError, FormatError, NativeError, NotOnThisWire, PlayoutFull, RemoteWireError
+from talkpath.errors import (
+    CallEnded,
+    ConfigError,
+    FormatError,
+    NativeError,
+    NotOnThisWire,
+    PlayoutFull,
+    RemoteWireError,
+)
 from talkpath.events import (
     Clear,
     Cleared,
@@ -212,9 +222,10 @@ class Line:
         return self
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> bool:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self._life.leave(exc)
-        return False
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""
@@ -304,7 +315,12 @@ class Line:
             return
         self.end_reason, self.cause = reason, cause
         self._ended_ns = self.clock.now_ns()
-        if reason in (EndReason.BLOCK_FAILED, EndReason.APPLICATION_FAILED, EndReason.INTERNAL_ERROR, EndReason.POLICY_FAILED):
+        if reason in (
+            EndReason.BLOCK_FAILED,
+            EndReason.APPLICATION_FAILED,
+            EndReason.INTERNAL_ERROR,
+            EndReason.POLICY_FAILED,
+        ):
             self._close_code = 1011
         elif reason is EndReason.CANCELLED:
             self._close_code = 1001
@@ -465,7 +481,9 @@ class Line:
             case Media(payload=payload, track=track, media_format=media_format):
                 native = native_format(media_format) if media_format is not None else self._native_format
                 bit = TRACK_BITS.get(track, 1)
-                lib.tp_stream_receive_audio(self._native, bit, native, ffi.from_buffer("uint8_t[]", payload), len(payload), now_ns)
+                lib.tp_stream_receive_audio(
+                    self._native, bit, native, ffi.from_buffer("uint8_t[]", payload), len(payload), now_ns
+                )
                 self.on_media(now_ns)
             case Digit(digit=digit):
                 self._digits.append(digit)
@@ -562,8 +580,8 @@ class Line:
     def listen(self, *, sample_rate_hz: int | None = None, chunk_ms: int = 20, track: str = "inbound") -> Listener:
         """Return an iterator over a track's audio from this moment on.
 
-        Each listener has its own cursor and bound (`LineConfig.listen_bound_ms`): a slow one loses its oldest audio, counted,
-        and delays nobody.
+        Each listener has its own cursor and bound (`LineConfig.listen_bound_ms`): a slow one loses its oldest audio,
+        counted, and delays nobody.
 
         Args:
             sample_rate_hz: of the chunks; the wire's own when None.
@@ -583,8 +601,8 @@ class Line:
     def barge_in(self, policy: BargeIn | None) -> None:
         """Let `policy` decide, on each 20 ms of caller's audio, whether the caller's speech clears what is queued.
 
-        Anything that takes an `AudioChunk` and returns a bool serves; `EnergyGate` is built in; None removes it. It is called
-        within the driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
+        Anything that takes an `AudioChunk` and returns a bool serves; `EnergyGate` is built in; None removes it. It
+        is called within the driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
         """
         self._policy = policy
         if policy is None:
@@ -596,7 +614,8 @@ class Line:
 
     def _ask_policy(self, now_ns: int) -> None:
         policy, ear = self._policy, self._policy_ear
-        assert policy is not None and ear is not None
+        assert policy is not None
+        assert ear is not None
         while True:
             chunk = ear.read_nowait()
             if chunk is None:
@@ -604,7 +623,9 @@ class Line:
             try:
                 speaking = policy(chunk)
             except Exception as exc:
-                log.error("line %s: the barge-in policy raised %s", self.info.stream_id, type(exc).__name__, exc_info=exc)
+                log.error(
+                    "line %s: the barge-in policy raised %s", self.info.stream_id, type(exc).__name__, exc_info=exc
+                )
                 self.end(EndReason.POLICY_FAILED, exc)
                 return
             if speaking and self._is_talking(now_ns):
@@ -629,11 +650,14 @@ class Line:
 
     # Speaking ----------------------------------------------------------------------------------------------------
 
-    def speak(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], *, sample_rate_hz: int | None = None) -> None:
+    def speak(
+        self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], *, sample_rate_hz: int | None = None
+    ) -> None:
         """Queue audio; never blocks.
 
         Args:
-            chunk: an `AudioChunk`, an `AudioClip`, or int16 mono with its `sample_rate_hz`. Consecutive chunks of one rate are
+            chunk: an `AudioChunk`, an `AudioClip`, or int16 mono with its `sample_rate_hz`. Consecutive chunks of one
+                rate are
                 one piece of audio: the resampler keeps its state.
 
         Raises:
@@ -645,7 +669,9 @@ class Line:
         self._check_live()
         n_out = math.ceil(len(pcm) * self._rate / rate)
         if self._queued_samples() + n_out > self.config.queue_s * self._rate:
-            raise PlayoutFull(f"{self.config.queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard")
+            raise PlayoutFull(
+                f"{self.config.queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
+            )
         if rate != self._rate:
             resampler = self._speakers.get(rate)
             if resampler is None:
@@ -661,7 +687,9 @@ class Line:
         if self._format.encoding == "L16" and not self._format.big_endian and np.little_endian:
             return data
         out = bytearray(len(pcm) * self._sample_bytes)
-        lib.tp_g711_encode(self._encoding, ffi.from_buffer("uint8_t[]", out), ffi.from_buffer("int16_t[]", data), len(pcm))
+        lib.tp_g711_encode(
+            self._encoding, ffi.from_buffer("uint8_t[]", out), ffi.from_buffer("int16_t[]", data), len(pcm)
+        )
         return bytes(out)
 
     def _queue(self, payload: bytes, n_samples: int) -> None:
@@ -676,13 +704,13 @@ class Line:
         """Play audio and return what became of it, once that is known.
 
         Args:
-            audio: an array (int16, mono, with `sample_rate_hz`), an `AudioClip` such as `read_audio` returns, an `AudioChunk`,
-                or an async iterable of any of these as a synthesiser gives them: it is read as it can be played, so a
-                synthesiser that is faster than speech is held back.
+            audio: an array (int16, mono, with `sample_rate_hz`), an `AudioClip` such as `read_audio` returns, an
+                `AudioChunk`, or an async iterable of any of these as a synthesiser gives them: it is read as it can be
+                played, so a synthesiser that is faster than speech is held back.
 
         Returns:
-            How many samples (at the line's rate) were heard, and whether all were PLAYED, or a clear (CLEARED) or the end of
-            the line (LOST) came first.
+            How many samples (at the line's rate) were heard, and whether all were PLAYED, or a clear (CLEARED) or the
+            end of the line (LOST) came first.
 
         Raises:
             FormatError: audio that cannot be played.
@@ -728,7 +756,11 @@ class Line:
             start = self._position() if self.end_reason is None else 0
         if not whole:
             outcome = Outcome.LOST if self._epoch == epoch else Outcome.CLEARED
-            heard = self._heard_since(start, samples) if outcome is Outcome.LOST else self._cleared_heard(start, samples, epoch)
+            heard = (
+                self._heard_since(start, samples)
+                if outcome is Outcome.LOST
+                else self._cleared_heard(start, samples, epoch)
+            )
             return Played(heard, outcome, False)
         self._play_count += 1
         checkpoint = self._checkpoint(f"{PLAY_NAME}{self._play_count}") if self.end_reason is None else None
@@ -896,7 +928,9 @@ class Listener:
 
     def __init__(self, line: Line, sample_rate_hz: int, chunk_ms: int, track: str) -> None:
         if sample_rate_hz not in RATES_HZ:
-            raise ConfigError(f"a listener's sample_rate_hz is {sample_rate_hz}; it must be one of {', '.join(map(str, RATES_HZ))}")
+            raise ConfigError(
+                f"a listener's sample_rate_hz is {sample_rate_hz}; it must be one of {', '.join(map(str, RATES_HZ))}"
+            )
         if not 10 <= chunk_ms <= 500:
             raise ConfigError(f"a listener's chunk_ms is {chunk_ms}; it must be between 10 and 500")
         if track not in line.info.tracks:
@@ -1011,5 +1045,7 @@ def _samples_of(audio: object, sample_rate_hz: int | None) -> tuple[npt.NDArray[
     if pcm.dtype != np.int16 or pcm.ndim != 1:
         raise FormatError(f"audio is one-dimensional int16, not {pcm.ndim}-dimensional {pcm.dtype}")
     if rate not in RATES_HZ:
-        raise FormatError(f"audio of {rate} Hz cannot be said; convert it to one of {', '.join(map(str, RATES_HZ))} Hz first")
+        raise FormatError(
+            f"audio of {rate} Hz cannot be said; convert it to one of {', '.join(map(str, RATES_HZ))} Hz first"
+        )
     return pcm, rate

@@ -1,7 +1,7 @@
 """From an upgraded WebSocket to a line: read until the wire's opening message, and see by it which wire this is.
 
-A task does this, before the clock takes over: it may wait, it is bounded in messages, bytes and time, and what it has read
-beyond the opening message is handed on untouched.
+A task does this, before the clock takes over: it may wait, it is bounded in messages, bytes and time, and what it has
+read beyond the opening message is handed on untouched.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Recogniser:
                 if isinstance(event, StreamStarted):
                     return dialect, event
                 if not isinstance(event, Handshaken | UnknownMessage):
-                    problems.append(RemoteWireError("a stream's first message is its start", wire=name, event=type(event).__name__))
+                    problems.append(
+                        RemoteWireError("a stream's first message is its start", wire=name, event=type(event).__name__)
+                    )
                     del self._dialects[name]
                     break
         if self._dialects:
@@ -72,7 +74,9 @@ def _describe(text: bytes) -> str:
     return f"an object with the keys {', '.join(keys) or 'none'}"
 
 
-async def receive_start(link: Link, leftover: bytes, recogniser: Recogniser, *, masked: bool) -> tuple[Dialect, StreamStarted, bytes]:
+async def receive_start(
+    link: Link, leftover: bytes, recogniser: Recogniser, *, masked: bool
+) -> tuple[Dialect, StreamStarted, bytes]:
     """Read until the opening message; return the dialect, what it said, and the bytes after it.
 
     Args:
@@ -99,7 +103,9 @@ async def receive_start(link: Link, leftover: bytes, recogniser: Recogniser, *, 
         if not got or len(waiting) < length:
             data = await receive_some(link, buffer)
             if not data:
-                raise RemoteWireError("the peer closed before the wire's opening message", wire="websocket", event="opening")
+                raise RemoteWireError(
+                    "the peer closed before the wire's opening message", wire="websocket", event="opening"
+                )
             waiting += data
             continue
         payload = waiting[header.header_bytes : length]
@@ -118,6 +124,10 @@ async def receive_start(link: Link, leftover: bytes, recogniser: Recogniser, *, 
         elif isinstance(event, Ping):
             await send_all(link, frame(OPCODE_PONG, event.payload, b"\0\0\0\0" if masked else None))
         elif isinstance(event, Close):
-            raise RemoteWireError("the peer closed before the wire's opening message", wire="websocket", event="opening")
+            raise RemoteWireError(
+                "the peer closed before the wire's opening message", wire="websocket", event="opening"
+            )
         elif event is not None and not hasattr(event, "code"):
-            raise RemoteWireError("a binary message came before the wire's opening message", event="opening", kind="binary")
+            raise RemoteWireError(
+                "a binary message came before the wire's opening message", event="opening", kind="binary"
+            )

@@ -1,7 +1,7 @@
 """Serve lines: accept what platforms open, recognise the wire, run a bot on each.
 
-Two nurseries: one accepts, one holds the lines, so that accepting can stop while calls finish. A bot's failure ends its own
-line and nobody else's.
+Two nurseries: one accepts, one holds the lines, so that accepting can stop while calls finish. A bot's failure ends
+its own line and nobody else's.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ async def serve_lines(
 ) -> None:
     """Accept streams from platforms and run `bot` on each; never returns.
 
-    The wire is recognised by its first messages, or named. *Life of a bot*: when it returns, what it has queued is played
-    (bounded), then the line hangs up; when it raises, what is queued is cleared, the line is closed with 1011, the failure is
-    logged and recorded, and the server goes on; when the line ends first, its listeners stop, its waits return LOST, a new
-    operation raises `CallEnded` (which may leave the bot), and the bot is cancelled after `LineConfig.linger_s`.
+    The wire is recognised by its first messages, or named. *Life of a bot*: when it returns, what it has queued is
+    played (bounded), then the line hangs up; when it raises, what is queued is cleared, the line is closed with 1011,
+    the failure is logged and recorded, and the server goes on; when the line ends first, its listeners stop, its
+    waits return LOST, a new operation raises `CallEnded` (which may leave the bot), and the bot is cancelled after
+    `LineConfig.linger_s`.
 
     Args:
         bot: called with each `Line`.
@@ -94,7 +95,8 @@ async def serve_memory_lines(
     entropy: Entropy = os.urandom,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve lines at ``memory://name`` within this Trio run: both ends in one process, in virtual time if the run's clock is.
+    """Serve lines at ``memory://name`` within this Trio run: both ends in one process, in virtual time if the run's
+    clock is.
 
     As `serve_lines` in everything else.
     """
@@ -110,7 +112,9 @@ async def serve_memory_lines(
             listener.close()
 
 
-async def _serve_sockets(server: _Server, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]) -> None:
+async def _serve_sockets(
+    server: _Server, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]
+) -> None:
     sockets = await _bind(host, port, server.config)
     try:
         async with trio.open_nursery() as lines, trio.open_nursery() as accepting:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from talkpath.dsp import Level
-
 from talkpath.audio import AudioChunk
+from talkpath.dsp import Level
 from talkpath.errors import ConfigError
 
 

@@ -19,6 +19,7 @@ from talkpath.path.pool import Outbox, Pool
 from talkpath.path.stream import Event, Stream, counters_of, native_format
 
 MAX_STREAMS: int = lib.TP_PATH_STREAMS
+_PCMU = MediaFormat("PCMU", 8000)
 NO_STREAM = 255
 """For `Path.send_digits`: nobody's audio rests in the gaps."""
 
@@ -52,7 +53,7 @@ class PathOptions:
     """How a leg is to work."""
 
     leg: LegKind = LegKind.RTP
-    media_format: MediaFormat = MediaFormat("PCMU", 8000)
+    media_format: MediaFormat = _PCMU
     """RTP: of the payload (L16 is big-endian). PCM: ``L16`` at the leg's rate, native int16."""
     ptime_ms: int = 20
     slot: int = 0
@@ -120,8 +121,8 @@ class Path:
         """Let a stream in the platform's role take part from the next tick on.
 
         Raises:
-            ConfigError: the place is taken, the stream was made for another leg rate, or its message_ms is not a multiple
-                of the ptime or more than the core assembles.
+            ConfigError: the place is taken, the stream was made for another leg rate, or its message_ms is not a
+                multiple of the ptime or more than the core assembles.
         """
         if lib.tp_path_attach(self.native, index, stream.native) < 0:
             raise ConfigError(f"the stream cannot be attached at {index}: place, leg rate and message_ms must fit")
@@ -164,7 +165,7 @@ class Path:
         return int(lib.tp_path_clear(self.native, index))
 
     def send_digits(self, index: int, digits: str, *, on_ms: int = 0, off_ms: int = 0) -> bool:
-        """Send digits to the caller as telephone-events; False (counted) when the leg has none, they are bad or too many.
+        """Send digits to the caller as telephone-events; False (counted): no such events, bad or too many digits.
 
         A packet with an event takes the place of audio, so all sources rest meanwhile; in the gaps only `index` rests
         (`NO_STREAM`: none).

@@ -33,8 +33,8 @@ class PoolStatistics:
 class Pool:
     """Own the blocks in which queued audio and marks wait.
 
-    An application may send a minute of audio in one burst, yet most calls have nothing waiting: so queues share one pool,
-    each with a reserve of its own, and an idle call costs none of it.
+    An application may send a minute of audio in one burst, yet most calls have nothing waiting: so queues share one
+    pool, each with a reserve of its own, and an idle call costs none of it.
 
     Args:
         n_bytes: memory in all; rounded down to whole blocks and their links.

@@ -2,19 +2,19 @@
 
 Theory of operation. A step, in slot order, in one task:
 
-1. *read*: everything that is readable is read into one scratch buffer and handed to the native core; what is not plain media
-   (control messages, control frames) is handed to its owner at once, in the order it came, because a checkpoint's position
-   and "a clear is heard at once" depend on that order;
+1. *read*: everything that is readable is read into one scratch buffer and handed to the native core; what is not
+   plain media (control messages, control frames) is handed to its owner at once, in the order it came, because a
+   checkpoint's position and "a clear is heard at once" depend on that order;
 2. *commands*: what other tasks asked for since the last step;
 3. *tick*: each path that is due moves one ptime both ways; its datagrams and messages land in the outbox;
 4. *send*: the outbox, by non-blocking calls; whoever cannot take it is left to its own send task;
 5. *events*: pulled from the paths that have some.
 
-Reading is repeated (bounded) while something is readable, so memory links complete a round trip within one instant and a
-burst on a socket cannot grow a backlog.
+Reading is repeated (bounded) while something is readable, so memory links complete a round trip within one instant
+and a burst on a socket cannot grow a backlog.
 
-Everything that changes a path's state happens here. Tasks hand over commands (`Member.command`) and never touch a live path,
-with one exception: `end` of a call or stream detaches at once, whoever calls it.
+Everything that changes a path's state happens here. Tasks hand over commands and never touch a live path, with one
+exception: `end` of a call or stream detaches at once, whoever calls it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ import select
 import selectors
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
-
-
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
@@ -226,7 +224,10 @@ class TasksDriver:
     def choose_phase(self, period_ns: int) -> int:
         """Return the phase of `period_ns` with the fewest calls."""
         phases = range(0, period_ns, PHASE_NS) if period_ns >= PHASE_NS else range(1)
-        return min(phases, key=lambda phase: len(self._groups[period_ns, phase].calls) if (period_ns, phase) in self._groups else 0)
+        return min(
+            phases,
+            key=lambda phase: len(self._groups[period_ns, phase].calls) if (period_ns, phase) in self._groups else 0,
+        )
 
     def add_call(self, call: CallMember, phase_ns: int) -> Group:
         """Begin to tick `call`, whose path was initialised with this phase."""
@@ -265,7 +266,7 @@ class TasksDriver:
         else:
             for key, group in list(self._groups.items()):
                 if member in group.calls:
-                    group.calls.remove(member)  # type: ignore[arg-type]  # a member of a group is a CallMember
+                    group.calls.remove(member)  # pyright: ignore[reportArgumentType] - what is in there is a CallMember
                     group.dirty = True
                     if not group.calls:
                         del self._groups[key]
@@ -407,7 +408,9 @@ class TasksDriver:
         try:
             what(now_ns)
         except Exception as exc:
-            log.error("slot %d: %s in %s", member.slot, type(exc).__name__, getattr(what, "__name__", "a step"), exc_info=exc)
+            log.error(
+                "slot %d: %s in %s", member.slot, type(exc).__name__, getattr(what, "__name__", "a step"), exc_info=exc
+            )
             member.failed(exc)
 
     def _tick_group(self, group: Group, now_ns: int) -> None:
@@ -481,5 +484,3 @@ class TasksDriver:
 
     def close(self) -> None:
         self._poller.close()
-
-

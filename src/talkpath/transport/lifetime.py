@@ -1,9 +1,9 @@
 """How a call, and a line, lives and ends: one nursery opened by hand, one supervising child, one door.
 
-`enter` opens a nursery and starts the supervising child in it; the child sets up, opens the nursery of the background tasks
-and then shields itself. From there outer cancellation reaches the user's block first; leaving the block calls the owner's
-`end`, and only `end` cancels the background tasks. `leave` hands the nursery None instead of the user's exception, so that
-exception leaves bare. The owner's `end` must be synchronous and idempotent.
+`enter` opens a nursery and starts the supervising child in it; the child sets up, opens the nursery of the background
+tasks and then shields itself. From there outer cancellation reaches the user's block first; leaving the block calls
+the owner's `end`, and only `end` cancels the background tasks. `leave` hands the nursery None instead of the user's
+exception, so that exception leaves bare. The owner's `end` must be synchronous and idempotent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Protocol
 
 import trio
 
+from talkpath.errors import CallEnded
 from talkpath.records import EndReason
 
 log = logging.getLogger("talkpath.transport.lifetime")
@@ -24,6 +25,9 @@ Job = Callable[[], Awaitable[None]]
 
 class Living(Protocol):
     """Who lives by a `Lifetime`."""
+
+    end_reason: EndReason | None
+    cause: BaseException | None
 
     def end(self, reason: EndReason, cause: BaseException | None = None) -> None: ...
 
@@ -75,7 +79,12 @@ class Lifetime:
     async def leave(self, exc: BaseException | None) -> None:
         """End, and wait until nothing remains."""
         assert self._manager is not None
-        self._owner.end(EndReason.BLOCK_FAILED if isinstance(exc, Exception) else EndReason.BLOCK_LEFT, exc)
+        if exc is None:
+            self._owner.end(EndReason.BLOCK_LEFT)
+        elif isinstance(exc, Exception):
+            self._owner.end(EndReason.BLOCK_FAILED, exc)
+        else:
+            self._owner.end(EndReason.CANCELLED)
         await self._manager.__aexit__(None, None, None)
 
     def cancel(self) -> None:
@@ -88,6 +97,9 @@ class Lifetime:
         try:
             scope: AbstractContextManager[object] = self._scope
             with scope:
+                # From here to `started` nothing awaits. A cancellation, or an end, that came first is noticed now; later,
+                # nursery.start would keep this task in its own cancelled nursery and wait for it, shielded as it is.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 owner.set_up()
                 async with trio.open_nursery() as nursery:
                     self.nursery = nursery
@@ -95,6 +107,8 @@ class Lifetime:
                         nursery.start_soon(self._guard, job)
                     self._scope.shield = started = True
                     task_status.started()
+            if not started:
+                raise CallEnded(owner.end_reason or EndReason.CANCELLED, owner.cause)
         except Exception as exc:
             if not started:
                 raise
@@ -102,15 +116,21 @@ class Lifetime:
         finally:
             owner.end(EndReason.CANCELLED)
             self.nursery = None
-            if started:
-                with trio.CancelScope(shield=True):
-                    await owner.say_goodbye()
-            owner.finish()
+            try:
+                if started:
+                    with trio.CancelScope(shield=True):
+                        await owner.say_goodbye()
+            except Exception as exc:
+                log.error("%s: %s in its goodbye", self._name, type(exc).__name__, exc_info=exc)
+            finally:
+                owner.finish()
 
     async def _guard(self, job: Job) -> None:
         """Run one task; its failure ends the owner at once, before its siblings have said goodbye."""
         try:
             await job()
         except Exception as exc:
+            if isinstance(exc, CallEnded) and self._owner.end_reason is not None:
+                return  # An operation of its own was cut short by the end that is under way.
             log.error("%s: %s", self._name, type(exc).__name__, exc_info=exc)
             self._owner.end(EndReason.INTERNAL_ERROR, exc)

@@ -1,19 +1,23 @@
 """Byte links: what a WebSocket travels on. Non-blocking calls for the clock, and two waits for everybody else.
 
-The clock task never awaits a link: it calls `recv_into` and `send`, which raise `BlockingIOError` like a non-blocking socket.
-Handshakes, full sockets and goodbyes await `wait_readable` and `wait_writable`. TCP, TLS and memory offer the same five calls.
+The clock task never awaits a link: it calls `recv_into` and `send`, which raise `BlockingIOError` like a non-blocking
+socket. Handshakes, full sockets and goodbyes await `wait_readable` and `wait_writable`. TCP, TLS and memory offer the
+same five calls.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 MEDIA_SEND_BUFFER_BYTES = 16 * 1024
-"""SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2 s."""
+"""SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2
+s.
+"""
 _TLS_READ_BYTES = 64 * 1024
 
 
@@ -27,7 +31,7 @@ class Link(Protocol):
         """Read what is there; 0 is the end. Raises BlockingIOError (nothing now) or OSError (broken)."""
         ...
 
-    def send(self, data: bytes | bytearray | memoryview) -> int:
+    def send(self, data: bytes | bytearray | memoryview, /) -> int:
         """Hand over what fits. Raises BlockingIOError (nothing fits) or OSError (broken)."""
         ...
 
@@ -105,11 +109,15 @@ class TlsLink:
     Source: RFC 8446; certificates are the context's business, verified by default where a client context is made.
     """
 
-    def __init__(self, inner: SocketLink, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None) -> None:
+    def __init__(
+        self, inner: SocketLink, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None
+    ) -> None:
         self._inner = inner
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=server_side, server_hostname=server_hostname)
+        # typeshed knows only the form without a buffer to read into.
+        self._read: Any = self._tls.read
         self._cipher = b""
         self._buffer = bytearray(_TLS_READ_BYTES)
         self.fd = inner.fd
@@ -123,7 +131,8 @@ class TlsLink:
             except ssl.SSLWantReadError:
                 await self._flush_all()
                 await self._inner.wait_readable()
-                self._pull()
+                with contextlib.suppress(BlockingIOError):
+                    self._pull()
                 continue
             await self._flush_all()
             return
@@ -136,10 +145,8 @@ class TlsLink:
                 await self._inner.wait_writable()
 
     def _pull(self) -> None:
-        try:
-            n = self._inner.recv_into(self._buffer)
-        except BlockingIOError:
-            return
+        """Take what the socket has. Raises BlockingIOError when that is nothing."""
+        n = self._inner.recv_into(self._buffer)
         if n == 0:
             self._in.write_eof()
         else:
@@ -149,19 +156,12 @@ class TlsLink:
         pulled = False
         while True:
             try:
-                n = self._tls.read(len(buffer), buffer)  # type: ignore[arg-type]  # typeshed wants bytearray; any writable buffer serves
+                n = int(self._read(len(buffer), buffer))
             except ssl.SSLWantReadError:
                 self._more = False
                 if pulled:
                     raise BlockingIOError from None
-                try:
-                    n = self._inner.recv_into(self._buffer)
-                except BlockingIOError:
-                    raise
-                if n == 0:
-                    self._in.write_eof()
-                else:
-                    self._in.write(memoryview(self._buffer)[:n])
+                self._pull()
                 pulled = True
                 continue
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
@@ -217,14 +217,10 @@ class TlsLink:
 
     def close(self) -> None:
         if self._inner.fd is not None:
-            try:
+            with contextlib.suppress(ssl.SSLError, ValueError):
                 self._tls.unwrap()
-            except (ssl.SSLError, ValueError):
-                pass
-            try:
+            with contextlib.suppress(OSError):
                 self.flush()
-            except OSError:
-                pass
         self._inner.close()
         self.fd = None
 
@@ -232,7 +228,9 @@ class TlsLink:
         return self._inner.peer_name()
 
 
-def client_context(*, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None) -> ssl.SSLContext:
+def client_context(
+    *, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None
+) -> ssl.SSLContext:
     """Make a context that verifies the peer's certificate and name, TLS 1.2 or later."""
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,7 +1,7 @@
 """Byte links in memory, for tests in virtual time and for both ends in one process.
 
-They block like sockets do: each direction holds a bounded number of bytes, and a peer that does not read makes `send` raise
-`BlockingIOError`. A memory link tells the run's driver that it has become readable, since no poll would see it.
+They block like sockets do: each direction holds a bounded number of bytes, and a peer that does not read makes `send`
+raise `BlockingIOError`. A memory link tells the run's driver that it has become readable, since no poll would see it.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ class MemoryListener:
             del listeners[self.name]
 
 
-_listeners: trio.lowlevel.RunVar[dict[str, MemoryListener] | None] = trio.lowlevel.RunVar("talkpath.memory", default=None)
+_listeners: trio.lowlevel.RunVar[dict[str, MemoryListener] | None] = trio.lowlevel.RunVar(
+    "talkpath.memory", default=None
+)
 
 
 def listen_memory(name: str, *, backlog: int = 1024) -> MemoryListener:

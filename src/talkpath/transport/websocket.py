@@ -1,7 +1,8 @@
 """WebSockets in the clock's hands: opened and accepted by tasks, then moved by the driver's steps.
 
-`open_websocket` and `accept_websocket` do what may wait (connect, TLS, the upgrade) on a link; a `Connection` then takes the
-link over, with whatever bytes came after the handshake, and from there on nothing on it awaits except the two ends of
+`open_websocket` and `accept_websocket` do what may wait (connect, TLS, the upgrade) on a link; a `Connection` then
+takes the link over, with whatever bytes came after the handshake, and from there on nothing on it awaits except the
+two ends of
 trouble: `flush` when the peer does not read, `close` to say goodbye.
 """
 
@@ -50,8 +51,8 @@ MAX_GOODBYE_FRAMES = 4096
 """What a peer may send between our close frame and its own before it is hung up on."""
 PING_AFTER_NS = 10_000_000_000
 VANISHED_AFTER_NS = 30_000_000_000
-"""A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the minute in
-which intermediaries drop idle connections."""
+"""A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the
+minute in which intermediaries drop idle connections."""
 
 OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 1, 2, 8, 9, 10
 CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LONG, CLOSE_INTERNAL = 1000, 1002, 1009, 1011
@@ -86,7 +87,8 @@ def parse_url(url: str) -> Target:
     """Take apart a ``ws://``, ``wss://`` or ``memory://`` address.
 
     Raises:
-        ConfigError: not such an address; the caller's to mend. The address itself is not repeated: its path may be secret.
+        ConfigError: not such an address; the caller's to mend. The address itself is not repeated: its path may be
+            secret.
     """
     if len(url) > 2048:
         raise ConfigError(f"the stream's url has {len(url)} characters; at most 2048 are allowed")
@@ -96,7 +98,9 @@ def parse_url(url: str) -> Target:
     except ValueError as exc:
         raise ConfigError(f"the stream's url cannot be read ({exc}); write it like wss://host:port/path") from None
     if parts.scheme not in ("ws", "wss", "memory"):
-        raise ConfigError(f"the stream's url begins with {parts.scheme!r}; it must begin with ws:// or wss:// (or memory:// in tests)")
+        raise ConfigError(
+            f"the stream's url begins with {parts.scheme!r}; it must begin with ws:// or wss:// (or memory:// in tests)"
+        )
     if not parts.hostname:
         raise ConfigError("the stream's url names no host; write it like wss://host:port/path")
     if parts.username is not None or parts.password is not None:
@@ -141,7 +145,9 @@ async def send_all(link: Link, data: bytes) -> None:
 
 
 async def open_link(target: Target, context: ssl.SSLContext | None = None) -> Link:
-    """Open what a WebSocket to `target` travels on. Raises OSError, ssl.SSLError. Cancellation: nothing is left open."""
+    """Open what a WebSocket to `target` travels on. Raises OSError, ssl.SSLError. Cancellation: nothing is left
+    open.
+    """
     if target.scheme == "memory":
         link = connect_memory(target.host)
         await trio.lowlevel.checkpoint()

@@ -50,7 +50,9 @@ def _plivo_upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, st
 _NAMINGS: Mapping[str, StatusNaming] = {"A": StatusNaming.CLASSIC, "B": StatusNaming.GUIDE}
 
 
-def _plivo_status(event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str) -> CallbackRequest | None:
+def _plivo_status(
+    event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str
+) -> CallbackRequest | None:
     return status_callback(event, _NAMINGS[scheme], url=url, method=method, auth_token=auth_token, nonce=nonce)
 
 

@@ -1,10 +1,10 @@
 """What every platform's message language offers to the engine and to a line: the `Dialect` protocol.
 
-A dialect is one end of one stream: it holds the numbers and ids of that stream and nothing else. Text messages go in and
-frozen events come out; commands go in and text comes out. It carries payload bytes and the name of their encoding, never
-samples. What happens fifty times a second does not pass through it: for that it only *describes* its media message, as a
-template (to write) and a shape (to read), which the native core executes; `receive` stays the judge of everything the
-native reader does not take, and the two agree.
+A dialect is one end of one stream: it holds the numbers and ids of that stream and nothing else. Text messages go in
+and frozen events come out; commands go in and text comes out. It carries payload bytes and the name of their
+encoding, never samples. What happens fifty times a second does not pass through it: for that it only *describes* its
+media message, as a template (to write) and a shape (to read), which the native core executes; `receive` stays the
+judge of everything the native reader does not take, and the two agree.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class Dialect(Protocol):
         ...
 
     def media_template(self, track: str) -> MediaTemplate:
-        """Describe this stream's media message for `track` (``inbound``/``outbound``); the application's for what it plays."""
+        """Describe this stream's media message for `track` (``inbound``/``outbound``); the application's for what it
+        plays.
+        """
         ...
 
     def media_shape(self) -> MediaShape:

@@ -198,8 +198,8 @@ class EventReceiver:
 class RtpSender:
     """Lay out one sender's packets: consecutive audio, pauses, and digits as telephone events.
 
-    Each `tick` is one ptime. While digits are being sent the audio of that ptime is not: who plays both would double the
-    tone.
+    Each `tick` is one ptime. While digits are being sent the audio of that ptime is not: who plays both would double
+    the tone.
     """
 
     def __init__(
