@@ -5,26 +5,28 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
 import trio
 import trio.testing
 
-from support.peer import Peer, accept
+from support.peer import Peer
 from talkpath.audio import Samples
 from talkpath.engine import Call, Engine, EngineConfig, Leg, MemoryLeg, StreamSpec, open_engine
 from talkpath.errors import CallEnded
-from talkpath.events import CallEvent
+from talkpath.events import CallEvent, StreamEnded
 from talkpath.line import Line, serve_memory_lines
 from talkpath.records import CallRecord, EngineStatistics, StreamRecord
 from talkpath.testing import ToneSource, quiescence
 from talkpath.transport.memory import listen_memory
+from talkpath.wire.callback import CallbackRequest
 
 T = TypeVar("T")
 
 Application = Callable[[Peer], Awaitable[None]]
+"""What an application does with one connection."""
 EPOCH = 1_760_000_000.0
 
 
@@ -49,18 +51,27 @@ def pool_is_whole(which: Engine) -> bool:
 class Outcome:
     """What became of a call whose application misbehaved, and of the one beside it."""
 
-    peer: Peer | None = None
+    attempts: list[Peer] = field(default_factory=list)
+    """The connections that were made to the application."""
+    attempted_at: list[float] = field(default_factory=list)
+    callbacks: list[CallbackRequest] = field(default_factory=list)
+    """Status callbacks, where the stream has a `status_url`; nobody delivers them."""
     call: CallRecord | None = None
     events: list[CallEvent] = field(default_factory=list)
     heard: Samples = field(default_factory=lambda: np.zeros(0, np.int16))
     refused_to_start: CallEnded | None = None
     started_at: float | None = None
     ended_at: float | None = None
-    """When the stream was gone."""
+    """When the stream ended, while the call lived."""
     beside: bytes = b""
     """What the other call's caller heard."""
     engine: EngineStatistics | None = None
     pool_whole: bool = False
+
+    @property
+    def peer(self) -> Peer:
+        """The application's end of the last connection."""
+        return self.attempts[-1]
 
     @property
     def stream(self) -> StreamRecord:
@@ -81,28 +92,42 @@ async def _place(
     leg: Leg,
     config: EngineConfig | None,
     during: Callable[[Call], Awaitable[None]] | None,
+    answer: Application | None,
     reads: bool,
+    pongs: bool,
 ) -> Outcome:
     outcome = Outcome()
     which = engine(config)
+    if "status_url" in options:
+        which.deliver = outcome.callbacks.append  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
         url = await nursery.start(serve_memory_lines, _echo, "beside")
         listener = listen_memory("application")
 
         async def serve() -> None:
-            outcome.peer = peer = await accept(listener)
-            async with trio.open_nursery() as tasks:
-                if reads:
-                    tasks.start_soon(peer.read_all)
-                if application is not None:
-                    try:
-                        await application(peer)
-                    except OSError:
-                        pass  # The engine hung up on it in the middle, as it may.
+            while True:
+                peer = Peer(await listener.accept(), client=False)
+                outcome.attempts.append(peer)
+                outcome.attempted_at.append(trio.current_time())
+                nursery.start_soon(serve_one, peer)
 
-        async def watch(call: Call, stream_ended: trio.Event) -> None:
-            await stream_ended.wait()
-            outcome.ended_at = trio.current_time()
+        async def serve_one(peer: Peer) -> None:
+            try:
+                if answer is not None:
+                    await answer(peer)
+                else:
+                    await peer.upgrade_as_server()
+                    if reads:
+                        nursery.start_soon(partial(peer.read_all, pongs=pongs))
+                if application is not None:
+                    await application(peer)
+            except OSError:
+                pass  # The engine hung up on it in the middle, as it may.
+
+        def note(event: CallEvent) -> None:
+            outcome.events.append(event)
+            if isinstance(event, StreamEnded):
+                outcome.ended_at = trio.current_time()
 
         nursery.start_soon(serve)
         caller = MemoryLeg()
@@ -111,16 +136,14 @@ async def _place(
                 await beside.start_stream(StreamSpec(url=url, bidirectional=True))
                 caller.say(ToneSource(1050).take(round((seconds + 1) * 8000)))
                 async with which.open_call(leg) as call, trio.open_nursery() as watching:
-                    call.on_event(outcome.events.append)
+                    call.on_event(note)
                     try:
-                        stream = await call.start_stream(
+                        await call.start_stream(
                             StreamSpec(**{"url": "memory://application", "bidirectional": True, **options})
                         )
                         outcome.started_at = trio.current_time()
-                        watching.start_soon(watch, call, stream.ended)
                     except CallEnded as exc:
                         outcome.refused_to_start = exc
-                        outcome.ended_at = trio.current_time()
                     if during is not None:
                         watching.start_soon(during, call)
                     await trio.sleep_until(seconds)
@@ -144,7 +167,9 @@ def place(
     leg: Leg | None = None,
     config: EngineConfig | None = None,
     during: Callable[[Call], Awaitable[None]] | None = None,
+    answer: Application | None = None,
     reads: bool = True,
+    pongs: bool = True,
     **options: Any,
 ) -> Outcome:
     """Place a call to `application` until `seconds`, with another call beside it; all of it in virtual time.
@@ -153,10 +178,14 @@ def place(
         application: what it does once upgraded; None: nothing.
         leg: the caller; a silent one in memory when None.
         during: runs beside the call, from the moment its stream was started or not.
+        answer: what each connection meets before `application`; None: it is upgraded, and read in another task.
         reads: whether the application reads what it is sent.
+        pongs: whether it answers pings.
         options: of the `StreamSpec`.
     """
-    return in_virtual_time(_place, application, seconds, options, leg or MemoryLeg(), config, during, reads)
+    return in_virtual_time(
+        _place, application, seconds, options, leg or MemoryLeg(), config, during, answer, reads, pongs
+    )
 
 
 @lru_cache

@@ -256,7 +256,14 @@ class RtpLeg(Leg):
         self._path = None
 
     def on_readable(self, now_ns: int) -> None:
-        """Read one datagram; whoever it is from decides what becomes of it."""
+        """Read one datagram; whoever it is from decides what becomes of it. Never raises: what fails here ends this call."""
+        try:
+            self._read(now_ns)
+        except Exception as exc:
+            assert self._call is not None
+            self._call.failed(exc)
+
+    def _read(self, now_ns: int) -> None:
         if self._socket is None:
             return
         try:

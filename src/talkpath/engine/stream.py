@@ -107,6 +107,7 @@ class CallStream:
         self._outcomes: list[MarkOutcome] = []
         self._refused: dict[str, int] = {}
         self._unreadable = 0
+        self._flushing = False
         self._clears = 0
         self._digits_received = 0
         self._digits_sent = 0
@@ -366,10 +367,16 @@ class CallStream:
         self.end(EndReason.WIRE_ERROR, exc)
 
     def on_full(self) -> None:
-        self.call.flush_soon(self)
+        if not self._flushing:
+            self._flushing = True
+            self.call.flush_soon(self)
 
     def on_overflow(self) -> None:
         self.end(EndReason.CONTROL_OVERFLOW)
+
+    def failed(self, exc: Exception) -> None:
+        log.error("stream %s: %s", self.control_id, type(exc).__name__, exc_info=exc)
+        self.end(EndReason.INTERNAL_ERROR, exc)
 
     def pull_events(self) -> None:
         """Take this stream's own events (marks settled by a clear or a close) from the native core."""
@@ -526,10 +533,11 @@ class CallStream:
         connection = self._connection
         if connection is None:
             return
-        with trio.move_on_after(self.call.engine.config.stall_s) as scope:
-            await connection.flush()
-        if scope.cancelled_caught and self.end_reason is None:
-            self.end(EndReason.PEER_STALLED)
+        try:
+            if not await connection.flush(self.call.engine.config.stall_s):
+                self.end(EndReason.PEER_STALLED)
+        finally:
+            self._flushing = False
 
 
 def _cause_name(cause: BaseException | None) -> str:

@@ -281,9 +281,7 @@ class Line:
             while self._full:
                 self._full = False
                 assert self._connection is not None
-                with trio.move_on_after(self.config.stall_s) as scope:
-                    await self._connection.flush()
-                if scope.cancelled_caught:
+                if not await self._connection.flush(self.config.stall_s):
                     self.end(EndReason.PEER_STALLED)
                     return
             await self._send_lot.park()
@@ -455,6 +453,7 @@ class Line:
             self.end(EndReason.PEER_VANISHED)
 
     def failed(self, exc: Exception) -> None:
+        log.error("line %s: %s", self.info.stream_id, type(exc).__name__, exc_info=exc)
         self.end(EndReason.INTERNAL_ERROR, exc)
 
     def _journal(self, kind: str, *facts: object) -> None:

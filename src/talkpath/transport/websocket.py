@@ -9,8 +9,9 @@ trouble: `flush` when the peer does not read, `close` to say goodbye.
 from __future__ import annotations
 
 import logging
+import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -229,6 +230,10 @@ class ConnectionOwner(Protocol):
         """A control message found no room."""
         ...
 
+    def failed(self, exc: Exception) -> None:
+        """Something raised while a message was dealt with: end this connection; nobody else is disturbed."""
+        ...
+
 
 class MaskKeys:
     """Mask keys for control messages, from a seed that is fresh entropy (or a test's), in eight bytes of state.
@@ -304,7 +309,7 @@ class Connection:
         """Take over: what came with the handshake is read now, what comes later in the steps."""
         if self._left:
             left, self._left = bytes(self._left), b""
-            self._consume(left, now_ns)
+            self._guard(self._consume, left, now_ns)
         if self._closing or self.peer_gone:
             return
         if self.link.fd is not None:
@@ -325,31 +330,48 @@ class Connection:
                 self.driver.unwatch_memory(watched[1])
 
     def on_readable(self, now_ns: int) -> None:
-        """Read once (TLS: until it is dry) and hand on what came."""
-        driver = self.driver
-        left = self._left
-        kept = len(left)
+        """Read once (TLS: until it is dry) and hand on what came. Never raises: what fails here is this connection's."""
         try:
-            while True:
-                if self._needed > len(driver.scratch):
-                    self._read_long(now_ns)
-                else:
-                    if kept:
-                        driver.scratch_view[:kept] = left
-                    n = self.link.recv_into(driver.scratch_view[kept:] if kept else driver.scratch_view)
-                    if n == 0:
-                        self._at_end()
-                        return
-                    self.last_received_ns = now_ns
-                    self._parse(driver.scratch_view, driver.scratch_c, kept + n, now_ns)
-                if self._closing or not self.link.more() or self.link.fd is None:
-                    return
-                left = self._left
-                kept = len(left)
+            while self._read_once(now_ns) and self.link.more() and self.link.fd is not None:
+                pass
+        except Exception as exc:
+            self._owner.failed(exc)
+
+    def _guard(self, what: Callable[[bytes, int], None], data: bytes, now_ns: int) -> None:
+        try:
+            what(data, now_ns)
+        except Exception as exc:
+            self._owner.failed(exc)
+
+    def _read_once(self, now_ns: int) -> bool:
+        """-> whether there is anybody left to read for"""
+        if self._needed > len(self.driver.scratch):
+            self._read_long(now_ns)
+        else:
+            scratch, left = self.driver.scratch_view, self._left
+            kept = len(left)
+            if kept:
+                scratch[:kept] = left
+            n = self._receive(scratch[kept:] if kept else scratch, now_ns)
+            if n == 0:
+                return False
+            self._parse(scratch, self.driver.scratch_c, kept + n, now_ns)
+        return not self._closing
+
+    def _receive(self, view: memoryview, now_ns: int) -> int:
+        """-> bytes read, 0 when there are none now or there will never be any more"""
+        try:
+            n = self.link.recv_into(view)
         except BlockingIOError:
-            return
+            return 0
         except OSError as exc:
             self._break(exc)
+            return 0
+        if n == 0:
+            self._at_end()
+        else:
+            self.last_received_ns = now_ns
+        return n
 
     def _consume(self, data: bytes, now_ns: int) -> None:
         """Parse bytes that did not come through the scratch (they followed the handshake)."""
@@ -362,11 +384,7 @@ class Connection:
             self._left = bytearray(self._left)
         missing = self._needed - len(self._left)
         view = self.driver.scratch_view[: min(missing, len(self.driver.scratch))]
-        n = self.link.recv_into(view)
-        if n == 0:
-            self._at_end()
-            return
-        self.last_received_ns = now_ns
+        n = self._receive(view, now_ns)
         self._left += view[:n]
         if len(self._left) >= self._needed:
             whole, self._left, self._needed = self._left, b"", 0
@@ -512,14 +530,19 @@ class Connection:
 
     # What may wait, in tasks -------------------------------------------------------------------------------------
 
-    async def flush(self) -> None:
-        """Hand over what waits as the peer reads. The caller bounds it. Cancellation: what was not handed over still
-        waits.
+    async def flush(self, stall_s: float = math.inf) -> bool:
+        """Hand over what waits as the peer reads; only one task may. Cancellation: what was not handed over still waits.
+
+        Returns:
+            False when the peer has taken nothing for `stall_s`. One that reads slowly loses audio, not its stream.
 
         Raises nothing: a broken link is reported to the owner.
         """
         while (self._pending or self.link.unsent()) and not self.broken:
-            await self.link.wait_writable()
+            with trio.move_on_after(stall_s) as scope:
+                await self.link.wait_writable()
+            if scope.cancelled_caught:
+                return False
             try:
                 self.link.flush()
                 if self._pending:
@@ -529,6 +552,7 @@ class Connection:
                 continue
             except OSError as exc:
                 self._break(exc)
+        return True
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
