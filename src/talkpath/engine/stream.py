@@ -84,6 +84,8 @@ GOODBYE_CODES = {
 class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
+    hears_media = False
+
     def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str) -> None:
         self.call = call
         self.spec = spec

@@ -127,6 +127,8 @@ class Checkpoint:
 class Line:
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
 
+    hears_media = True
+
     def __init__(
         self,
         clock: Clock,
