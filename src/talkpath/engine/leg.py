@@ -261,7 +261,10 @@ class RtpLeg(Leg):
         self._path = None
 
     def on_readable(self, now_ns: int) -> None:
-        """Read one datagram; whoever it is from decides what becomes of it. Never raises: what fails here ends this call."""
+        """Read one datagram; whoever it is from decides what becomes of it.
+
+        Never raises: what fails here ends this call.
+        """
         try:
             n, source = self._receive_from(self._scratch)
             if source == self._source:

@@ -338,7 +338,10 @@ class Connection:
                 self.driver.unwatch_memory(watched[1])
 
     def on_readable(self, now_ns: int) -> None:
-        """Read once (TLS: until it is dry) and hand on what came. Never raises: what fails here is this connection's."""
+        """Read once (TLS: until it is dry) and hand on what came.
+
+        Never raises: what fails here is this connection's.
+        """
         try:
             if self._plain is None or self._left:
                 while self._read_once(now_ns) and self.link.more() and self.link.fd is not None:
@@ -562,7 +565,7 @@ class Connection:
     # What may wait, in tasks -------------------------------------------------------------------------------------
 
     async def flush(self, stall_s: float = math.inf) -> bool:
-        """Hand over what waits as the peer reads; only one task may. Cancellation: what was not handed over still waits.
+        """Hand over what waits as the peer reads; only one task may. Cancellation: what was not sent still waits.
 
         Returns:
             False when the peer has taken nothing for `stall_s`. One that reads slowly loses audio, not its stream.
