@@ -18,6 +18,7 @@ enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 #define SKIP_SLACK_MS 5       /* the base moves by a few ms; without slack a skip could follow an insertion */
 #define INSERT_SLACK_MS 3
 #define MAX_DROPOUT 3000      /* RFC 3550 A.1 */
+#define MAX_MISORDER 100      /* as well */
 #define FIRST_MS (1LL << 20)  /* media time starts above 0 so that no position is ever negative */
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -377,6 +378,12 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
 
     if (s->seq_known && is_duplicate(s, diff))
         return discard_duplicate(s);
+    /* Overtaken before a stall, and come out of it: old, not of a new clock. */
+    bool straggler = delay_ms > JUMP_MS && diff <= 0 && diff > -MAX_MISORDER;
+    if (straggler) {
+        track(s, seq, diff, s->position_ms);
+        return discard_late(s);
+    }
     if (delay_ms > JUMP_MS || delay_ms < -JUMP_MS) {
         bool in_order = diff == 1 && (resting || marker);
         if (!in_order && !agreed(s, seq, transit, JUMP_PACKETS)) {
@@ -384,7 +391,7 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
             return 0;
         }
         s->resyncs += in_order && delay_ms > 0 ? 0 : 1;
-        begin(s, timestamp, arrived_ns, in_order ? 0 : SPAN);
+        begin(s, timestamp, arrived_ns, 0);
         at = s->position_ms;
         transit = s->last_transit_ns;
         diff = 1;

@@ -23,7 +23,7 @@
  *            worth of it is loss and the rest silence.
  *   jumps    A packet whose transit is more than 1 s off the base, or which follows packets that were all too late, is set
  *            aside; when 3 (late: 6) in a row agree with each other the sender has a new clock and the buffer starts anew.
- *            In order after silence, or with the marker bit, one is enough.
+ *            In order after silence, or with the marker bit, one is enough. What is late and old by its number too is late.
  *
  * How to use it. One per SSRC in use; put() and note() every packet in the order of arrival, get() once per ptime, with
  * `now` and `arrived_ns` of the same clock. Give init() a ring of TP_JITTER_SPAN_MS * bytes_per_ms bytes and keep it alive.

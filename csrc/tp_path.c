@@ -80,6 +80,8 @@ void tp_path_detach(tp_path *path, unsigned stream) {
     if (stream >= TP_PATH_STREAMS || path->streams[stream] == NULL) return;
     tp_stream_close(path->streams[stream], path->clock);
     path->streams[stream] = NULL;
+    /* Digits of its own that have not begun go with it; among others' they cannot be told apart. */
+    if (path->digits_by == 1u << stream) tp_event_sender_clear(&path->events_out);
     path->digits_by &= ~(1u << stream);
     path->digits_sent_pending &= ~(1u << stream);
     measure_room(path);
@@ -205,7 +207,8 @@ int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size
         return status;
     }
     path->counters.digits_out += n;
-    if (stream < TP_PATH_STREAMS && path->streams[stream] != NULL && n != 0) path->digits_by |= 1u << stream;
+    bool source = stream < TP_PATH_STREAMS && path->streams[stream] != NULL;
+    if (n != 0) path->digits_by |= 1u << (source ? stream : TP_PATH_STREAMS);
     return status;
 }
 
@@ -256,7 +259,7 @@ static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_
     }
 }
 
-static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload, int64_t now) {
+static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
     uint32_t n = path->frame_samples;
     frame->bytes = payload;
     if (path->config.leg_kind == TP_LEG_PCM) {
@@ -274,7 +277,8 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload, int6
     }
     tp_jitter_frame got = {.kind = TP_JITTER_SILENCE};
     uint64_t emitted_ms = path->jitter.emitted_ms;
-    if ((path->direction & TP_DIRECTION_RECEIVE) != 0) (void)tp_jitter_get(&path->jitter, &got, payload, now);
+    /* In grid time: a tick that comes late and is made up must not look like delay on the network. */
+    if ((path->direction & TP_DIRECTION_RECEIVE) != 0) (void)tp_jitter_get(&path->jitter, &got, payload, path->deadline);
     uint32_t encoding = path->config.leg_format.encoding;
     switch (got.kind) {
     case TP_JITTER_AUDIO:
@@ -405,7 +409,7 @@ static void send_frame(tp_path *path, tp_frame *frame, uint8_t *payload, tp_outb
         }
         resting = n_events > 0 ? ~0u : path->digits_by;
         if (!tp_event_sender_busy(&path->events_out)) {
-            path->digits_sent_pending |= path->digits_by | 1u << TP_PATH_STREAMS;
+            path->digits_sent_pending |= path->digits_by;
             path->digits_by = 0;
         }
     }
@@ -463,7 +467,7 @@ int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out) {
     int16_t pcm[MAX_FRAME_SAMPLES];
     uint8_t payload[2 * MAX_FRAME_SAMPLES];
     tp_frame frame = {.format = path->config.leg_format, .pcm = pcm, .n = path->frame_samples, .at = path->clock};
-    receive_frame(path, &frame, payload, now);
+    receive_frame(path, &frame, payload);
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] == NULL) continue;
         tp_stream_send_frame(path->streams[i], TP_TRACK_INBOUND, &frame, path->config.slot, i, out);
@@ -513,16 +517,11 @@ int tp_path_next_event(tp_path *path, tp_event *event) {
         event->kind = TP_EVENT_MEDIA_TIMEOUT;
         return 1;
     }
-    for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
+    for (uint32_t i = 0; path->digits_sent_pending != 0; i++) {
         if ((path->digits_sent_pending & 1u << i) == 0) continue;
-        path->digits_sent_pending &= ~(1u << i | 1u << TP_PATH_STREAMS);
+        path->digits_sent_pending &= ~(1u << i);
         event->kind = TP_EVENT_DIGITS_SENT;
-        event->stream = (int32_t)i;
-        return 1;
-    }
-    if (path->digits_sent_pending != 0) {
-        path->digits_sent_pending = 0;
-        event->kind = TP_EVENT_DIGITS_SENT;
+        event->stream = i < TP_PATH_STREAMS ? (int32_t)i : -1;
         return 1;
     }
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {

@@ -16,7 +16,8 @@
  *             encoded. Streams that asked for the outbound track get what the caller hears, after mixing.
  *   digits    to the caller, RFC 4733: a packet that carries an event takes the place of the audio packet, so every source
  *             rests in that tick; in the gaps between digits only the source that sends them rests. It goes on at its
- *             next sample. The outbound track is silent where an event went out.
+ *             next sample. The outbound track is silent where an event went out. Digits of a detached stream that have
+ *             not begun are dropped, unless others' are in the queue too.
  *   hold      the clock runs on. Not sending: no RTP leaves (timestamps advance, the sequence does not, marker after), the
  *             outbound track is silent, every source and every digit waits. Not receiving: what comes is discarded, the
  *             inbound track is silent, the media timeout stands still; afterwards the jitter buffer starts anew.
@@ -91,7 +92,7 @@ typedef struct tp_path {
     int64_t last_media;
     tp_event_receiver events_in;
     tp_event_sender events_out;
-    uint32_t digits_by;          /* a bit per stream whose digits are under way */
+    uint32_t digits_by;          /* a bit per stream whose digits are under way, one more for nobody's */
     uint32_t digits_sent_pending;
     uint32_t first_digit, n_digits;
     tp_path_digit digits[TP_PATH_DIGITS];

@@ -62,15 +62,14 @@ static void mark_remove(tp_playout *p, uint32_t i) {
 
 /* Marks whose audio has been read when the queue stands at `position`: their place in the run is now known. `before` of
  * the segment's input lies before queue sample `read`. */
-static void marks_reach(tp_playout *p, uint64_t position, int64_t before, int64_t not_before) {
+static void marks_reach(tp_playout *p, uint64_t position, int64_t before) {
     while (p->n_reached < p->n_marks) {
         mark_entry *mark = mark_at(p, p->n_reached);
         if (mark_state(mark) == WAITING) {
             int64_t value = mark_value(mark);
             if ((uint64_t)value > position) return;
             int64_t in = before + (value - (int64_t)p->read);
-            int64_t out = p->segment_out + ceil_div(in * p->leg_rate_hz, p->rate_hz) + p->delay;
-            mark_set(mark, REACHED, out > not_before ? out : not_before);
+            mark_set(mark, REACHED, p->segment_out + ceil_div(in * p->leg_rate_hz, p->rate_hz) + p->delay);
         }
         p->n_reached++;
     }
@@ -303,8 +302,8 @@ static size_t convert(tp_playout *p, int16_t *out, size_t room, const int16_t *i
 }
 
 static void run_begin(tp_playout *p, int64_t at) {
-    if (p->running) {
-        marks_reach(p, p->read, p->audio_in, p->produced);
+    if (p->running) { /* what was marked since the queue ran dry lies where its audio ends */
+        marks_reach(p, p->read, p->audio_in);
         return;
     }
     marks_idle(p, at);
@@ -366,7 +365,7 @@ size_t tp_playout_take_pcm(tp_playout *p, int64_t at, int16_t *out, size_t n) {
                 filled += room;
             } else {
                 (void)tp_g711_decode(format.encoding, out + filled, bytes, k);
-                marks_reach(p, p->read + k, p->segment_in, p->produced);
+                marks_reach(p, p->read + k, p->segment_in);
                 p->segment_in += (int64_t)k;
                 p->audio_in = p->segment_in;
                 advance(p, format, k, available);
@@ -382,7 +381,7 @@ size_t tp_playout_take_pcm(tp_playout *p, int64_t at, int16_t *out, size_t n) {
         int16_t linear[PIECE];
         if (k > available) k = available;
         (void)tp_g711_decode(format.encoding, linear, bytes, k);
-        marks_reach(p, p->read + k, p->segment_in, p->produced);
+        marks_reach(p, p->read + k, p->segment_in);
         filled += convert(p, out + filled, room, linear, k);
         p->audio_in = p->segment_in;
         advance(p, format, k, available);
@@ -418,7 +417,7 @@ ptrdiff_t tp_playout_take_bytes(tp_playout *p, int64_t at, tp_format format, uin
         size_t available = front(p, &format, &bytes);
         size_t k = available < n - filled ? available : n - filled;
         memcpy(out + filled * size, bytes, k * size);
-        marks_reach(p, p->read + k, p->segment_in, p->produced);
+        marks_reach(p, p->read + k, p->segment_in);
         p->segment_in += (int64_t)k;
         p->audio_in = p->segment_in;
         advance(p, format, k, available);
@@ -429,12 +428,8 @@ ptrdiff_t tp_playout_take_bytes(tp_playout *p, int64_t at, tp_format format, uin
 }
 
 void tp_playout_rest(tp_playout *p, int64_t at) {
-    if (!p->running) {
-        marks_idle(p, at);
-        return;
-    }
-    marks_reach(p, p->read, p->audio_in, p->produced);
-    marks_settle(p, p->produced, at);
+    /* In a run every mark that is not settled has audio before it, in the queue or in the filter. */
+    if (!p->running) marks_idle(p, at);
 }
 
 int tp_playout_ran_dry(tp_playout *p, size_t n_audio, size_t n) {

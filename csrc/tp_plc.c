@@ -10,6 +10,7 @@
 #define STEP_FADE 16    /* 2 ms */
 #define FOLLOWING_SEARCHED 144
 #define FOLLOWING_MAX 320
+#define NEAR_ENOUGH 0.5f  /* likeness (squared) that needs no search of its own */
 #define COARSE_MAX 168  /* KEPT at 4 kHz */
 
 static float clip(float x) { return x > 32767.0f ? 32767.0f : x < -32768.0f ? -32768.0f : x; }
@@ -44,18 +45,34 @@ static int32_t dot16(const int16_t *a, const int16_t *b, int n) {
     return sum;
 }
 
-/* Copies x shifted right so that any sum of 336 products fits 32 bits: |x| < 2048. */
+/* x * 2^-shift rounded down, for |x| < 2^17, without the shift of a negative number. */
+static int32_t shifted(int32_t x, unsigned shift) {
+    return (int32_t)((uint32_t)(x + 131072) >> shift) - (131072 >> shift);
+}
+
+/* All bits that any magnitude of x has. */
+static int32_t peak_bits(const int16_t *x, int n) {
+    int32_t bits = 0;
+    for (int i = 0; i < n; i++)
+        bits |= x[i] ^ (x[i] < 0 ? -1 : 0);
+    return bits;
+}
+
+/* Copies x shifted right so that any sum of 336 products fits 32 bits: |x| <= 2048. */
 static void scale_down(int16_t *out, const int16_t *x, int n) {
-    int peak = 0;
-    for (int i = 0; i < n; i++) {
-        int magnitude = x[i] < 0 ? -(x[i] + 1) : x[i];
-        peak |= magnitude;
-    }
-    int shift = 0;
+    int32_t peak = 0;
+    int blocks = n / 16 * 16;
+    for (int i = 0; i < blocks; i += 16)
+        peak |= peak_bits(x + i, 16);
+    peak |= peak_bits(x + blocks, n - blocks);
+    unsigned shift = 0;
     while (peak >> shift >= 2048)
         shift++;
-    for (int i = 0; i < n; i++)
-        out[i] = (int16_t)((x[i] + 32768) / (1 << shift) - 32768 / (1 << shift));
+    for (int i = 0; i < blocks; i += 16)
+        for (int k = 0; k < 16; k++)
+            out[i + k] = (int16_t)shifted(x[i + k], shift);
+    for (int i = blocks; i < n; i++)
+        out[i] = (int16_t)shifted(x[i], shift);
 }
 
 /* Normalised cross-correlation with its sign kept: -1..1, squared. */
@@ -65,6 +82,28 @@ static float likeness(int32_t cross, int32_t energy_a, int32_t energy_b) {
     return c * (c < 0.0f ? -c : c) / (((float)energy_a + floor_energy) * ((float)energy_b + floor_energy));
 }
 
+/* The best lag of [low, high] at the full rate, of scaled-down samples. Raises *quality, or returns 0. */
+static int refine(const int16_t *down, int n, int window16, int low, int high, int scale, float *quality) {
+    if (low < LAG_MIN * scale)
+        low = LAG_MIN * scale;
+    if (high > n - window16)
+        high = n - window16;
+    if (high > LAG_MAX * scale)
+        high = LAG_MAX * scale;
+    const int16_t *tail = down + n - window16;
+    int32_t own = dot16(tail, tail, window16);
+    int best = 0;
+    for (int lag = low; lag <= high; lag++) {
+        const int16_t *before = tail - lag;
+        float q = likeness(dot16(tail, before, window16), own, dot16(before, before, window16));
+        if (q > *quality) {
+            *quality = q;
+            best = lag;
+        }
+    }
+    return best;
+}
+
 /* The lag at which the last samples of x (n of them) resemble most those before. *quality: its likeness.
  * window16: samples compared, a multiple of 16; n >= window16 + the greatest lag tried. */
 static int find_lag(const int16_t *x, int n, int window16, int scale, float *quality) {
@@ -72,10 +111,8 @@ static int find_lag(const int16_t *x, int n, int window16, int scale, float *qua
     scale_down(down, x, n);
     int by = 2 * scale, n_coarse = n / by, skip = n - n_coarse * by;
     for (int i = 0; i < n_coarse; i++) {
-        int sum = 0;
-        for (int k = 0; k < by; k++)
-            sum += down[skip + i * by + k];
-        coarse[i] = (int16_t)(sum / by);
+        const int16_t *at = down + skip + i * by;
+        coarse[i] = (int16_t)(scale == 1 ? shifted(at[0] + at[1], 1) : shifted(at[0] + at[1] + at[2] + at[3], 2));
     }
     int w = window16 / by / 16 * 16;
     int most = n_coarse - w < LAG_MAX / 2 ? n_coarse - w : LAG_MAX / 2;
@@ -92,26 +129,8 @@ static int find_lag(const int16_t *x, int n, int window16, int scale, float *qua
         if (lag < most)
             energy += tail[-lag - 1] * tail[-lag - 1] - tail[w - lag - 1] * tail[w - lag - 1];
     }
-    int low = (best - 1) * by + 1, high = (best + 1) * by - 1;
-    if (low < LAG_MIN * scale)
-        low = LAG_MIN * scale;
-    if (high > n - window16)
-        high = n - window16;
-    if (high > LAG_MAX * scale)
-        high = LAG_MAX * scale;
-    tail = down + n - window16;
-    own = dot16(tail, tail, window16);
-    best = low;
     *quality = -2.0f;
-    for (int lag = low; lag <= high; lag++) {
-        const int16_t *before = tail - lag;
-        float q = likeness(dot16(tail, before, window16), own, dot16(before, before, window16));
-        if (q > *quality) {
-            *quality = q;
-            best = lag;
-        }
-    }
-    return best;
+    return refine(down, n, window16, (best - 1) * by + 1, (best + 1) * by - 1, scale, quality);
 }
 
 /* The last `length` samples of x (n of them) as a loop without a seam: its end is blended into what came before its
@@ -146,22 +165,25 @@ static float fade(uint32_t missing, uint32_t scale) {
 
 /* n samples of the repetition from where it stands; the state moves on. */
 static void repeat(tp_plc *state, float *out, size_t n) {
-    uint32_t scale = state->rate_hz / 8000, at = state->offset;
-    float from = fade(state->missing, scale), to = fade(state->missing + (uint32_t)n, scale);
-    float slope = n ? (to - from) / (float)n : 0.0f;
-    uint32_t step_from = state->missing, step_length = STEP_FADE * scale;
-    float step = state->step / (float)step_length;
-    for (size_t i = 0; i < n; i++) {
+    uint32_t scale = state->rate_hz / 8000, at = state->offset, step_length = STEP_FADE * scale, gain_end = state->missing;
+    float step = state->step / (float)step_length, gain = 0.0f, slope = 0.0f;
+    for (size_t i = 0; i < n; i++, state->missing++) {
+        if (state->missing == gain_end || i == 0) {
+            /* The level is straight between whole 10 ms of the gap, however the gap is cut into frames. */
+            uint32_t block = 80 * scale, from = state->missing / block * block;
+            gain_end = from + block;
+            slope = (fade(gain_end, scale) - fade(from, scale)) / (float)block;
+            gain = fade(from, scale) + slope * (float)(state->missing - from);
+        }
         float x = (float)state->work[at];
-        uint32_t since = step_from + (uint32_t)i;
-        if (since < step_length)
-            x += step * (float)(step_length - since);
-        out[i] = x * (from + slope * (float)i);
+        if (state->missing < step_length)
+            x += step * (float)(step_length - state->missing);
+        out[i] = x * gain;
+        gain += slope;
         if (++at == state->pitch)
             at = 0;
     }
     state->offset = at;
-    state->missing += (uint32_t)n;
 }
 
 static void remember(tp_plc *state, const int16_t *pcm, size_t n) {
@@ -229,17 +251,29 @@ static void start(tp_plc *state) {
     state->step = (float)(state->history[n - 1] - state->history[n - 1 - length]);
 }
 
-/* Audio made up backwards in time from `following`: out[n - 1] is the sample before following[0]. Too short for a search
- * of its own, `following` takes the period of what was before the gap. -> false: too short for that as well. */
+/* Audio made up backwards in time from `following`: out[n - 1] is the sample before following[0]. The period is searched
+ * near that of what was before the gap, which needs less audio than a search of its own, and else by one.
+ * -> false: `following` is too short for either. */
 static bool extend_back(float *out, size_t n, const int16_t *following, int n_following, int scale, int known_period) {
-    int16_t reversed[FOLLOWING_MAX], loop[FOLLOWING_MAX];
+    int16_t reversed[FOLLOWING_MAX], loop[FOLLOWING_MAX], down[FOLLOWING_MAX];
     for (int i = 0; i < n_following; i++)
         reversed[i] = following[n_following - 1 - i];
-    float quality = 1.0f;
-    int period = known_period;
-    if (n_following >= FOLLOWING_SEARCHED * scale)
-        period = find_lag(reversed, n_following, (n_following - 80 * scale) / 16 * 16, scale, &quality);
-    if (period > n_following)
+    float quality = -2.0f;
+    int period = 0, spread = known_period / 8 + 1;
+    int window = (n_following - known_period - spread) / 16 * 16;
+    if (window >= 32 * scale) {
+        scale_down(down, reversed, n_following);
+        period = refine(down, n_following, window, known_period - spread, known_period + spread, scale, &quality);
+    }
+    if (n_following >= FOLLOWING_SEARCHED * scale && quality < NEAR_ENOUGH) {
+        float own_quality;
+        int own = find_lag(reversed, n_following, (n_following - 80 * scale) / 16 * 16, scale, &own_quality);
+        if (own && own_quality > quality) {
+            period = own;
+            quality = own_quality;
+        }
+    }
+    if (period == 0)
         return false;
     int length = whole_periods(period, quality, scale);
     if (length > n_following)
@@ -294,9 +328,8 @@ int tp_plc_fillin(tp_plc *state, int16_t *out, size_t n, const int16_t *followin
     }
     if (state->missing == 0)
         start(state);
-    float made[TP_PLC_MAX_FRAME];
+    float made[TP_PLC_MAX_FRAME], back[TP_PLC_MAX_FRAME];
     repeat(state, made, n);
-    float back[TP_PLC_MAX_FRAME];
     size_t most = FOLLOWING_MAX / 2 * scale;
     state->blended = following != NULL &&
                      extend_back(back, n, following, (int)(n_following < most ? n_following : most), (int)scale,

@@ -392,7 +392,7 @@ int tp_stream_next_event(tp_stream *s, tp_event *event) {
 /* ---- messages that go out ---- */
 
 static const uint8_t *next_mask(tp_stream *s, uint8_t key[4]) {
-    if (!s->config->masked) return NULL;
+    if (!s->config->masked || s->config->framing == TP_FRAMING_NONE) return NULL;
     s->mask_state ^= s->mask_state << 13;
     s->mask_state ^= s->mask_state >> 7;
     s->mask_state ^= s->mask_state << 17;
@@ -412,11 +412,18 @@ static void write_message(tp_stream *s, uint32_t i, const uint8_t *payload, size
                                              &numbers, payload, n * tp_sample_bytes(config->format.encoding),
                                              next_mask(s, key));
     if (bytes < 0) return;
-    out->outputs[out->n_outputs++] = (tp_output){out->used, (uint32_t)bytes, slot, TP_OUTPUT_MESSAGE, (uint16_t)index};
+    uint32_t head = 0;
+    if (config->framing == TP_FRAMING_NONE) { /* the text alone: another transport frames it */
+        tp_websocket_frame frame;
+        (void)tp_websocket_read_header(&frame, out->bytes + out->used, (size_t)bytes);
+        head = frame.header_bytes;
+    }
+    out->outputs[out->n_outputs++] =
+        (tp_output){out->used + head, (uint32_t)bytes - head, slot, TP_OUTPUT_MESSAGE, (uint16_t)index};
     out->used += (uint32_t)bytes;
     s->counters.messages_out++;
     s->counters.samples_out += n;
-    s->counters.bytes_out += (uint64_t)bytes;
+    s->counters.bytes_out += (uint64_t)bytes - head;
 }
 
 const int16_t *tp_frame_pcm(tp_frame *frame) {

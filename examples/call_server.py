@@ -68,7 +68,7 @@ async def answer_call(
             print(f"no application: {ended}", file=sys.stderr)
         async for event in call.events():
             print(event, file=sys.stderr)
-        return await call.wait_ended()
+    return await call.wait_ended()
 
 
 async def main(stream_url: str) -> None:

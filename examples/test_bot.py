@@ -23,7 +23,7 @@ async def test_the_bot_greets_then_echoes(autojump_clock: trio.testing.MockClock
     leg = talkpath.MemoryLeg(sample_rate_hz=8000)
 
     async with trio.open_nursery() as nursery:
-        url = await nursery.start(serve_memory_lines, bot, "bot under test")
+        url = await nursery.start(serve_memory_lines, bot, "bot")
         async with talkpath.open_engine() as engine, engine.open_call(leg) as call:
             await call.start_stream(talkpath.StreamSpec(url=url, bidirectional=True))
             await trio.sleep(5)

@@ -10,6 +10,8 @@ from hypothesis import settings
 
 from talkpath.cli.doctor import native_summary
 
+pytest.register_assert_rewrite("support.calls", "support.frames", "support.peer")
+
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.register_profile("thorough", deadline=None, max_examples=2_000)
 settings.load_profile(os.environ.get("TALKPATH_HYPOTHESIS_PROFILE", "repeatable"))

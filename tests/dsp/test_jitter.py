@@ -1,8 +1,7 @@
 """The jitter buffer against what must hold for any network: time, order, identity, bounds.
 
 Every octet of the audio sent names its own millisecond and packet, so that what comes out can be checked without
-another
-jitter buffer: it was sent, it is whole, it is in order, it comes once.
+another jitter buffer: it was sent, it is whole, it is in order, it comes once.
 """
 
 from __future__ import annotations
@@ -187,7 +186,7 @@ def test_time_order_identity_and_bounds_hold_on_any_network(network: Network) ->
     assert statistics.packets_discarded >= statistics.packets_late + statistics.packets_duplicated
     # A second after the last packet nothing is made up any more.
     assert heard.kinds[-1] is SILENCE
-    for before, after in zip(heard.frames, heard.frames[1:], strict=False):
+    for before, after in itertools.pairwise(heard.frames):
         if before.following is not None and not after.skipped_ms:
             assert (after.kind, after.payload) == (AUDIO, before.following)
 
@@ -462,6 +461,19 @@ def test_one_implausible_packet_changes_nothing() -> None:
     heard = run(buffer, [a for a in arrivals if a[0] != 1013.0], 2000)
     assert heard.kinds == [SILENCE] + [AUDIO] * 99
     assert buffer.statistics().packets_discarded == 1
+
+
+def test_what_was_overtaken_before_a_stall_is_late_and_no_new_clock() -> None:
+    arrivals = [
+        (at if at < 2000 and i not in (95, 96, 97, 98) else max(at, 3500.0), p) for i, (at, p) in enumerate(steady(400))
+    ]
+    buffer = JitterBuffer()
+    heard = run(buffer, arrivals, 8000)
+    media = heard.media()
+    assert media == sorted(set(media))
+    statistics = buffer.statistics()
+    assert (statistics.packets_late, statistics.packets_lost) == (4, 0)
+    assert set(heard.playout_delay_ms[-150:]) == {27}
 
 
 def test_a_sender_whose_clock_stands_still_in_pauses_is_heard_after_them() -> None:

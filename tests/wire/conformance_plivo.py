@@ -364,7 +364,7 @@ REFUSED: tuple[tuple[str, Role, str | bytes, str], ...] = (
     ("a list", APP, "[1]", "bad_type"),
     ("no event", APP, "{}", "missing_field"),
     ("event is a number", APP, '{"event":1}', "bad_type"),
-    ("too long", APP, '{"event":"media","x":"' + "a" * (1 << 20) + '"}', "too_long"),
+    ("too long", APP, '{"event":"media","x":"' + "a" * (1 << 21) + '"}', "too_long"),
     ("a second start", APP, _start(MULAW_TEXT, '"{}"'), "bad_state"),
     ("media without media", APP, '{"event":"media"}', "missing_field"),
     ("media is text", APP, '{"event":"media","media":"AAAA"}', "bad_type"),

@@ -280,7 +280,8 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
         address = await nursery.start(caller.run)
         leg = RtpLeg(local=("127.0.0.1", 0), remote=address, codec=plan.leg_codec, ptime_ms=plan.ptime_ms)
         async with engine.open_call(leg) as call:
-            caller.connect(call.leg.local_address)
+            caller.connect(leg.local_address)
+            lasted_ms = 0
             try:
                 await call.start_stream(spec)
             except CallEnded as error:
@@ -290,14 +291,16 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
                 caller.begin()
                 with trio.move_on_at(caller.clock_time_of(plan.duration_ms)) as over:
                     await _follow(call, log, progress, caller)
+                lasted_ms = caller.elapsed_ms()
                 if over.cancelled_caught:
+                    lasted_ms = plan.duration_ms
                     log.end(EndReason.DURATION_REACHED)
-            end_ns = (caller.machine.begun_at_ns or 0) + caller.elapsed_ms() * NS_PER_MS
             call.hang_up()
             record = await call.wait_ended()
         nursery.cancel_scope.cancel()
+    end_ns = (caller.machine.begun_at_ns or 0) + lasted_ms * NS_PER_MS
     heard = AudioClip(caller.machine.heard(end_ns), caller.machine.sample_rate_hz)
-    return PlacedCall(log.report(plan, record, end_ns), heard, failure or _cause(record))
+    return PlacedCall(log.report(plan, record, lasted_ms), heard, failure or _cause(record))
 
 
 def _script(plan: CallPlan) -> CallerScript:
@@ -395,9 +398,8 @@ class _CallLog:
         """Say why the call ended where this side decided it; the first reason stands."""
         self._reason = self._reason or reason
 
-    def report(self, plan: CallPlan, record: CallRecord, end_ns: int) -> CallReport:
+    def report(self, plan: CallPlan, record: CallRecord, lasted_ms: int) -> CallReport:
         machine = self._caller.machine
-        begun_ns = machine.begun_at_ns
         shift = machine.track_sample_at_begin()
         stream = record.streams[0] if record.streams else None
         figures = record.statistics
@@ -408,7 +410,7 @@ class _CallLog:
         return CallReport(
             wire=plan.wire,
             end_reason=self._reason or (stream.reason if stream is not None else record.reason),
-            duration_ms=0 if begun_ns is None else (end_ns - begun_ns) // NS_PER_MS,
+            duration_ms=lasted_ms,
             heard_ms=samples_to_ms(figures.application_samples, rate_hz),
             digits_sent=self._digits_sent,
             digits_received=machine.digits_heard,

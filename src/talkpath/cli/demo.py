@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     Bot = Callable[[Line], Awaitable[None]]
 
 _RATE_HZ = 8_000
-_SPEAKS_AT_MS = 5_500
-_PRESSES_AT_MS = 15_000
+_SPEAKS_AT_MS = 6_500
+_PRESSES_AT_MS = 16_000
 _LONGEST_MS = 20_000
 _KEYS = "12#"
 _SAME = 0.8

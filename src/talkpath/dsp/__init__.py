@@ -13,13 +13,20 @@ with state belongs to one task at a time.
 from __future__ import annotations
 
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
+from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
+from talkpath.dsp.plc import Concealer
 from talkpath.dsp.resample import Resampler
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
 
 __all__ = [
     "SILENCE_DBOV",
+    "Concealer",
+    "JitterBuffer",
+    "JitterFrame",
+    "JitterKind",
+    "JitterStatistics",
     "Level",
     "Resampler",
     "dtmf",

@@ -127,9 +127,9 @@ class JitterBuffer:
         self._state: Any = ffi.new("tp_jitter *")
         if lib.tp_jitter_init(self._state, config, self._ring, room) < 0:
             raise ConfigError(
-                "a jitter buffer takes a clock rate of whole kHz (8000..48000), 1..32 bytes per ms, ptime 10..60 ms, "
-                f"0 <= min <= max <= 400 ms of delay, not {clock_rate_hz=} {bytes_per_ms=} {ptime_ms=} {min_delay_ms=} "
-                f"{max_delay_ms=}"
+                "a jitter buffer takes a clock rate of whole kHz (8000..48000), 1..32 bytes per ms, ptime 10..60 ms "
+                f"and 0 <= min <= max <= 400 ms of delay, not {clock_rate_hz=} {bytes_per_ms=} {ptime_ms=} "
+                f"{min_delay_ms=} {max_delay_ms=}"
             )
         self._frame: Any = ffi.new("tp_jitter_frame *")
         self._n_bytes: int = ptime_ms * config.bytes_per_ms

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from array import array
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -100,7 +101,7 @@ class Call:
         self._event = ffi.new("tp_event *")
         self._commands: deque[Callable[[int], None]] = deque()
         self._group: Group | None = None
-        self._lateness_before: list[int] = []
+        self._lateness_before: array[int] | None = None
         self._source: Source | None = None
         self._started_ns = 0
         self._ended_ns = 0
@@ -147,12 +148,11 @@ class Call:
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         try:
             await self._life.leave(exc)
         finally:
             self.engine.forget(self)
-        return False
 
     def set_up(self) -> None:
         """Open the leg, make the path, give it to the driver."""
@@ -203,7 +203,7 @@ class Call:
         self._started_ns = now
         self.leg.start()
         self._group = self.driver.add_call(self, phase)
-        self._lateness_before = list(self._group.lateness.counts)
+        self._lateness_before = self._group.lateness.copy_counts()
 
     # The driver's side -------------------------------------------------------------------------------------------
 

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
+from talkpath.wire.callback import check_callback_url
 
 _CODEC = re.compile(r"^(?P<name>[A-Za-z0-9]+)(?:@(?P<rate>\d{4,6})h)?(?:@(?P<ptime>\d{1,3})i)?$")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 CODEC_NAMES = ("PCMU", "PCMA", "L16")
 L16_RATES_HZ = (8000, 16000, 24000, 48000)
 MESSAGE_MS = (20, 40, 60, 80, 100)
@@ -146,6 +148,16 @@ class StreamSpec:
             raise ConfigError(f"status_url_method {self.status_url_method!r} is neither GET nor POST")
         if self.status_scheme not in ("A", "B"):
             raise ConfigError(f"status_scheme {self.status_scheme!r} is neither A nor B")
+        if self.status_url:
+            check_callback_url(self.status_url)
+        token = self.authorization_bearer_token
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ConfigError(
+                "authorization_bearer_token has white space, control characters or other than ASCII in it"
+            )
+        for name, value in self.headers.items():
+            if not _HEADER_NAME.match(name) or not (value.isascii() and value.isprintable()):
+                raise ConfigError(f"{name!a} is no name of a header, or its value is not one line of printable ASCII")
         check_range("stream_timeout_s", self.stream_timeout_s, 0.1, 7 * 86400)
         check_range("playout_s", self.playout_s, 1, 300)
         for what, value, most in (("control_id", self.control_id, 256), ("name", self.name, 256)):

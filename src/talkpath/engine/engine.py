@@ -71,7 +71,7 @@ class Engine:
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         """End what is left, deliver the callbacks (each has its deadline), release the clock."""
         assert self._manager is not None
         assert self._clock_manager is not None
@@ -87,7 +87,6 @@ class Engine:
             await self._manager.__aexit__(None, None, None)
         finally:
             await self._clock_manager.__aexit__(None, None, None)
-        return False
 
     def open_call(
         self,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("talkpath.engine.leg")
 
 LEG_RTP, LEG_PCM = 1, 2
+
+receive_rtp = lib.tp_path_receive_rtp
 STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
 LEARN_PACKETS = 3
 """Consecutive valid packets that make a source the caller's."""
@@ -182,6 +184,8 @@ class RtpLeg(Leg):
         self.jitter_min_ms = jitter_min_ms
         self.jitter_max_ms = jitter_max_ms
         self._socket: socket.socket | None = None
+        self._receive_from: Any = None
+        self._send_to: Any = None
         self._source: Any = None
         self._target: Any = self.remote
         self._source_heard_ns = 0
@@ -228,6 +232,7 @@ class RtpLeg(Leg):
                 last_error = exc
                 continue
             self._socket = sock
+            self._receive_from, self._send_to = sock.recvfrom_into, sock.sendto
             break
         else:
             raise last_error if last_error is not None else OSError("port_range holds no even port")
@@ -255,28 +260,31 @@ class RtpLeg(Leg):
             if self._path is not None and self._call is not None:
                 self._call.driver.unwatch(self._socket.fileno())
             self._socket.close()
-            self._socket = None
+            self._socket = self._receive_from = self._send_to = None
         self._path = None
 
     def on_readable(self, now_ns: int) -> None:
-        """Read one datagram; whoever it is from decides what becomes of it."""
-        if self._socket is None:
-            return
+        """Read one datagram; whoever it is from decides what becomes of it.
+
+        Never raises: what fails here ends this call.
+        """
         try:
-            n, source = self._socket.recvfrom_into(self._scratch)
+            n, source = self._receive_from(self._scratch)
+            if source == self._source:
+                self._source_heard_ns = now_ns
+                receive_rtp(self._path, self._scratch_c, n, now_ns)
+            elif self.symmetric and self._learn(source, n, now_ns):
+                receive_rtp(self._path, self._scratch_c, n, now_ns)
+            else:
+                self.packets_refused += 1
         except BlockingIOError:
             return
         except OSError:
             # An ICMP error for something sent earlier: the caller's port is closed for the moment.
             self.send_failures += 1
-            return
-        if source == self._source:
-            self._source_heard_ns = now_ns
-            lib.tp_path_receive_rtp(self._path, self._scratch_c, n, now_ns)
-        elif self.symmetric and self._learn(source, n, now_ns):
-            lib.tp_path_receive_rtp(self._path, self._scratch_c, n, now_ns)
-        else:
-            self.packets_refused += 1
+        except Exception as exc:
+            assert self._call is not None
+            self._call.failed(exc)
 
     def _learn(self, source: Any, n: int, now_ns: int) -> bool:
         """Decide whether an unknown source is the caller; three consecutive valid packets make it so."""
@@ -314,10 +322,10 @@ class RtpLeg(Leg):
 
     def send_rtp(self, datagram: memoryview) -> None:
         target = self._target
-        if target is None or self._socket is None:
+        if target is None:
             return
         try:
-            self._socket.sendto(datagram, target)
+            self._send_to(datagram, target)
         except OSError as exc:
             self.send_failures += 1
             if exc.errno is not None and exc.errno in _FATAL_ERRNOS:

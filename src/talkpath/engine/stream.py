@@ -15,6 +15,7 @@ call's, unless its specification says so.
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -61,13 +62,19 @@ FRAMING_WEBSOCKET = 1
 TRACK_BITS = {"inbound": 1, "outbound": 2}
 EVENT_MARK, EVENT_FILL, EVENT_UNDERRUN = 2, 4, 5
 OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
-MAX_REFUSED = 1000
-"""Messages refused before the stream is given up: a peer that only ever sends rubbish is not a slip."""
+MAX_UNREADABLE = 1000
+"""Messages that could not be read before the stream is given up: a peer that only ever sends rubbish is not a slip.
+What can be read and is merely not obeyed (a checkpoint too many, audio into a one-way stream, an unknown event) never
+ends a stream."""
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 MAX_KINDS = 32
 ASSEMBLY_BYTES = 3840
 """What the native core collects for messages that are longer than a ptime."""
+NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
+"""An unknown event's name that may stand in a log: nothing that could be a number or a token."""
+MAX_MESSAGE_BYTES = 1 << 20
+"""Of one message, where the wire has no option for it."""
 GOODBYE_CODES = {
     EndReason.WIRE_ERROR: 1002,
     EndReason.INTERNAL_ERROR: 1011,
@@ -78,6 +85,8 @@ GOODBYE_CODES = {
 
 class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
+
+    hears_media = False
 
     def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str) -> None:
         self.call = call
@@ -101,6 +110,8 @@ class CallStream:
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
         self._refused: dict[str, int] = {}
+        self._unreadable = 0
+        self._flushing = False
         self._clears = 0
         self._digits_received = 0
         self._digits_sent = 0
@@ -153,15 +164,17 @@ class CallStream:
     async def _connect(self) -> tuple[Any, bytes]:
         config = self.call.engine.config
         spec = self.spec
-        nonce = str(int.from_bytes(self.call.entropy(8), "big"))
-        headers = [*spec.headers.items(), *self.wire.upgrade_headers(spec.auth_token, nonce, spec.url)]
+        fixed = list(spec.headers.items())
         if spec.authorization_bearer_token:
-            headers.append(("Authorization", f"Bearer {spec.authorization_bearer_token}"))
+            fixed.append(("Authorization", f"Bearer {spec.authorization_bearer_token}"))
         last: Exception | None = None
         reason = EndReason.CONNECT_FAILED
         for attempt in range(config.connect_attempts):
             if attempt:
                 await trio.sleep(config.connect_backoff_s * 2 ** (attempt - 1))
+            # Each attempt has a nonce of its own: whoever remembers nonces must be able to refuse one that comes again.
+            nonce = str(int.from_bytes(self.call.entropy(8), "big"))
+            headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, self._target.url)]
             try:
                 with trio.fail_after(config.connect_timeout_s):
                     return await open_websocket(self._target, headers=headers, context=config.tls_context)
@@ -212,9 +225,9 @@ class CallStream:
         config.message_ms = self._message_ms
         config.bound_ms = round(spec.playout_s * 1000)
         config.reserve_ms = 1000 if spec.bidirectional else 0
-        max_message_bytes = int(getattr(self._dialect, "max_message_bytes", 1 << 20))
-        config.max_message_bytes = max_message_bytes
         options = getattr(self._dialect, "options", None)
+        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
+        config.max_message_bytes = max_message_bytes
         config.timestamp_from_zero = bool(getattr(options, "timestamp_from_start", False))
         config.timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         config.mask_seed = int.from_bytes(call.entropy(8), "big")
@@ -233,11 +246,11 @@ class CallStream:
         )
         if status < 0:
             raise CallEnded(EndReason.NO_CAPACITY)
+        self._keep = keep
+        self._native = native
         if lib.tp_path_attach(call.path, self.index, native) < 0:
             lib.tp_stream_close(native, 0)
             raise NativeError("the path refused a stream index that was free")
-        self._keep = keep
-        self._native = native
         self._connection = connection = Connection(
             call.driver,
             link,
@@ -275,7 +288,7 @@ class CallStream:
         try:
             events = self._dialect.receive(payload)
         except RemoteWireError as exc:
-            self._refuse(exc.kind)
+            self._refuse_unreadable(exc.kind)
             return
         for event in events:
             if self.end_reason is not None:
@@ -295,7 +308,7 @@ class CallStream:
             case HangUp() | StreamStopped():
                 self.end(EndReason.APPLICATION_HUNG_UP)
             case UnknownMessage(kind=kind):
-                self._refuse(f"unknown:{kind[:32]}")
+                self._refuse(f"unknown:{kind}" if NAMEABLE.fullmatch(kind) else "unknown")
             case _:
                 self._refuse("not_the_applications")
 
@@ -346,11 +359,16 @@ class CallStream:
             else:
                 log.info("stream %s: the application's message was refused: %s", self.control_id, kind)
         self._refused[kind] = self._refused.get(kind, 0) + 1
-        if sum(self._refused.values()) > MAX_REFUSED:
+
+    def _refuse_unreadable(self, kind: str) -> None:
+        self._refuse(kind)
+        self._unreadable += 1
+        if self._unreadable > MAX_UNREADABLE:
+            self._close_code = 1002
             self.end(EndReason.WIRE_ERROR)
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
-        self._refuse("binary")
+        self._refuse_unreadable("binary")
 
     def on_peer_closed(self, code: int | None) -> None:
         if code is None:
@@ -369,12 +387,15 @@ class CallStream:
         self.end(EndReason.WIRE_ERROR, exc)
 
     def on_full(self) -> None:
-        self.call.flush_soon(self)
+        if not self._flushing:
+            self._flushing = True
+            self.call.flush_soon(self)
 
     def on_overflow(self) -> None:
         self.end(EndReason.CONTROL_OVERFLOW)
 
     def failed(self, exc: Exception) -> None:
+        log.error("stream %s: %s", self.control_id, type(exc).__name__, exc_info=exc)
         self.end(EndReason.INTERNAL_ERROR, exc)
 
     def pull_events(self) -> None:
@@ -534,10 +555,11 @@ class CallStream:
         connection = self._connection
         if connection is None:
             return
-        with trio.move_on_after(self.call.engine.config.stall_s) as scope:
-            await connection.flush()
-        if scope.cancelled_caught and self.end_reason is None:
-            self.end(EndReason.PEER_STALLED)
+        try:
+            if not await connection.flush(self.call.engine.config.stall_s):
+                self.end(EndReason.PEER_STALLED)
+        finally:
+            self._flushing = False
 
 
 def _cause_name(cause: BaseException | None) -> str:

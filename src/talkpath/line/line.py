@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import deque
 from collections.abc import AsyncIterable, Callable
 from types import TracebackType
@@ -81,8 +82,13 @@ NEVER_NS = (1 << 63) - 1
 RATES_HZ = (8000, 16000, 24000, 48000)
 MAX_COMMANDS = 4096
 MAX_DIGITS = 256
-MAX_REFUSED = 1000
+MAX_UNREADABLE = 1000
+"""Messages that could not be read before the line is given up. What can be read and is merely unknown never ends
+one.
+"""
 MAX_KINDS = 32
+NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
+"""An unknown event's name that may stand in a log: nothing that could be a number or a token."""
 MAX_MARKS = 4096
 """Checkpoints sent and unanswered; a platform that never answers ends the line rather than memory."""
 FEED_AHEAD_MS = 4000
@@ -120,6 +126,8 @@ class Checkpoint:
 
 class Line:
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
+
+    hears_media = True
 
     def __init__(
         self,
@@ -202,6 +210,7 @@ class Line:
         self._media_ended = trio.Event()
         self._finished = trio.Event()
         self._refused: dict[str, int] = {}
+        self._unreadable = 0
         self._close_code = 1000
         self._started_ns = clock.now_ns()
         self._ended_ns = 0
@@ -219,9 +228,8 @@ class Line:
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         await self._life.leave(exc)
-        return False
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""
@@ -275,9 +283,7 @@ class Line:
             while self._full:
                 self._full = False
                 assert self._connection is not None
-                with trio.move_on_after(self.config.stall_s) as scope:
-                    await self._connection.flush()
-                if scope.cancelled_caught:
+                if not await self._connection.flush(self.config.stall_s):
                     self.end(EndReason.PEER_STALLED)
                     return
             await self._send_lot.park()
@@ -451,6 +457,7 @@ class Line:
             self.end(EndReason.PEER_VANISHED)
 
     def failed(self, exc: Exception) -> None:
+        log.error("line %s: %s", self.info.stream_id, type(exc).__name__, exc_info=exc)
         self.end(EndReason.INTERNAL_ERROR, exc)
 
     def _journal(self, kind: str, *facts: object) -> None:
@@ -468,7 +475,7 @@ class Line:
         try:
             events = self._dialect.receive(payload)
         except RemoteWireError as exc:
-            self._refuse(exc.kind)
+            self._refuse_unreadable(exc.kind)
             return
         for event in events:
             if self.end_reason is not None:
@@ -501,7 +508,7 @@ class Line:
             case StreamStarted():
                 self._refuse("second_start")
             case UnknownMessage(kind=kind):
-                self._refuse(f"unknown:{kind[:32]}")
+                self._refuse(f"unknown:{kind}" if NAMEABLE.fullmatch(kind) else "unknown")
             case _:
                 self._refuse("not_the_platforms")
 
@@ -542,11 +549,16 @@ class Line:
             else:
                 log.info("line %s: the platform's message was refused: %s", self.info.stream_id, kind)
         self._refused[kind] = self._refused.get(kind, 0) + 1
-        if sum(self._refused.values()) > MAX_REFUSED:
+
+    def _refuse_unreadable(self, kind: str) -> None:
+        self._refuse(kind)
+        self._unreadable += 1
+        if self._unreadable > MAX_UNREADABLE:
             self.end(EndReason.WIRE_ERROR)
+            self._close_code = 1002
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
-        self._refuse("binary")
+        self._refuse_unreadable("binary")
 
     def on_peer_closed(self, code: int | None) -> None:
         if code is None:

@@ -19,6 +19,7 @@ from talkpath.path.pool import Outbox, Pool
 from talkpath.path.stream import Event, Stream, counters_of, native_format
 
 MAX_STREAMS: int = lib.TP_PATH_STREAMS
+_PCMU = MediaFormat("PCMU", 8000)
 NO_STREAM = 255
 """For `Path.send_digits`: nobody's audio rests in the gaps."""
 
@@ -52,7 +53,7 @@ class PathOptions:
     """How a leg is to work."""
 
     leg: LegKind = LegKind.RTP
-    media_format: MediaFormat = MediaFormat("PCMU", 8000)  # noqa: RUF009 - frozen
+    media_format: MediaFormat = _PCMU
     """RTP: of the payload (L16 is big-endian). PCM: ``L16`` at the leg's rate, native int16."""
     ptime_ms: int = 20
     slot: int = 0
@@ -164,8 +165,7 @@ class Path:
         return int(lib.tp_path_clear(self.native, index))
 
     def send_digits(self, index: int, digits: str, *, on_ms: int = 0, off_ms: int = 0) -> bool:
-        """Send digits to the caller as telephone-events; False (counted) when the leg has none, they are bad or too
-        many.
+        """Send digits to the caller as telephone-events; False (counted): no such events, bad or too many digits.
 
         A packet with an event takes the place of audio, so all sources rest meanwhile; in the gaps only `index` rests
         (`NO_STREAM`: none).

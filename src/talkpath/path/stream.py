@@ -40,9 +40,7 @@ class EventKind(enum.IntEnum):
     """Mark `id` came out as `MarkOutcome` `value` at `at_sample` of the outbound track."""
     MEDIA_TIMEOUT = 3
     FILL = 4
-    """The playout rose past `value` percent of its bound; 100: excess was dropped, `id` samples of it since last
-    told.
-    """
+    """The playout rose past `value` percent of its bound; 100: excess is dropped, `id` samples since last told."""
     UNDERRUN = 5
     """A source that was playing had nothing more, `value` times."""
     DIGITS_SENT = 6
@@ -91,8 +89,8 @@ class Received(NamedTuple):
 
 
 _ENCODINGS = {("PCMU", False): 1, ("PCMA", False): 2, ("L16", False): 3, ("L16", True): 4}
-_FRAMING_WEBSOCKET = 1
-_FRAMING_NONE = 2
+_FRAMING_WEBSOCKET: int = lib.TP_FRAMING_WEBSOCKET
+_FRAMING_NONE: int = lib.TP_FRAMING_NONE
 
 
 def native_format(media_format: MediaFormat) -> tuple[int, int]:
@@ -198,9 +196,7 @@ class Stream:
             raise ConfigError("every track that travels needs its template")
 
     def close(self, at_sample: int) -> list[Event]:
-        """Drop what is queued, make pending marks LOST at `at_sample`, give every block back; return the last
-        events.
-        """
+        """Drop what is queued, marks LOST at `at_sample`, give every block back; return the last events."""
         lib.tp_stream_close(self.native, at_sample)
         return self.take_events()
 
@@ -220,7 +216,7 @@ class Stream:
             that is not plain media, with its unmasked `payload`; call again with the rest. `needed`: bytes from
             `consumed` on that the frame begun there will have in all, 0 when its header is not yet whole.
             `protocol_error`: not 0 when the peer broke RFC 6455 (1), announced too long a message (2) or masked
-            wrongly (3); nothing can follow that.
+            wrongly (3); nothing follows that.
         """
         report = self._report
         buffer = ffi.from_buffer("uint8_t[]", data, True)

@@ -1,8 +1,8 @@
 """Nothing outlives its call: counting what is left.
 
-What is counted: Trio tasks, file descriptors (sockets and with them ports), and whatever has been registered with
-`register_resource_counter`: clock slots, pool blocks, native states. A resource's owner does not know this module; its
-counter is registered from here upwards.
+What is counted: Trio tasks, file descriptors (sockets and with them ports), calls and lines that the run's clock still
+moves and what it still polls, and whatever has been registered with `register_resource_counter`, for example the blocks
+of an engine's pool. A resource's owner does not know this module.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 import trio
 
+from talkpath.transport.clock import current_clock
+from talkpath.transport.driver_tasks import TasksDriver
+
 _COUNTERS: dict[str, Callable[[], int]] = {}
 
 
@@ -21,7 +24,7 @@ def register_resource_counter(name: str, count: Callable[[], int]) -> Callable[[
     """Count one more kind of resource from now on.
 
     Args:
-        name: What it is, in the plural, for the message: ``"clock slots"``.
+        name: What it is, in the plural, for the message: ``"pool blocks"``.
         count: Returns how many are in use now; called from any task, must not block.
 
     Returns:
@@ -45,12 +48,13 @@ class ResourceSnapshot:
     descriptors: Mapping[int, str]
     """Open file descriptors, and what each is."""
     counts: Mapping[str, int]
-    """The registered counters."""
+    """What the clock moves, and the registered counters."""
 
     @classmethod
     def take(cls) -> ResourceSnapshot:
         """Look around."""
-        return cls(_tasks(), _descriptors(), {name: count() for name, count in _COUNTERS.items()})
+        counts = _clock_counts() | {name: count() for name, count in _COUNTERS.items()}
+        return cls(_tasks(), _descriptors(), counts)
 
     def left_since(self, before: ResourceSnapshot) -> list[str]:
         """Say, one line each, what is in use now and was not at `before`."""
@@ -71,8 +75,8 @@ def assert_quiescent(since: ResourceSnapshot | None = None) -> None:
     """Fail when something is left over.
 
     Args:
-        since: What may be there. Without it: the calling task must have no child tasks and every registered counter
-            must be 0; descriptors are not looked at, for nobody can say whose they are.
+        since: What may be there. Without it: the calling task must have no child tasks and every counter must be 0;
+            descriptors are not looked at, for nobody can say whose they are.
 
     Raises:
         AssertionError: names everything that is left.
@@ -98,6 +102,13 @@ def quiescence() -> Iterator[ResourceSnapshot]:
     before = ResourceSnapshot.take()
     yield before
     assert_quiescent(before)
+
+
+def _clock_counts() -> dict[str, int]:
+    clock = current_clock() if trio.lowlevel.in_trio_run() else None
+    if clock is None or not isinstance(clock.driver, TasksDriver):
+        return {}
+    return {"live calls and lines": clock.driver.members(), "polled links": clock.driver.watched()}
 
 
 def _tasks() -> frozenset[trio.lowlevel.Task]:

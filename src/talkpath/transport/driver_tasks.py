@@ -269,7 +269,7 @@ class TasksDriver:
         else:
             for key, group in list(self._groups.items()):
                 if member in group.calls:
-                    group.calls.remove(member)
+                    group.calls.remove(member)  # pyright: ignore[reportArgumentType] - what is in there is a CallMember
                     group.dirty = True
                     if not group.calls:
                         del self._groups[key]

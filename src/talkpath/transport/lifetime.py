@@ -97,8 +97,9 @@ class Lifetime:
         try:
             scope: AbstractContextManager[object] = self._scope
             with scope:
-                # From here to `started` nothing awaits. A cancellation, or an end, that came first is noticed now; later,
-                # nursery.start would keep this task in its own cancelled nursery and wait for it, shielded as it is.
+                # From here to `started` nothing awaits. A cancellation, or an end, that came first is noticed now;
+                # later, nursery.start would keep this task in its own cancelled nursery and wait for it, shielded as
+                # it is.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 owner.set_up()
                 async with trio.open_nursery() as nursery:

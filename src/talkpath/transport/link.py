@@ -31,7 +31,7 @@ class Link(Protocol):
         """Read what is there; 0 is the end. Raises BlockingIOError (nothing now) or OSError (broken)."""
         ...
 
-    def send(self, data: bytes | bytearray | memoryview) -> int:
+    def send(self, data: bytes | bytearray | memoryview, /) -> int:
         """Hand over what fits. Raises BlockingIOError (nothing fits) or OSError (broken)."""
         ...
 
@@ -251,6 +251,8 @@ async def open_socket_link(host: str, port: int, *, family: int = 0) -> SocketLi
         addresses = await trio.socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
     except OSError as exc:
         raise OSError(f"cannot resolve the host name ({exc.strerror or exc})") from exc
+    except UnicodeError:
+        raise OSError("cannot resolve the host name (it is not one)") from None
     last: OSError | None = None
     for address_family, kind, protocol, _, address in addresses:
         sock = socket.socket(address_family, kind, protocol)

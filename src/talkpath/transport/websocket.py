@@ -9,8 +9,9 @@ trouble: `flush` when the peer does not read, `close` to say goodbye.
 from __future__ import annotations
 
 import logging
+import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -41,10 +42,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.transport.websocket")
 
+receive_frames = lib.tp_stream_receive
+
 MAX_PENDING_MEDIA_BYTES = 8 * 1024
 """What waits here when the kernel takes no more; further media messages are dropped whole and counted."""
 MAX_PENDING_CONTROL_BYTES = 64 * 1024
 """What control messages may add to it; beyond, the stream ends: a control message is never dropped."""
+MAX_GOODBYE_BYTES = 1024 * 1024
+MAX_GOODBYE_FRAMES = 4096
+"""What a peer may send between our close frame and its own before it is hung up on."""
 PING_AFTER_NS = 10_000_000_000
 VANISHED_AFTER_NS = 30_000_000_000
 """A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the
@@ -66,6 +72,17 @@ class Target:
     @property
     def secure(self) -> bool:
         return self.scheme == "wss"
+
+    @property
+    def authority(self) -> str:
+        """Of the Host header: the port is left out where it goes without saying."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """As the other end sees it asked for; what a signature covers."""
+        return f"{self.scheme}://{self.authority}{self.path}"
 
 
 def parse_url(url: str) -> Target:
@@ -92,14 +109,21 @@ def parse_url(url: str) -> Target:
         raise ConfigError("the stream's url carries a user name; pass a bearer token instead")
     if any(ord(c) <= 32 or ord(c) == 127 for c in url):
         raise ConfigError("the stream's url contains white space or control characters")
+    if not (parts.path.isascii() and parts.query.isascii()):
+        raise ConfigError("the stream's url has a path or query that is not ASCII; percent-encode it")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname if parts.scheme != "memory" else parts.netloc
     return Target(parts.scheme, host, port or (443 if parts.scheme == "wss" else 80), path)
 
 
 async def receive_some(link: Link, buffer: bytearray) -> memoryview:
-    """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes only."""
+    """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes and goodbyes
+    only.
+
+    It always lets others run: a peer that never stops sending holds up nobody, and its deadline comes.
+    """
     view = memoryview(buffer)
+    await trio.lowlevel.checkpoint()
     while True:
         try:
             n = link.recv_into(view)
@@ -112,6 +136,7 @@ async def receive_some(link: Link, buffer: bytearray) -> memoryview:
 async def send_all(link: Link, data: bytes) -> None:
     """Send all of `data`, waiting as needed. For handshakes and goodbyes only."""
     rest = memoryview(data)
+    await trio.lowlevel.checkpoint()
     while rest or link.unsent():
         try:
             if rest:
@@ -159,10 +184,7 @@ async def open_websocket(
     """
     link = await open_link(target, context)
     try:
-        default_port = 443 if target.secure else 80
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        authority = host if target.port == default_port else f"{host}:{target.port}"
-        handshake = ClientHandshake(authority, target.path, headers)
+        handshake = ClientHandshake(target.authority, target.path, headers)
         await send_all(link, handshake.request)
         buffer = bytearray(4096)
         while not handshake.receive(bytes(await receive_some(link, buffer))):
@@ -190,6 +212,9 @@ class ConnectionOwner(Protocol):
 
     def on_binary(self, payload: bytes, now_ns: int) -> None: ...
 
+    hears_media: bool
+    """Whether `on_media` has anything to do."""
+
     def on_media(self, now_ns: int) -> None:
         """The native core took media messages."""
         ...
@@ -211,7 +236,7 @@ class ConnectionOwner(Protocol):
         ...
 
     def failed(self, exc: Exception) -> None:
-        """One of these has raised: a bug. End, and disturb nobody else."""
+        """Something raised while a message was dealt with: end this connection; nobody else is disturbed."""
         ...
 
 
@@ -266,6 +291,9 @@ class Connection:
         self._max_message_bytes = max_message_bytes
         self._assembler = MessageAssembler(max_message_bytes)
         self._report = ffi.new("tp_received *")
+        self._scratch = driver.scratch_view
+        self._scratch_c = driver.scratch_c
+        self._plain = link.recv_into if isinstance(link, SocketLink) else None
         self._left: bytes | bytearray = leftover
         self._needed = 0
         self._pending = bytearray()
@@ -290,7 +318,7 @@ class Connection:
         """Take over: what came with the handshake is read now, what comes later in the steps."""
         if self._left:
             left, self._left = bytes(self._left), b""
-            self._consume(left, now_ns)
+            self._guard(self._consume, left, now_ns)
         if self._closing or self.peer_gone:
             return
         if self.link.fd is not None:
@@ -311,34 +339,70 @@ class Connection:
                 self.driver.unwatch_memory(watched[1])
 
     def on_readable(self, now_ns: int) -> None:
-        """Read once (TLS: until it is dry) and hand on what came."""
-        driver = self.driver
-        left = self._left
-        kept = len(left)
+        """Read once (TLS: until it is dry) and hand on what came.
+
+        Never raises: what fails here is this connection's.
+        """
         try:
-            while True:
-                if self._needed > len(driver.scratch):
-                    self._read_long(now_ns)
-                else:
-                    if kept:
-                        driver.scratch_view[:kept] = left
-                    n = self.link.recv_into(driver.scratch_view[kept:] if kept else driver.scratch_view)
-                    if n == 0:
-                        self._at_end()
-                        return
-                    self.last_received_ns = now_ns
-                    self._parse(driver.scratch_view, driver.scratch_c, kept + n, now_ns)
-                if self._closing or not self.link.more() or self.link.fd is None:
-                    return
-                left = self._left
-                kept = len(left)
+            if self._plain is None or self._left:
+                while self._read_once(now_ns) and self.link.more() and self.link.fd is not None:
+                    pass
+                return
+            # The common case, fifty times a second: whole messages of plain media on a plain socket.
+            try:
+                n = self._plain(self._scratch)
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                self._break(exc)
+                return
+            if n == 0:
+                self._at_end()
+                return
+            self.last_received_ns = now_ns
+            result = receive_frames(self._stream, self._report, self._scratch_c, n, now_ns)
+            if result != 0 or self._report.consumed != n:
+                self._parse(self._scratch, self._scratch_c, n, now_ns, result)
+            elif self._owner.hears_media:
+                self._owner.on_media(now_ns)
+        except Exception as exc:
+            self._owner.failed(exc)
+
+    def _guard(self, what: Callable[[bytes, int], None], data: bytes, now_ns: int) -> None:
+        try:
+            what(data, now_ns)
+        except Exception as exc:
+            self._owner.failed(exc)
+
+    def _read_once(self, now_ns: int) -> bool:
+        """-> whether there is anybody left to read for"""
+        if self._needed > len(self.driver.scratch):
+            self._read_long(now_ns)
+        else:
+            scratch, left = self.driver.scratch_view, self._left
+            kept = len(left)
+            if kept:
+                scratch[:kept] = left
+            n = self._receive(scratch[kept:] if kept else scratch, now_ns)
+            if n == 0:
+                return False
+            self._parse(scratch, self.driver.scratch_c, kept + n, now_ns)
+        return not self._closing
+
+    def _receive(self, view: memoryview, now_ns: int) -> int:
+        """-> bytes read, 0 when there are none now or there will never be any more"""
+        try:
+            n = self.link.recv_into(view)
         except BlockingIOError:
-            return
+            return 0
         except OSError as exc:
             self._break(exc)
-        except Exception as exc:
-            log.error("%s while reading a WebSocket", type(exc).__name__, exc_info=exc)
-            self._owner.failed(exc)
+            return 0
+        if n == 0:
+            self._at_end()
+        else:
+            self.last_received_ns = now_ns
+        return n
 
     def _consume(self, data: bytes, now_ns: int) -> None:
         """Parse bytes that did not come through the scratch (they followed the handshake)."""
@@ -351,22 +415,22 @@ class Connection:
             self._left = bytearray(self._left)
         missing = self._needed - len(self._left)
         view = self.driver.scratch_view[: min(missing, len(self.driver.scratch))]
-        n = self.link.recv_into(view)
-        if n == 0:
-            self._at_end()
-            return
-        self.last_received_ns = now_ns
+        n = self._receive(view, now_ns)
         self._left += view[:n]
         if len(self._left) >= self._needed:
             whole, self._left, self._needed = self._left, b"", 0
             self._parse(memoryview(whole), ffi.from_buffer("uint8_t[]", whole), len(whole), now_ns)
 
-    def _parse(self, view: memoryview, address: Any, total: int, now_ns: int) -> None:
+    def _parse(self, view: memoryview, address: Any, total: int, now_ns: int, first: int | None = None) -> None:
+        """Deal with `total` bytes; `first` is what the native core answered to them, when it was asked already."""
         report = self._report
         begin = 0
         n_media = 0
         while begin < total:
-            result = lib.tp_stream_receive(self._stream, report, address + begin, total - begin, now_ns)
+            if first is None:
+                result = receive_frames(self._stream, report, address + begin, total - begin, now_ns)
+            else:
+                result, first = first, None
             n_media += report.n_media
             if result < 0:
                 text, code, kind = _PROTOCOL_ERRORS.get(report.protocol_error, _PROTOCOL_ERRORS[1])
@@ -462,8 +526,8 @@ class Connection:
         self.send_frame(OPCODE_TEXT, payload)
 
     def send_frame(self, opcode: int, payload: bytes) -> None:
-        """Send one frame behind whatever waits."""
-        if self.broken:
+        """Send one frame behind whatever waits; after a close frame nothing more (RFC 6455 5.5.1)."""
+        if self.broken or (self.close_sent and opcode != OPCODE_CLOSE):
             return
         key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
@@ -501,18 +565,23 @@ class Connection:
 
     # What may wait, in tasks -------------------------------------------------------------------------------------
 
-    async def flush(self) -> None:
-        """Hand over what waits as the peer reads. The caller bounds it. Cancellation: what was not handed over still
-        waits.
+    async def flush(self, stall_s: float = math.inf) -> bool:
+        """Hand over what waits as the peer reads. Cancellation: what was not sent still waits.
+
+        Returns:
+            False when the peer has taken nothing for `stall_s`. One that reads slowly loses audio, not its stream.
 
         Raises nothing: a broken link is reported to the owner.
         """
         while self._flushing is not None:
-            await self._flushing.wait()  # two tasks cannot wait for one socket
-        self._flushing = trio.Event()
+            await self._flushing.wait()  # A goodbye finds the send task at it; two cannot wait for one socket.
+        self._flushing = done = trio.Event()
         try:
             while (self._pending or self.link.unsent()) and not self.broken:
-                await self.link.wait_writable()
+                with trio.move_on_after(stall_s) as scope:
+                    await self.link.wait_writable()
+                if scope.cancelled_caught:
+                    return False
                 try:
                     self.link.flush()
                     if self._pending:
@@ -523,10 +592,11 @@ class Connection:
                 except OSError as exc:
                     self._break(exc)
         except trio.ClosedResourceError:
-            self.broken = True  # it was closed while we waited: what is over needs no flushing
+            self.broken = True  # It was closed while we waited: what is over needs no flushing.
         finally:
-            self._flushing.set()
             self._flushing = None
+            done.set()
+        return True
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
@@ -550,31 +620,37 @@ class Connection:
             self.link.close()
 
     async def _wait_peer_close(self) -> None:
-        """Read until the peer's close frame or its end. Bytes in between are not looked at: the stream is over."""
-        if self._masks is None and (self.peer_close_code is not None or self.peer_gone):
+        """Read until the peer's end; a server's goodbye is over with the peer's close frame already.
+
+        Audio in between is not looked at: the stream is over. A peer that never comes to its end is left to itself.
+        """
+        server = self._masks is None
+        if server and (self.peer_close_code is not None or self.peer_gone):
             return
-        waiting = bytearray(self._left)
-        buffer = bytearray(16384)
         header = ffi.new("tp_websocket_frame *")
-        total = 0
-        while total < 4 * 1024 * 1024:
-            while waiting:
-                got = lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14))
-                if got < 0:
-                    return
+        buffer = bytearray(16384)
+        rest = bytes(self._left)
+        n_bytes = n_frames = skip = 0
+        while n_bytes < MAX_GOODBYE_BYTES:
+            at = 0
+            while server and at < len(rest):
+                if skip:
+                    step = min(skip, len(rest) - at)
+                    at, skip = at + step, skip - step
+                    continue
+                head = rest[at : at + 14]
+                got = lib.tp_websocket_read_header(header, head, len(head))
                 if got == 0:
                     break
-                length = header.header_bytes + header.payload_bytes
-                if header.opcode == OPCODE_CLOSE and self._masks is None:
+                n_frames += 1
+                if got < 0 or header.opcode == OPCODE_CLOSE or n_frames > MAX_GOODBYE_FRAMES:
                     return
-                if len(waiting) < length:
-                    break
-                del waiting[:length]
+                skip = header.header_bytes + header.payload_bytes
             data = await receive_some(self.link, buffer)
             if not data:
                 return
-            waiting += data
-            total += len(data)
+            n_bytes += len(data)
+            rest = rest[at:] + data if server else b""
 
     def abort(self) -> None:
         """Close without a goodbye."""

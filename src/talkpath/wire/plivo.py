@@ -94,8 +94,9 @@ class PlivoOptions:
     """Platform: refuse to start a stream whose stream or call id is no UUID; an official SDK drops its messages."""
     refuse_other_formats: bool = False
     """Platform: refuse audio whose format is not the stream's, as documented; off, it is played as what it says."""
-    max_message_bytes: int = 1 << 20
-    """A longer message is refused unread: 1 MiB is 90 s of mu-law in one message; Plivo documents 64 KB."""
+    max_message_bytes: int = 1 << 21
+    """A longer message is refused unread. Plivo documents 64 KB, and a buffer of 40 s: this holds 40 s in one message
+    in any format of the wire, and 196 s of mu-law."""
 
     def __post_init__(self) -> None:
         if not 1024 <= self.max_message_bytes <= 1 << 26:

@@ -168,8 +168,9 @@ class ClientHandshake(_Handshake):
         request = Request(host=host, target=target or "/", extra_headers=_raw_headers(extra_headers))
         try:
             self.request: bytes = self._machine.send(request)
-        except (LocalProtocolError, h11.LocalProtocolError, UnicodeError) as error:
-            raise _local(f"not a request HTTP can carry: {error}") from None
+        except (LocalProtocolError, h11.LocalProtocolError, UnicodeError):
+            # What h11 says quotes the value, which may be a token.
+            raise _local("the host, the target or a header has characters that HTTP cannot carry") from None
         self.response_headers = Headers(())
 
     def receive(self, data: bytes) -> bool:
@@ -245,8 +246,8 @@ class ServerHandshake(_Handshake):
         self._answer()
         try:
             return self._machine.send(AcceptConnection(extra_headers=headers))
-        except (LocalProtocolError, h11.LocalProtocolError) as error:
-            raise _local(f"not an answer HTTP can carry: {error}") from None
+        except (LocalProtocolError, h11.LocalProtocolError):
+            raise _local("a header has characters that HTTP cannot carry") from None
 
     def reject(
         self, status: int, reason: str = "", extra_headers: Iterable[tuple[str, str]] = (), body: bytes = b""
@@ -267,8 +268,8 @@ class ServerHandshake(_Handshake):
         try:
             response = h11.Response(status_code=status, headers=headers, reason=reason.encode("ascii"))
             parts = [writer.send(response), writer.send(h11.Data(data=body)), writer.send(h11.EndOfMessage())]
-        except (h11.LocalProtocolError, UnicodeError) as error:
-            raise _local(f"not an answer HTTP can carry: {error}") from None
+        except (h11.LocalProtocolError, UnicodeError):
+            raise _local("the status or a header is not one that HTTP can carry") from None
         self._answer()
         return b"".join(part for part in parts if part is not None)
 
@@ -422,10 +423,10 @@ class MessageAssembler:
         if opcode != CONTINUATION and self._opcode != CONTINUATION:
             raise FrameError("a new message inside an unfinished one", CLOSE_PROTOCOL_ERROR)
         if len(self._fragments) + len(payload) > self._max_message_bytes:
-            raise FrameError(f"a message of more than {self._max_message_bytes} bytes", CLOSE_TOO_BIG)
+            raise FrameError(f"a message of more than {self._max_message_bytes} bytes", CLOSE_TOO_BIG, "too_long")
         if fin and opcode != CONTINUATION:
             if opcode == TEXT and lib.tp_websocket_is_utf8(payload, len(payload)) != 1:
-                raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT)
+                raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT, "bad_utf8")
             return _message(opcode, payload)
         if opcode != CONTINUATION:
             self._opcode = opcode
@@ -445,7 +446,7 @@ class MessageAssembler:
         try:
             self._text.decode(payload, fin)
         except UnicodeDecodeError:
-            raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT) from None
+            raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT, "bad_utf8") from None
 
 
 def frame(opcode: int, payload: bytes, mask_key: bytes | None = None, fin: bool = True) -> bytes:
@@ -507,4 +508,4 @@ def _read_close(payload: bytes) -> Close:
     try:
         return Close(code, payload[2:].decode("utf-8"))
     except UnicodeDecodeError:
-        raise FrameError("a close reason that is not UTF-8", CLOSE_BAD_TEXT) from None
+        raise FrameError("a close reason that is not UTF-8", CLOSE_BAD_TEXT, "bad_utf8") from None

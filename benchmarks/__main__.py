@@ -1,0 +1,75 @@
+"""Run benchmarks: ``python -m benchmarks [kernels|message|path|calls|all] [--short] [--json PATH]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, timing
+from benchmarks.harness import HarnessError
+from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
+from talkpath._native import lib
+
+SMALL = (
+    ("kernels", "kernels", bench_kernels.rows),
+    ("message", "one media message", bench_media_message.rows),
+    ("path", "one call in the core", bench_path.rows),
+)
+DEFAULT = ROOT / "build" / "bench.json"
+
+
+def _calls(texts: list[str]) -> dict[str, int]:
+    pairs = (text.partition("=") for text in texts)
+    return {name: int(count) for name, _, count in pairs}
+
+
+def main() -> int:
+    """Measure what was asked for, print tables, write one JSON file."""
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Benchmarks of talkpath, as ratios to named peers."
+    )
+    options.add_argument("what", nargs="?", default="all", choices=("kernels", "message", "path", "calls", "all"))
+    options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
+    options.add_argument("--json", type=Path, default=DEFAULT, help="where the result goes; - is standard output")
+    options.add_argument("--designs", default="naive,talkpath", help="calls: the systems under test, in turns")
+    options.add_argument("--calls", action="append", default=[], metavar="DESIGN=N", help="calls: N instead of a trial")
+    options.add_argument("--rounds", type=int, help="calls: rounds instead of 3")
+    options.add_argument("--seconds", type=float, help="calls: length of a window instead of 6 s")
+    options.add_argument("--no-memory", action="store_true", help="calls: without the slope of resident memory")
+    asked = options.parse_args()
+    tables = sys.stderr if str(asked.json) == "-" else sys.stdout
+
+    effort = timing.SHORT if asked.short else timing.FULL
+    plan = bench_calls.SHORT if asked.short else bench_calls.FULL
+    plan = bench_calls.Plan(
+        rounds=asked.rounds or plan.rounds,
+        seconds=asked.seconds or plan.seconds,
+        warm_up_s=plan.warm_up_s,
+        retries=plan.retries,
+        patience_s=plan.patience_s,
+        memory=plan.memory and not asked.no_memory,
+        settle_s=plan.settle_s,
+    )
+    result: dict[str, Any] = {"short": asked.short, "machine": describe_machine()}
+    lib.tp_simd_select(-1)
+    result["machine"]["simd_level"] = lib.tp_simd_level_in_use()
+    try:
+        for what, title, rows in SMALL:
+            if asked.what in (what, "all"):
+                result[what] = timing.measure(rows(), effort)
+                print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+        if asked.what in ("calls", "all"):
+            designs = bench_calls.named_designs(asked.designs)
+            result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))
+            bench_calls.show(result["calls"], tables)
+    except HarnessError as failure:
+        progress(f"failed: {failure}")
+        return 1
+    write_json(asked.json, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

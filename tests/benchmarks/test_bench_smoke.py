@@ -1,0 +1,48 @@
+"""Every benchmark that needs no second core still runs, and its result holds what README.md says.
+
+Figures are not looked at: a benchmark is not a test. The answers are, by the benchmarks themselves: a row whose ways
+disagree raises before anything is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "a_peer"),
+    [("kernels", "numpy table"), ("message", "json + base64"), ("path", "struct + json + base64")],
+)
+def test_short_run_reports_every_row_with_samples_and_ratios(what: str, a_peer: str, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", what, "--short", "--json", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert result["short"] is True
+    assert result["machine"]["python"]
+    rows = result[what]
+    assert rows
+    peers: list[str] = []
+    for row in rows:
+        assert len(row["ours"]["samples_ns"]) == row["ours"]["ns"]["n"] > 0
+        for peer in row["peers"]:
+            peers.append(peer["name"])
+            assert peer["ratio"]["min"] <= peer["ratio"]["median"] <= peer["ratio"]["max"]
+            assert peer["ratio"]["min"] > 0
+    assert any(name.startswith(a_peer) for name in peers)
+    assert all(row["name"] in done.stdout for row in rows)

@@ -1,0 +1,75 @@
+/* tp_plc under the sanitizers: any frames, any lengths, full scale, in heap blocks of exactly their size. */
+#include "../../csrc/tp_plc.h"
+#include "check.h"
+#include <stdlib.h>
+
+static uint32_t seed = 1;
+static uint32_t next(void) {
+    seed = seed * 1664525u + 1013904223u;
+    return seed >> 8;
+}
+
+static int16_t *block(size_t n, uint32_t kind) {
+    int16_t *pcm = malloc(n ? n * sizeof *pcm : 1);
+    uint32_t period = 20 + next() % 200;
+    for (size_t i = 0; i < n; i++)
+        switch (kind) {
+        case 0: pcm[i] = (int16_t)next(); break;
+        case 1: pcm[i] = i % period < period / 2 ? INT16_MAX : INT16_MIN; break;
+        case 2: pcm[i] = INT16_MIN; break;
+        case 3: pcm[i] = 0; break;
+        default: pcm[i] = (int16_t)((int32_t)(i % period) * 150 - 12000); break;
+        }
+    return pcm;
+}
+
+static int anything(uint32_t rate_hz) {
+    tp_plc *state = malloc(sizeof *state);
+    CHECK(tp_plc_init(state, rate_hz) == TP_OK);
+    for (int round = 0; round < 20000; round++) {
+        size_t n = next() % 8 ? rate_hz / 50 : next() % (TP_PLC_MAX_FRAME + 1);
+        int16_t *pcm = block(n, next() % 5);
+        if (next() % 3) {
+            CHECK(tp_plc_receive(state, pcm, n) == (int)n);
+        } else {
+            size_t n_following = next() % 4 ? rate_hz / 50 : next() % (TP_PLC_MAX_FRAME + 1);
+            int16_t *following = block(n_following, next() % 5);
+            CHECK(tp_plc_fillin(state, pcm, n, next() % 2 ? following : NULL, n_following) == (int)n);
+            free(following);
+        }
+        free(pcm);
+        if (next() % 500 == 0)
+            tp_plc_reset(state);
+    }
+    free(state);
+    return 0;
+}
+
+/* Two states fed alike give the same samples, and a gap cut into frames those of one whole. */
+static int cutting_a_gap_changes_nothing(void) {
+    tp_plc one, two;
+    CHECK(tp_plc_init(&one, 8000) == TP_OK && tp_plc_init(&two, 8000) == TP_OK);
+    int16_t *pcm = block(800, 4), whole[640], cut[640], copy[800];
+    memcpy(copy, pcm, sizeof copy);
+    tp_plc_receive(&one, pcm, 800);
+    tp_plc_receive(&two, copy, 800);
+    CHECK(memcmp(copy, pcm, sizeof copy) == 0);
+    tp_plc_fillin(&one, whole, 640, NULL, 0);
+    for (size_t at = 0; at < 640; at += 80)
+        tp_plc_fillin(&two, cut + at, 80, NULL, 0);
+    for (int i = 0; i < 640; i++)
+        CHECK(whole[i] - cut[i] >= -1 && whole[i] - cut[i] <= 1);
+    free(pcm);
+    return 0;
+}
+
+int main(void) {
+    tp_plc state;
+    int16_t pcm[TP_PLC_MAX_FRAME + 1] = {0};
+    CHECK(sizeof state <= 6 * 1024);
+    CHECK(tp_plc_init(&state, 24000) == TP_E_ARGUMENT && tp_plc_init(&state, 0) == TP_E_ARGUMENT);
+    CHECK(tp_plc_init(&state, 8000) == TP_OK);
+    CHECK(tp_plc_receive(&state, pcm, TP_PLC_MAX_FRAME + 1) == TP_E_ARGUMENT);
+    CHECK(tp_plc_fillin(&state, pcm, TP_PLC_MAX_FRAME + 1, NULL, 0) == TP_E_ARGUMENT);
+    return anything(8000) || anything(16000) || cutting_a_gap_changes_nothing();
+}

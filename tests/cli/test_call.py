@@ -1,0 +1,163 @@
+"""Simulated calls over real loopback sockets: what the report says is what happened."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from talkpath.audio import AudioClip, Samples, read_audio, write_audio
+from talkpath.cli import main
+from talkpath.cli.call import CallPlan, PlacedCall, place_call
+from talkpath.cli.progress import Progress
+from talkpath.cli.values import Press
+from talkpath.line import Line, serve_lines
+from talkpath.records import EndReason
+from talkpath.testing import ToneSource, find_tones, quiescence
+
+pytestmark = pytest.mark.smoke
+
+
+def tone_samples(track: Samples) -> int:
+    """How much of a track is the caller's tone, whatever a busy machine did to its edges."""
+    return sum(span.to_sample - span.from_sample for span in find_tones(track, 8_000, [450]))
+
+
+async def call(bot: Callable[[Line], Awaitable[None]], **asked: object) -> PlacedCall:
+    """Serve the bot, call it, and leave nothing behind."""
+    with trio.fail_after(20), quiescence():
+        async with trio.open_nursery() as nursery:
+            ((host, port),) = await nursery.start(serve_lines, bot, "127.0.0.1", 0)
+            plan = CallPlan(url=f"ws://{host}:{port}/", **asked)  # type: ignore[arg-type]
+            placed = await place_call(plan, Progress(quiet=True))
+            nursery.cancel_scope.cancel()
+    return placed
+
+
+async def test_a_checkpoint_lies_in_the_recording_where_the_report_says() -> None:
+    async def bot(line: Line) -> None:
+        await trio.sleep(0.1)
+        line.speak(ToneSource(450).take(4_000), sample_rate_hz=8000)
+        await line.checkpoint("said").wait()
+        await line.hang_up()
+
+    placed = await call(bot, duration_ms=5_000)
+    report, heard = placed.report, placed.heard.samples
+    assert report.end_reason is EndReason.APPLICATION_HUNG_UP
+    assert report.orderly
+    (said,) = report.checkpoints
+    assert (said.name, said.outcome) == ("said", "PLAYED")
+    # Sample for sample: the tone's last one (its very last is a zero crossing) is the one before the mark.
+    assert 0 <= said.at_sample - 1 - int(np.flatnonzero(heard)[-1]) <= 1
+    assert report.heard_ms == 500
+    assert 500 <= report.duration_ms <= 1_500
+
+
+async def test_the_application_hears_the_caller_and_his_digits() -> None:
+    heard: list[np.ndarray] = []
+    digits: list[str] = []
+
+    async def bot(line: Line) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def take_digits() -> None:
+                digits.extend([digit async for digit in line.digits()])
+
+            nursery.start_soon(take_digits)
+            heard.extend([chunk.samples async for chunk in line.listen()])
+            nursery.cancel_scope.cancel()
+
+    speech = AudioClip(ToneSource(450).take(8_000), 8_000)
+    placed = await call(bot, speech=speech, presses=(Press("1#", 1_200),), duration_ms=2_000, jitter_ms=10, seed=7)
+    report = placed.report
+    assert report.end_reason is EndReason.DURATION_REACHED
+    assert report.duration_ms == 2_000
+    assert len(placed.heard.samples) == 16_000
+    assert report.digits_sent == "".join(digits) == "1#"
+    assert 7_000 < tone_samples(np.concatenate(heard)) < 9_500
+    assert report.media_sent > 50
+    assert report.refused_messages == {}
+
+
+@pytest.fixture
+def echo() -> Iterator[str]:
+    """`talkpath echo` in a process of its own."""
+    command = [sys.executable, "-m", "talkpath", "echo", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
+def test_from_the_command_line_a_caller_hears_his_echo(
+    echo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speech = tmp_path / "tone.wav"
+    write_audio(speech, ToneSource(450).take(8_000), 8_000)
+    recording = tmp_path / "heard.wav"
+    words = ["call", echo, "--play", str(speech), "--record", str(recording), "--duration", "2s", "--json"]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert report["end_reason"] == "duration_reached"
+    assert report["duration_ms"] == 2_000
+    assert [point["name"] for point in report["checkpoints"]][:1] == ["second-1"]
+    assert captured.err == ""
+    heard = read_audio(recording)
+    assert (heard.sample_rate_hz, len(heard.samples)) == (8_000, 16_000)
+    assert 7_000 < tone_samples(heard.samples) < 9_500
+
+
+def failed(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """Run a call that fails; return its end reason and what it said."""
+    assert main([*words, "--json", "--quiet"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return json.loads(captured.out)["end_reason"], captured.err
+
+
+def test_a_call_that_nobody_takes_fails_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        reason, said = failed(["call", f"ws://127.0.0.1:{nobody.getsockname()[1]}"], capsys)
+    assert reason == "connect_failed"
+    assert "Refused" in said
+
+
+def test_a_server_of_another_kind_is_named_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            for _ in range(3):
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        reason, _ = failed(["call", f"ws://127.0.0.1:{server.getsockname()[1]}"], capsys)
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    assert reason in ("handshake_refused", "connect_failed")
+
+
+def test_an_echo_that_cannot_listen_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["echo", "--port", str(taken.getsockname()[1])]) == 1
+    assert "cannot listen" in capsys.readouterr().err
+    assert main(["echo", "--port", "0", "--host", "0.0.0.0"]) == 2
