@@ -106,9 +106,9 @@ class Source:
                 piece = self._pieces[0]
                 if not piece.data:
                     self._pieces.popleft()
-                    await self.call.perform(partial(self._mark, piece))
+                    await self.call.commands.perform(partial(self._mark, piece))
                     continue
-                took = await self.call.perform(partial(self._write, piece))
+                took = await self.call.commands.perform(partial(self._write, piece))
                 if not piece.data:
                     if self._pieces and self._pieces[0] is piece:
                         self._pieces.popleft()
@@ -195,12 +195,12 @@ class Source:
                 self.on_native_event(event)
             return dropped
 
-        return await self.call.perform(drop)
+        return await self.call.commands.perform(drop)
 
     async def send_digits(self, digits: str) -> None:
         """Queue digits; return when they have been taken."""
         text = digits.encode("ascii", "replace")
-        status = await self.call.perform(
+        status = await self.call.commands.perform(
             lambda now_ns: int(lib.tp_path_send_digits(self.call.path, self.index, text, len(text), 0, 0))
         )
         if status < 0:
