@@ -29,7 +29,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -43,6 +43,7 @@ from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.stream import native_format
 from talkpath.records import CallRecord, CallStatistics, EndReason, Played
 from talkpath.transport.clock import Clock
+from talkpath.transport.commands import Commands
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.units import NS_PER_MS, samples_to_ms
 
@@ -52,12 +53,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.call")
 
-T = TypeVar("T")
-
 STREAMS_MAX = 4
 EVENTS_KEPT = 1024
 """Events kept for those who have not read them yet; the oldest are dropped and counted."""
-MAX_COMMANDS = 4096
 EVENT_DIGIT, EVENT_MEDIA_TIMEOUT, EVENT_UNDERRUN, EVENT_DIGITS_SENT = 1, 3, 5, 6
 
 
@@ -99,7 +97,7 @@ class Call:
         self.before_tick = leg.before_tick
         self._keep: list[Any] = []
         self._event = ffi.new("tp_event *")
-        self._commands: deque[Callable[[int], None]] = deque()
+        self.commands = Commands(self.driver, self)
         self._group: Group | None = None
         self._lateness_before: array[int] | None = None
         self._source: Source | None = None
@@ -115,7 +113,6 @@ class Call:
         self._event_lot = trio.lowlevel.ParkingLot()
         self._send_lot = trio.lowlevel.ParkingLot()
         self._playback_lot = trio.lowlevel.ParkingLot()
-        self._performing: dict[trio.Event, None] = {}
         self._to_flush: dict[CallStream, None] = {}
         self._hooks: list[Callable[[CallEvent], None]] = []
         self._hooked: deque[CallEvent] = deque()
@@ -207,16 +204,8 @@ class Call:
 
     # The driver's side -------------------------------------------------------------------------------------------
 
-    def command(self, what: Callable[[int], None]) -> None:
-        """Have `what(now_ns)` done in the driver's next step."""
-        if len(self._commands) >= MAX_COMMANDS:
-            raise CallEnded(EndReason.CONTROL_OVERFLOW)
-        self._commands.append(what)
-        self.driver.command(self)
-
     def run_commands(self, now_ns: int) -> None:
-        while self._commands and self.end_reason is None:
-            self._commands.popleft()(now_ns)
+        self.commands.run(now_ns)
 
     def pull_events(self, now_ns: int) -> None:
         event = self._event
@@ -411,32 +400,6 @@ class Call:
         if self.path is None:
             raise ConfigError("the call has not been entered; write `async with engine.open_call(leg) as call:`")
 
-    async def perform(self, what: Callable[[int], T]) -> T:
-        """Have `what(now_ns)` done in the driver's next step and return its result.
-
-        Raises:
-            CallEnded: the call ended first.
-
-        Cancellation: it may still be done.
-        """
-        done = trio.Event()
-        result: list[T] = []
-
-        def run(now_ns: int) -> None:
-            result.append(what(now_ns))
-            done.set()
-
-        self.check_live()
-        self.command(run)
-        self._performing[done] = None
-        try:
-            await done.wait()
-        finally:
-            self._performing.pop(done, None)
-        if not result:
-            self.check_live()
-        return result[0]
-
     def hang_up(self, reason: EndReason = EndReason.PLATFORM_HUNG_UP) -> None:
         """End the call from this side; the block may go on to read its events and record."""
         self.end(reason)
@@ -469,7 +432,7 @@ class Call:
             self._source.close()
         if self.path is not None:
             lib.tp_path_close(self.path)
-        self._commands.clear()
+        self.commands.close(reason, cause)
         self._wake_all()
         self._life.cancel()
 
@@ -481,8 +444,6 @@ class Call:
 
     def _wake_all(self) -> None:
         self._event_lot.unpark_all()
-        for waiting in list(self._performing):
-            waiting.set()
 
     def statistics(self) -> CallStatistics:
         """Return a snapshot of the call's counters; after the end, the last one."""

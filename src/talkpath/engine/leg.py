@@ -100,7 +100,7 @@ class Leg:
             raise ConfigError("the leg is not part of a call yet")
         if call.end_reason is not None:
             raise CallEnded(call.end_reason)
-        call.command(what)
+        call.commands.put(what)
 
 
 class RtpLeg(Leg):

@@ -148,7 +148,7 @@ class Source:
         while True:
             while self._pieces:
                 piece = self._pieces[0]
-                took = await self.call.perform(partial(self._move, piece))
+                took = await self.call.commands.perform(partial(self._move, piece))
                 if piece.data and took == 0:
                     await trio.sleep(FEED_PAUSE_S)
             await self._lot.park()
@@ -247,12 +247,12 @@ class Source:
             self._pull_events()
             return dropped
 
-        return await self.call.perform(drop)
+        return await self.call.commands.perform(drop)
 
     async def send_digits(self, digits: str) -> None:
         """Queue digits; return when they have been taken."""
         text = digits.encode("ascii", "replace")
-        status = await self.call.perform(
+        status = await self.call.commands.perform(
             lambda now_ns: int(lib.tp_path_send_digits(self.call.path, self.index, text, len(text), 0, 0))
         )
         if status < 0:

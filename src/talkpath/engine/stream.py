@@ -196,7 +196,7 @@ class CallStream:
                 return exc
             return None
 
-        failure = await self.call.perform(attach)
+        failure = await self.call.commands.perform(attach)
         if failure is not None:
             raise failure
         self.ready.set()

@@ -1,8 +1,10 @@
 """The application's end: a `Line` to listen, speak, clear and hang up; servers and clients that make one."""
 
+from talkpath.line.checkpoint import Checkpoint
 from talkpath.line.config import LineConfig, LineInfo, LineRecord, ServeConfig
 from talkpath.line.connect import connect_line, line_on
-from talkpath.line.line import Checkpoint, Digits, Line, Listener
+from talkpath.line.line import Line
+from talkpath.line.listen import Digits, Listener
 from talkpath.line.serve import serve_lines, serve_memory_lines
 
 __all__ = [

@@ -6,10 +6,7 @@ messages into rings that listeners read with cursors of their own, and sends wha
 step; the program's calls hand over commands, which a step applies in order. State lies in the rings, and a wake is
 only a hint, so a cancelled reader loses nothing.
 
-*Checkpoints.* A mark lies in the queue at a position; when everything before it has been written, the wire's
-checkpoint message is written next. Answers match first-in-first-out per name. A clear is an epoch: its confirmation
-settles, as CLEARED, the checkpoints that were sent before it and nothing else. What is unanswered when the line ends
-is LOST. Each settles exactly once.
+What it says is `Speech`, what it hears are `Listener`s, and `Checkpoints` keeps the positions whose outcome is open.
 
 *Positions.* The wire does not say where in the outbound track something happened, so `at_sample` here is an estimate
 from the inbound track, whose clock is the same (`exact=False`), and what `play` reports after a clear is the model's.
@@ -18,10 +15,9 @@ from the inbound track, whose clock is the same (`exact=False`), and what `play`
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections import deque
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -31,14 +27,11 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk, AudioClip
-from talkpath.dsp.resample import Resampler
 from talkpath.errors import (
     CallEnded,
     ConfigError,
-    FormatError,
     NativeError,
     NotOnThisWire,
-    PlayoutFull,
     RemoteWireError,
 )
 from talkpath.events import (
@@ -55,12 +48,16 @@ from talkpath.events import (
     UnknownMessage,
     WireEvent,
 )
+from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
+from talkpath.line.listen import TRACK_BITS, Digits, Listener
+from talkpath.line.speech import Speech
 from talkpath.path.barge_in import BargeIn
 from talkpath.path.pool import Pool
 from talkpath.path.stream import native_format
-from talkpath.records import EndReason, LineStatistics, MarkOutcome, Outcome, Played
+from talkpath.records import EndReason, LineStatistics, Outcome, Played
 from talkpath.transport.clock import Clock
+from talkpath.transport.commands import Commands
 from talkpath.transport.driver_tasks import TasksDriver
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.link import Link
@@ -75,12 +72,9 @@ T = TypeVar("T")
 
 ROLE_APPLICATION = 2
 FRAMING_WEBSOCKET = 1
-TRACK_BITS = {"inbound": 1, "outbound": 2}
 EVENT_MARK, EVENT_MARK_DUE = 2, 7
 TICK_MARK_DUE = 4
 NEVER_NS = (1 << 63) - 1
-RATES_HZ = (8000, 16000, 24000, 48000)
-MAX_COMMANDS = 4096
 MAX_DIGITS = 256
 MAX_UNREADABLE = 1000
 """Messages that could not be read before the line is given up. What can be read and is merely unknown never ends
@@ -89,39 +83,6 @@ one.
 MAX_KINDS = 32
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
 """An unknown event's name that may stand in a log: nothing that could be a number or a token."""
-MAX_MARKS = 4096
-"""Checkpoints sent and unanswered; a platform that never answers ends the line rather than memory."""
-FEED_AHEAD_MS = 4000
-"""`play` keeps this much in the queue: enough to send ahead, and short enough to drop."""
-PLAY_NAME = "talkpath-play-"
-
-
-class Checkpoint:
-    """A position in what the line says; `wait` tells how it came out."""
-
-    def __init__(self, name: str, position: int) -> None:
-        self.name = name
-        self.position = position
-        self.epoch = -1
-        self._settled = trio.Event()
-        self._outcome: MarkOutcome | None = None
-
-    @property
-    def outcome(self) -> MarkOutcome | None:
-        """How it came out, or None while that is open."""
-        return self._outcome
-
-    async def wait(self) -> MarkOutcome:
-        """Wait for the outcome; at the latest the line's end settles it. Cancellation changes nothing."""
-        await self._settled.wait()
-        assert self._outcome is not None
-        return self._outcome
-
-    def settle(self, outcome: Outcome, at_sample: int, exact: bool) -> None:
-        """Settle once; what comes later is ignored."""
-        if self._outcome is None:
-            self._outcome = MarkOutcome(self.name, outcome, at_sample, exact)
-            self._settled.set()
 
 
 class Line:
@@ -180,19 +141,10 @@ class Line:
         self.slot = -1
         self.on_socket = link.fd is not None
         self._send_due: int | None = None
-        self._commands: deque[Callable[[int], None]] = deque()
-        self._performing: dict[trio.Event, None] = {}
-        self._pending_samples = 0
-        # Checkpoints.
-        self._marks: dict[int, Checkpoint] = {}
-        self._next_mark = 1
-        self._awaiting: dict[str, deque[Checkpoint]] = {}
-        self._n_awaiting = 0
-        self._epoch = 0
-        self._clears_unconfirmed: deque[int] = deque()
-        self._play_count = 0
+        self._commands = Commands(self.driver, self)
+        self._checkpoints = Checkpoints(self._inbound_position, self._on_settled)
+        self._speech: Speech
         self._clears = 0
-        self._played_at_clear: dict[int, int] = {}
         # Listening.
         self._rings: dict[str, Any] = {}
         self._audio_lot = trio.lowlevel.ParkingLot()
@@ -204,7 +156,6 @@ class Line:
         self._policy_ear: Listener | None = None
         self._barge_ins = 0
         # The end.
-        self._room_lot = trio.lowlevel.ParkingLot()
         self._send_lot = trio.lowlevel.ParkingLot()
         self._full = False
         self._media_ended = trio.Event()
@@ -214,7 +165,6 @@ class Line:
         self._close_code = 1000
         self._started_ns = clock.now_ns()
         self._ended_ns = 0
-        self._speakers: dict[int, Resampler] = {}
 
     # The context manager -----------------------------------------------------------------------------------------
 
@@ -258,6 +208,7 @@ class Line:
         if lib.tp_stream_init(native, self._pool.native, config, self._rate, now) < 0:
             raise CallEnded(EndReason.NO_CAPACITY)
         self._native = native
+        self._speech = Speech(native, self._format, self._commands, self._checkpoints, queue_s=options.queue_s)
         self._keep = [config, template, compiled]
         self.slot = self.driver.take_slot(self)
         self._connection = Connection(
@@ -271,7 +222,7 @@ class Line:
             leftover=self._leftover,
         )
         self.driver.add_line(self)
-        self._command(self._connection.start)
+        self._commands.put(self._connection.start)
 
     def jobs(self) -> tuple[Job, ...]:
         """The line's one background task: media is the driver's, and what it says is fed by whoever speaks."""
@@ -331,24 +282,15 @@ class Line:
         self.driver.remove(self)
         if self._connection is not None:
             self._connection.stop()
-        at = self._inbound_position()
         if self._native is not None:
-            lib.tp_stream_close(self._native, at)
-            # The blocks of marks go back as their outcomes are read; what they say is settled below.
+            self._speech.end(self._ended_ns)
+            lib.tp_stream_close(self._native, self._inbound_position())
+            # The blocks of marks go back as their outcomes are read; `lose_all` settles the checkpoints.
             while lib.tp_stream_next_event(self._native, self._event) == 1:
                 pass
-        for checkpoint in list(self._marks.values()):
-            checkpoint.settle(Outcome.LOST, at, False)
-        self._marks.clear()
-        for waiting in self._awaiting.values():
-            for checkpoint in waiting:
-                checkpoint.settle(Outcome.LOST, at, False)
-        self._awaiting.clear()
-        self._n_awaiting = 0
-        self._commands.clear()
+        self._checkpoints.lose_all()
+        self._commands.close(reason, cause)
         self._send_due = None
-        for event in list(self._performing):
-            event.set()
         self._media_ended.set()
         self._wake_all()
         self._life.cancel()
@@ -357,41 +299,11 @@ class Line:
     def _wake_all(self) -> None:
         self._audio_lot.unpark_all()
         self._digit_lot.unpark_all()
-        self._room_lot.unpark_all()
 
     # The driver's side -------------------------------------------------------------------------------------------
 
-    def _command(self, what: Callable[[int], None]) -> None:
-        if self.end_reason is not None:
-            raise CallEnded(self.end_reason, self.cause)
-        if len(self._commands) >= MAX_COMMANDS:
-            raise PlayoutFull("4,096 operations wait for the next tick; await something between them")
-        self._commands.append(what)
-        self.driver.command(self)
-
-    async def _perform(self, what: Callable[[int], T]) -> T:
-        """Have `what(now_ns)` done in the driver's next step. Raises CallEnded. Cancellation: it may still be done."""
-        done = trio.Event()
-        result: list[T] = []
-
-        def run(now_ns: int) -> None:
-            result.append(what(now_ns))
-            done.set()
-
-        self._command(run)
-        self._performing[done] = None
-        try:
-            await done.wait()
-        finally:
-            self._performing.pop(done, None)
-        if not result:
-            assert self.end_reason is not None
-            raise CallEnded(self.end_reason, self.cause)
-        return result[0]
-
     def run_commands(self, now_ns: int) -> None:
-        while self._commands and self.end_reason is None:
-            self._commands.popleft()(now_ns)
+        self._commands.run(now_ns)
         if self.end_reason is None:
             self._reschedule()
 
@@ -416,7 +328,7 @@ class Line:
                 break
         if self.end_reason is None:
             self._reschedule()
-            self._room_lot.unpark_all()
+            self._speech.wake()
 
     @property
     def send_media(self) -> list[Callable[[memoryview], None]]:
@@ -428,24 +340,11 @@ class Line:
         event = self._event
         while self.end_reason is None and lib.tp_stream_next_event(self._native, event) == 1:
             if event.kind == EVENT_MARK_DUE:
-                self._send_mark(int(event.id))
-            elif event.kind == EVENT_MARK:
-                checkpoint = self._marks.pop(int(event.id), None)
+                checkpoint = self._checkpoints.due(int(event.id))
                 if checkpoint is not None:
-                    outcome = Outcome.CLEARED if event.value == 2 else Outcome.LOST
-                    self._settle(checkpoint, outcome)
-
-    def _send_mark(self, ident: int) -> None:
-        checkpoint = self._marks.pop(ident, None)
-        if checkpoint is None:
-            return
-        checkpoint.epoch = self._epoch
-        if self._n_awaiting >= MAX_MARKS:
-            self._settle(checkpoint, Outcome.LOST)
-            return
-        self._write(Mark(checkpoint.name))
-        self._awaiting.setdefault(checkpoint.name, deque()).append(checkpoint)
-        self._n_awaiting += 1
+                    self._write(Mark(checkpoint.name))
+            elif event.kind == EVENT_MARK:
+                self._checkpoints.unsent(int(event.id), Outcome.CLEARED if event.value == 2 else Outcome.LOST)
 
     def _write(self, command: WireEvent) -> None:
         assert self._connection is not None
@@ -499,10 +398,10 @@ class Line:
                 self._digit_lot.unpark_all()
                 self._journal("digit")
             case MarkReached(name=name, outcome=outcome, at_sample=at_sample):
-                self._on_mark(name, outcome, at_sample)
+                if not self._checkpoints.answered(name, outcome, at_sample):
+                    self._refuse("unexpected_mark")
             case Cleared():
-                epoch = self._clears_unconfirmed.popleft() if self._clears_unconfirmed else self._epoch
-                self._settle_epoch(epoch)
+                self._checkpoints.confirmed()
             case StreamStopped():
                 self.end(EndReason.PLATFORM_HUNG_UP)
             case StreamStarted():
@@ -512,31 +411,7 @@ class Line:
             case _:
                 self._refuse("not_the_platforms")
 
-    def _on_mark(self, name: str, outcome: Outcome | None, at_sample: int | None) -> None:
-        waiting = self._awaiting.get(name)
-        if not waiting:
-            self._refuse("unexpected_mark")
-            return
-        checkpoint = waiting.popleft()
-        if not waiting:
-            del self._awaiting[name]
-        self._n_awaiting -= 1
-        if at_sample is not None:
-            checkpoint.settle(outcome or Outcome.ASSUMED, at_sample, True)
-        else:
-            self._settle(checkpoint, outcome or Outcome.ASSUMED)
-
-    def _settle_epoch(self, epoch: int) -> None:
-        """A clear is confirmed: what was sent before it and is unanswered was cleared."""
-        for name, waiting in list(self._awaiting.items()):
-            while waiting and waiting[0].epoch < epoch:
-                self._n_awaiting -= 1
-                self._settle(waiting.popleft(), Outcome.CLEARED)
-            if not waiting:
-                del self._awaiting[name]
-
-    def _settle(self, checkpoint: Checkpoint, outcome: Outcome) -> None:
-        checkpoint.settle(outcome, self._inbound_position(), False)
+    def _on_settled(self, checkpoint: Checkpoint, outcome: Outcome) -> None:
         self._journal("mark", checkpoint.name, outcome.value)
 
     def _inbound_position(self) -> int:
@@ -634,16 +509,10 @@ class Line:
                 )
                 self.end(EndReason.POLICY_FAILED, exc)
                 return
-            if speaking and self._is_talking(now_ns):
+            if speaking and self._speech.is_heard(now_ns):
                 self._barge_ins += 1
                 self._journal("barge-in")
                 self._clear(now_ns)
-
-    def _is_talking(self, now_ns: int) -> bool:
-        """Whether, by the model, anything of ours is still to be heard."""
-        if lib.tp_stream_queued_samples(self._native) or self._n_awaiting or self._marks:
-            return True
-        return bool(lib.tp_stream_model_played(self._native, now_ns) < lib.tp_stream_sent_samples(self._native))
 
     def take_ring(self, track: str) -> None:
         """Give the native stream memory for a track; the first listener does."""
@@ -671,40 +540,8 @@ class Line:
             FormatError: not int16 mono, or a rate that is not 8, 16, 24 or 48 kHz.
             CallEnded: the line is over.
         """
-        pcm, rate = _samples_of(chunk, sample_rate_hz)
         self._check_live()
-        n_out = math.ceil(len(pcm) * self._rate / rate)
-        if self._queued_samples() + n_out > self.config.queue_s * self._rate:
-            raise PlayoutFull(
-                f"{self.config.queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
-            )
-        if rate != self._rate:
-            resampler = self._speakers.get(rate)
-            if resampler is None:
-                resampler = self._speakers[rate] = Resampler(rate, self._rate)
-            pcm = resampler.process(pcm)
-        self._queue(self._encode(pcm), len(pcm))
-
-    def _queued_samples(self) -> int:
-        return int(lib.tp_stream_queued_samples(self._native)) + self._pending_samples
-
-    def _encode(self, pcm: npt.NDArray[np.int16]) -> bytes:
-        data = pcm.tobytes()
-        if self._format.encoding == "L16" and not self._format.big_endian and np.little_endian:
-            return data
-        out = bytearray(len(pcm) * self._sample_bytes)
-        lib.tp_g711_encode(
-            self._encoding, ffi.from_buffer("uint8_t[]", out), ffi.from_buffer("int16_t[]", data), len(pcm)
-        )
-        return bytes(out)
-
-    def _queue(self, payload: bytes, n_samples: int) -> None:
-        def write(now_ns: int) -> None:
-            self._pending_samples -= n_samples
-            lib.tp_stream_play(self._native, self._native_format, ffi.from_buffer("uint8_t[]", payload), len(payload))
-
-        self._command(write)
-        self._pending_samples += n_samples
+        self._speech.speak(chunk, sample_rate_hz)
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio and return what became of it, once that is known.
@@ -725,78 +562,7 @@ class Line:
         Cancellation: what has been queued is still played; `clear` drops it.
         """
         self._check_live()
-        start: int | None = None
-        samples = 0
-        epoch = self._epoch
-        resampler: Resampler | None = None
-        rate = 0
-
-        async def feed(piece: object) -> bool:
-            nonlocal start, samples, resampler, rate
-            pcm, piece_rate = _samples_of(piece, sample_rate_hz)
-            if piece_rate != self._rate and piece_rate != rate:
-                resampler, rate = Resampler(piece_rate, self._rate), piece_rate
-            step = max(piece_rate // 2, 1)
-            for begin in range(0, len(pcm), step):
-                part = pcm[begin : begin + step]
-                if piece_rate != self._rate and resampler is not None:
-                    part = resampler.process(part)
-                await self._wait_room()
-                if self._epoch != epoch or self.end_reason is not None:
-                    return False
-                if start is None:
-                    start = self._position()
-                self._queue(self._encode(part), len(part))
-                samples += len(part)
-            return True
-
-        whole = True
-        if isinstance(audio, AsyncIterable):
-            async for piece in audio:
-                if not await feed(piece):
-                    whole = False
-                    break
-        else:
-            whole = await feed(audio)
-        if start is None:
-            start = self._position() if self.end_reason is None else 0
-        if not whole:
-            outcome = Outcome.LOST if self._epoch == epoch else Outcome.CLEARED
-            heard = (
-                self._heard_since(start, samples)
-                if outcome is Outcome.LOST
-                else self._cleared_heard(start, samples, epoch)
-            )
-            return Played(heard, outcome, False)
-        self._play_count += 1
-        checkpoint = self._checkpoint(f"{PLAY_NAME}{self._play_count}") if self.end_reason is None else None
-        if checkpoint is None:
-            return Played(self._heard_since(start, samples), Outcome.LOST, False)
-        settled = await checkpoint.wait()
-        if settled.outcome in (Outcome.PLAYED, Outcome.ASSUMED):
-            return Played(samples, settled.outcome, settled.outcome is Outcome.PLAYED)
-        if settled.outcome is Outcome.CLEARED:
-            return Played(self._cleared_heard(start, samples, epoch), Outcome.CLEARED, False)
-        return Played(self._heard_since(start, samples), Outcome.LOST, False)
-
-    async def _wait_room(self) -> None:
-        """Wait until the queue is short enough for more."""
-        most = ms_to_samples(FEED_AHEAD_MS, self._rate)
-        await trio.lowlevel.checkpoint()
-        while self.end_reason is None and self._queued_samples() >= most:
-            await self._room_lot.park()
-
-    def _position(self) -> int:
-        """Stream samples before what would be queued now: all sent, and all queued."""
-        return int(lib.tp_stream_sent_samples(self._native)) + self._queued_samples()
-
-    def _heard_since(self, start: int, samples: int) -> int:
-        played = int(lib.tp_stream_model_played(self._native, self._ended_ns or self.clock.now_ns()))
-        return max(0, min(samples, played - start))
-
-    def _cleared_heard(self, start: int, samples: int, epoch: int) -> int:
-        played = self._played_at_clear.get(epoch + 1)
-        return max(0, min(samples, played - start)) if played is not None else 0
+        return await self._speech.play(audio, sample_rate_hz)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Set a checkpoint after everything said so far; ``await checkpoint.wait()`` tells how it came out.
@@ -807,21 +573,8 @@ class Line:
         """
         if not 1 <= len(name) <= 256:
             raise ConfigError(f"a checkpoint's name has 1 to 256 characters, not {len(name)}")
-        return self._checkpoint(name)
-
-    def _checkpoint(self, name: str) -> Checkpoint:
-        ident = self._next_mark
-        checkpoint = Checkpoint(name, self._position() if self._native is not None else 0)
-
-        def mark(now_ns: int) -> None:
-            if lib.tp_stream_mark(self._native, ident) < 0:
-                self._settle(checkpoint, Outcome.LOST)
-                self._marks.pop(ident, None)
-
-        self._command(mark)
-        self._next_mark += 1
-        self._marks[ident] = checkpoint
-        return checkpoint
+        self._check_live()
+        return self._speech.mark(name)
 
     async def clear(self) -> None:
         """Drop what has not been sent, and have the platform drop what has; return once the wire's clear is written.
@@ -831,36 +584,26 @@ class Line:
 
         Cancellation: it may still happen.
         """
-        await self._perform(self._clear)
+        await self._commands.perform(self._clear)
 
     def _clear(self, now_ns: int) -> None:
-        played = int(lib.tp_stream_model_played(self._native, now_ns))
+        self._speech.clear(now_ns)
         lib.tp_stream_clear(self._native, self._inbound_position())
-        self._epoch += 1
+        self._checkpoints.clear(confirmed_later=self._dialect.confirms_clear)
         self._clears += 1
-        self._played_at_clear[self._epoch] = played
-        if len(self._played_at_clear) > 64:
-            del self._played_at_clear[min(self._played_at_clear)]
         self.pull_events(now_ns)
-        for resampler in self._speakers.values():
-            resampler.reset()
         self._write(Clear())
-        if self._dialect.confirms_clear:
-            self._clears_unconfirmed.append(self._epoch)
-            if len(self._clears_unconfirmed) > 256:
-                self._clears_unconfirmed.popleft()
-        elif not self._dialect.returns_marks_on_clear:
-            self._settle_epoch(self._epoch)
+        if not self._dialect.confirms_clear and not self._dialect.returns_marks_on_clear:
+            self._checkpoints.settle_before(self._checkpoints.epoch)
         self._reschedule()
-        self._room_lot.unpark_all()
+        self._speech.wake()
         self._journal("clear")
 
     async def drain(self) -> None:
         """Wait until everything said so far has been played, cleared or lost. Cancellation changes nothing."""
         if self.end_reason is not None:
             return
-        self._play_count += 1
-        await self._checkpoint(f"{PLAY_NAME}{self._play_count}").wait()
+        await self._speech.mark_here().wait()
 
     async def send_digits(self, digits: str) -> None:
         """Have the platform send digits to the caller; return once the message is written.
@@ -872,7 +615,7 @@ class Line:
         """
         self._check_live()
         self._dialect.send(SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
-        await self._perform(lambda now_ns: self._write(SendDigits(digits)))
+        await self._commands.perform(lambda now_ns: self._write(SendDigits(digits)))
 
     async def hang_up(self) -> None:
         """End the line in the way the wire has, at once: what is queued is dropped (`drain` first to have it heard).
@@ -885,7 +628,7 @@ class Line:
             except NotOnThisWire:
                 pass
             else:
-                await self._perform(lambda now_ns: self._write(HangUp()))
+                await self._commands.perform(lambda now_ns: self._write(HangUp()))
         self.end(EndReason.APPLICATION_HUNG_UP)
         await self._finished.wait()
 
@@ -919,7 +662,7 @@ class Line:
             messages_sent=counters.messages_out,
             received_ms=samples_to_ms(counters.samples_in, self._rate),
             sent_ms=samples_to_ms(counters.samples_out, self._rate),
-            queued_ms=samples_to_ms(self._queued_samples(), self._rate) if self.end_reason is None else 0,
+            queued_ms=samples_to_ms(self._speech.queued_samples(), self._rate) if self.end_reason is None else 0,
             listener_dropped_ms=samples_to_ms(self._dropped_samples, self._rate),
             clears=self._clears,
             barge_ins=self._barge_ins,
@@ -927,131 +670,3 @@ class Line:
             pings_sent=connection.pings_sent if connection is not None else 0,
             round_trip_ms=connection.round_trip_ms if connection is not None else 0.0,
         )
-
-
-class Listener:
-    """An iterator over a track's audio; `Line.listen` makes it. One reader; a cancelled one loses nothing."""
-
-    def __init__(self, line: Line, sample_rate_hz: int, chunk_ms: int, track: str) -> None:
-        if sample_rate_hz not in RATES_HZ:
-            raise ConfigError(
-                f"a listener's sample_rate_hz is {sample_rate_hz}; it must be one of {', '.join(map(str, RATES_HZ))}"
-            )
-        if not 10 <= chunk_ms <= 500:
-            raise ConfigError(f"a listener's chunk_ms is {chunk_ms}; it must be between 10 and 500")
-        if track not in line.info.tracks:
-            raise ConfigError(f"track {track!r} is not streamed on this line; there is {', '.join(line.info.tracks)}")
-        line._check_live()
-        line.take_ring(track)
-        self._line = line
-        self._track = track
-        self._bit = TRACK_BITS[track]
-        self._rate = sample_rate_hz
-        self._chunk = ms_to_samples(chunk_ms, line._rate)
-        self._from = ffi.new("uint64_t *", lib.tp_stream_track_written(line._native, self._bit))
-        self._bytes = bytearray(self._chunk * line._sample_bytes)
-        self._bytes_c = ffi.from_buffer("uint8_t[]", self._bytes)
-        self._resampler = Resampler(line._rate, sample_rate_hz) if sample_rate_hz != line._rate else None
-        self._reading = False
-        self._closed = False
-        self.dropped_samples = 0
-        """At the wire's rate, so far."""
-
-    def __aiter__(self) -> Listener:
-        return self
-
-    async def __anext__(self) -> AudioChunk:
-        """Return the next chunk; ends with the line, after what had come before its end.
-
-        Raises:
-            trio.BusyResourceError: another task reads from this listener.
-        """
-        if self._reading:
-            raise trio.BusyResourceError("another task is reading from this listener; make one listener each")
-        self._reading = True
-        try:
-            chunk = self.read_nowait()
-            if chunk is not None:
-                await trio.lowlevel.checkpoint()
-                return chunk
-            while True:
-                chunk = self.read_nowait()
-                if chunk is not None:
-                    return chunk
-                if self._line.end_reason is not None or self._closed:
-                    raise StopAsyncIteration
-                await self._line._audio_lot.park()
-        finally:
-            self._reading = False
-
-    def read_nowait(self) -> AudioChunk | None:
-        """Return the next chunk when it is there, else None."""
-        line = self._line
-        written = int(lib.tp_stream_track_written(line._native, self._bit))
-        behind = written - self._from[0]
-        bound = ms_to_samples(line.config.listen_bound_ms, line._rate)
-        if behind > bound:
-            lost = behind - bound
-            self._from[0] += lost
-            self.dropped_samples += lost
-            line._dropped_samples += lost
-        elif behind < self._chunk:
-            return None
-        at = int(self._from[0])
-        lib.tp_stream_track_read(line._native, self._bit, self._bytes_c, len(self._bytes), self._from, self._chunk)
-        self._from[0] += self._chunk
-        pcm = np.empty(self._chunk, dtype=np.int16)
-        lib.tp_g711_decode(line._encoding, ffi.from_buffer("int16_t[]", pcm), self._bytes_c, self._chunk)
-        if self._resampler is not None:
-            pcm = self._resampler.process(pcm)
-            at = at * self._rate // line._rate
-        return AudioChunk(pcm, self._rate, at, self._track)
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._closed = True
-        self._line._audio_lot.unpark_all()
-
-
-class Digits:
-    """An iterator over the caller's digits; a cancelled reader loses nothing."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._next = line._digits_begin
-
-    def __aiter__(self) -> Digits:
-        return self
-
-    async def __anext__(self) -> str:
-        """Return the next digit; ends with the line."""
-        await trio.lowlevel.checkpoint()
-        line = self._line
-        while True:
-            self._next = max(self._next, line._digits_begin)
-            index = self._next - line._digits_begin
-            if index < len(line._digits):
-                self._next += 1
-                return line._digits[index]
-            if line.end_reason is not None:
-                raise StopAsyncIteration
-            await line._digit_lot.park()
-
-
-def _samples_of(audio: object, sample_rate_hz: int | None) -> tuple[npt.NDArray[np.int16], int]:
-    """Return int16 mono and its rate, or say what is wrong with it."""
-    if isinstance(audio, AudioChunk | AudioClip):
-        pcm, rate = audio.samples, audio.sample_rate_hz
-    elif isinstance(audio, np.ndarray):
-        if sample_rate_hz is None:
-            raise FormatError("an array says nothing of its rate; pass sample_rate_hz=")
-        pcm, rate = audio, sample_rate_hz
-    else:
-        raise FormatError(f"audio is an AudioChunk, an AudioClip or an int16 array, not {type(audio).__name__}")
-    if pcm.dtype != np.int16 or pcm.ndim != 1:
-        raise FormatError(f"audio is one-dimensional int16, not {pcm.ndim}-dimensional {pcm.dtype}")
-    if rate not in RATES_HZ:
-        raise FormatError(
-            f"audio of {rate} Hz cannot be said; convert it to one of {', '.join(map(str, RATES_HZ))} Hz first"
-        )
-    return pcm, rate

@@ -1,0 +1,149 @@
+"""Checkpoints of a line: positions in what it says, and how each came out.
+
+Each settles exactly once::
+
+    SET --all before it written, checkpoint sent--> SENT --the platform's answer--> PLAYED, or ASSUMED where the wire
+     |                                               |                              cannot tell
+     |                                               +--a later clear, confirmed--> CLEARED
+     +--cleared before it was written--> CLEARED
+    SET, SENT --the line ends--> LOST
+
+Answers match first-in-first-out per name. A clear is an epoch: its confirmation settles what was sent before it, and
+nothing that was sent after.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from talkpath.records import MarkOutcome, Outcome
+
+MAX_SENT = 4096
+"""Checkpoints sent and unanswered; the next is LOST at once, so a platform that never answers costs no memory."""
+MAX_UNCONFIRMED = 256
+
+
+class Checkpoint:
+    """A position in what the line says; `wait` tells how it came out."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epoch = -1
+        """The clears that came before it was sent; -1: not sent yet."""
+        self._settled = trio.Event()
+        self._outcome: MarkOutcome | None = None
+
+    @property
+    def outcome(self) -> MarkOutcome | None:
+        """How it came out, or None while that is open."""
+        return self._outcome
+
+    async def wait(self) -> MarkOutcome:
+        """Wait for the outcome; at the latest the line's end settles it. Cancellation changes nothing."""
+        await self._settled.wait()
+        assert self._outcome is not None
+        return self._outcome
+
+    def settle(self, outcome: Outcome, at_sample: int, exact: bool) -> None:
+        """Settle once; what comes later is ignored."""
+        if self._outcome is None:
+            self._outcome = MarkOutcome(self.name, outcome, at_sample, exact)
+            self._settled.set()
+
+
+class Checkpoints:
+    """All open checkpoints of one line; see the module.
+
+    Args:
+        here: the present sample of the outbound track, an estimate: for answers that name none.
+        on_settled: told of each outcome.
+    """
+
+    def __init__(self, here: Callable[[], int], on_settled: Callable[[Checkpoint, Outcome], None]) -> None:
+        self._here = here
+        self._on_settled = on_settled
+        self._set: dict[int, Checkpoint] = {}
+        self._sent: dict[str, deque[Checkpoint]] = {}
+        self._n_sent = 0
+        self._next = 1
+        self._unconfirmed: deque[int] = deque()
+        self.epoch = 0
+        """Clears so far."""
+
+    def set(self, name: str) -> tuple[int, Checkpoint]:
+        """Return a new checkpoint and the number it goes by in the native queue."""
+        ident, self._next = self._next, self._next + 1
+        checkpoint = self._set[ident] = Checkpoint(name)
+        return ident, checkpoint
+
+    def due(self, ident: int) -> Checkpoint | None:
+        """Everything before it is written: return the checkpoint, to be sent now. None: it is settled already."""
+        checkpoint = self._set.pop(ident, None)
+        if checkpoint is None:
+            return None
+        checkpoint.epoch = self.epoch
+        if self._n_sent >= MAX_SENT:
+            self._settle(checkpoint, Outcome.LOST)
+            return None
+        self._sent.setdefault(checkpoint.name, deque()).append(checkpoint)
+        self._n_sent += 1
+        return checkpoint
+
+    def unsent(self, ident: int, outcome: Outcome) -> None:
+        """It will never be sent."""
+        checkpoint = self._set.pop(ident, None)
+        if checkpoint is not None:
+            self._settle(checkpoint, outcome)
+
+    def answered(self, name: str, outcome: Outcome | None, at_sample: int | None) -> bool:
+        """The platform reports a checkpoint; False when none of that name is open."""
+        waiting = self._sent.get(name)
+        if not waiting:
+            return False
+        checkpoint = self._pop(name, waiting)
+        self._settle(checkpoint, outcome or Outcome.ASSUMED, at_sample)
+        return True
+
+    def clear(self, *, confirmed_later: bool) -> None:
+        """A clear goes out. What the wire confirms is settled by `confirmed`."""
+        self.epoch += 1
+        if confirmed_later:
+            self._unconfirmed.append(self.epoch)
+            if len(self._unconfirmed) > MAX_UNCONFIRMED:
+                self._unconfirmed.popleft()
+
+    def confirmed(self) -> None:
+        """The oldest unconfirmed clear is confirmed; one that nobody asked for counts as the latest."""
+        self.settle_before(self._unconfirmed.popleft() if self._unconfirmed else self.epoch)
+
+    def settle_before(self, epoch: int) -> None:
+        """What was sent before the clear of `epoch` and is unanswered was cleared."""
+        for name, waiting in list(self._sent.items()):
+            while waiting and waiting[0].epoch < epoch:
+                self._settle(self._pop(name, waiting), Outcome.CLEARED)
+
+    def lose_all(self) -> None:
+        """The line is over."""
+        for checkpoint in (*self._set.values(), *(c for waiting in self._sent.values() for c in waiting)):
+            self._settle(checkpoint, Outcome.LOST)
+        self._set.clear()
+        self._sent.clear()
+        self._n_sent = 0
+
+    def outstanding(self) -> bool:
+        """Whether any is open that no clear has touched."""
+        return bool(self._set) or any(waiting[-1].epoch == self.epoch for waiting in self._sent.values())
+
+    def _pop(self, name: str, waiting: deque[Checkpoint]) -> Checkpoint:
+        self._n_sent -= 1
+        checkpoint = waiting.popleft()
+        if not waiting:
+            del self._sent[name]
+        return checkpoint
+
+    def _settle(self, checkpoint: Checkpoint, outcome: Outcome, at_sample: int | None = None) -> None:
+        checkpoint.settle(outcome, self._here() if at_sample is None else at_sample, at_sample is not None)
+        self._on_settled(checkpoint, outcome)

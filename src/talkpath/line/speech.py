@@ -1,0 +1,240 @@
+"""What a program says on a line: brought to the wire's rate and encoding, queued, fed as it can be heard.
+
+Positions here are samples of the wire's rate since the line began: what has been sent, then what is queued, then what
+the next step will queue.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import trio
+
+from talkpath._native import ffi, lib
+from talkpath.audio import AudioChunk, AudioClip
+from talkpath.dsp.resample import Resampler
+from talkpath.errors import CallEnded, FormatError, PlayoutFull
+from talkpath.events import MediaFormat
+from talkpath.line.checkpoint import Checkpoint, Checkpoints
+from talkpath.path.stream import native_format
+from talkpath.records import Outcome, Played
+from talkpath.transport.commands import Commands
+from talkpath.units import ms_to_samples
+
+RATES_HZ = (8000, 16000, 24000, 48000)
+FEED_AHEAD_MS = 4000
+"""`play` keeps this much in the queue: enough to send ahead, and short enough to drop."""
+PLAY_NAME = "talkpath-play-"
+CLEARS_REMEMBERED = 64
+
+
+class _Play:
+    """One `play` under way."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.start: int | None = None
+        """Position of its first sample, once that is queued."""
+        self.samples = 0
+        self.rate_hz = 0
+        self.resampler: Resampler | None = None
+        self.to_skip = 0
+        """Output samples still to be left out: the resampler's delay, which its tail makes up for."""
+
+
+class Speech:
+    """The saying half of a line; see the module."""
+
+    def __init__(
+        self, native: Any, media_format: MediaFormat, commands: Commands, checkpoints: Checkpoints, *, queue_s: float
+    ) -> None:
+        self._native = native
+        self._format = media_format
+        self._native_format = native_format(media_format)
+        self._rate = media_format.sample_rate_hz
+        self._commands = commands
+        self._checkpoints = checkpoints
+        self._queue_s = queue_s
+        self._pending_samples = 0
+        self._speakers: dict[int, Resampler] = {}
+        self._room = trio.lowlevel.ParkingLot()
+        self._plays = 0
+        self._played_at_clear: dict[int, int] = {}
+        self._played_at_end: int | None = None
+
+    def queued_samples(self) -> int:
+        """Return what has been said and not sent yet."""
+        return int(lib.tp_stream_queued_samples(self._native)) + self._pending_samples
+
+    def _position(self) -> int:
+        return int(lib.tp_stream_sent_samples(self._native)) + self.queued_samples()
+
+    def speak(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], sample_rate_hz: int | None) -> None:
+        """See `Line.speak`."""
+        pcm, rate = samples_of(chunk, sample_rate_hz)
+        n_out = math.ceil(len(pcm) * self._rate / rate)
+        if self.queued_samples() + n_out > self._queue_s * self._rate:
+            raise PlayoutFull(
+                f"{self._queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
+            )
+        if rate != self._rate:
+            resampler = self._speakers.get(rate)
+            if resampler is None:
+                resampler = self._speakers[rate] = Resampler(rate, self._rate)
+            pcm = resampler.process(pcm)
+        self._queue(pcm)
+
+    def _queue(self, pcm: npt.NDArray[np.int16]) -> None:
+        n = len(pcm)
+        if n == 0:
+            return
+        payload = bytearray(n * self._format.sample_bytes)
+        data = ffi.from_buffer("uint8_t[]", payload)
+        pcm = np.ascontiguousarray(pcm)
+        lib.tp_g711_encode(self._native_format[1], data, ffi.from_buffer("int16_t[]", pcm), n)
+
+        def write(now_ns: int) -> None:
+            self._pending_samples -= n
+            lib.tp_stream_play(self._native, self._native_format, data, len(payload))
+
+        self._commands.put(write)
+        self._pending_samples += n
+
+    def mark(self, name: str) -> Checkpoint:
+        """Set a checkpoint after everything said so far. Raises CallEnded."""
+        ident, checkpoint = self._checkpoints.set(name)
+
+        def mark(now_ns: int) -> None:
+            if lib.tp_stream_mark(self._native, ident) < 0:
+                self._checkpoints.unsent(ident, Outcome.LOST)
+
+        try:
+            self._commands.put(mark)
+        except BaseException:
+            self._checkpoints.unsent(ident, Outcome.LOST)
+            raise
+        return checkpoint
+
+    def mark_here(self) -> Checkpoint:
+        """Set a checkpoint under a name of our own."""
+        self._plays += 1
+        return self.mark(f"{PLAY_NAME}{self._plays}")
+
+    async def play(self, audio: object, sample_rate_hz: int | None) -> Played:
+        """See `Line.play`."""
+        play = _Play(self._checkpoints.epoch)
+        try:
+            if isinstance(audio, AsyncIterable):
+                async for piece in audio:
+                    await self._feed(play, *samples_of(piece, sample_rate_hz))
+                    if self._is_over(play):
+                        break
+            else:
+                await self._feed(play, *samples_of(audio, sample_rate_hz))
+            self._finish_resampling(play)
+            outcome = None if self._is_over(play) else (await self.mark_here().wait()).outcome
+        except CallEnded:
+            outcome = Outcome.LOST
+        if outcome is None:
+            outcome = Outcome.LOST if self._checkpoints.epoch == play.epoch else Outcome.CLEARED
+        if outcome in (Outcome.PLAYED, Outcome.ASSUMED):
+            return Played(play.samples, outcome, outcome is Outcome.PLAYED)
+        return Played(self._heard(play, outcome), outcome, False)
+
+    async def _feed(self, play: _Play, pcm: npt.NDArray[np.int16], rate_hz: int) -> None:
+        """Queue audio half a second at a time, as the queue has room; stop when there is no more point in it."""
+        if rate_hz != play.rate_hz:
+            self._finish_resampling(play)
+            play.rate_hz = rate_hz
+            if rate_hz != self._rate:
+                play.resampler = Resampler(rate_hz, self._rate)
+                play.to_skip = play.resampler.delay_samples
+        step = rate_hz // 2
+        for begin in range(0, len(pcm), step):
+            await self._wait_room()
+            if self._is_over(play):
+                return
+            self._queue_of(play, pcm[begin : begin + step])
+
+    def _queue_of(self, play: _Play, pcm: npt.NDArray[np.int16]) -> None:
+        if play.resampler is not None:
+            pcm = play.resampler.process(pcm)
+            skipped = min(play.to_skip, len(pcm))
+            pcm = pcm[skipped:]
+            play.to_skip -= skipped
+        if play.start is None:
+            play.start = self._position()
+        self._queue(pcm)
+        play.samples += len(pcm)
+
+    def _finish_resampling(self, play: _Play) -> None:
+        """Let out what the resampler holds back."""
+        resampler, play.resampler = play.resampler, None
+        if resampler is not None and play.start is not None and not self._is_over(play):
+            n_in = math.ceil(resampler.delay_samples * play.rate_hz / self._rate)
+            tail = resampler.process(np.zeros(n_in, dtype=np.int16))[: resampler.delay_samples]
+            self._queue(tail)
+            play.samples += len(tail)
+
+    def _is_over(self, play: _Play) -> bool:
+        return self._played_at_end is not None or self._checkpoints.epoch != play.epoch
+
+    async def _wait_room(self) -> None:
+        """Wait until the queue is short enough for more, or the line is over."""
+        most = ms_to_samples(FEED_AHEAD_MS, self._rate)
+        await trio.lowlevel.checkpoint()
+        while self._played_at_end is None and self.queued_samples() >= most:
+            await self._room.park()
+
+    def _heard(self, play: _Play, outcome: Outcome) -> int:
+        """Reckon, by the model, how much of a play was heard before it was cleared or lost."""
+        played = self._played_at_clear.get(play.epoch + 1) if outcome is Outcome.CLEARED else self._played_at_end
+        if played is None or play.start is None:
+            return 0
+        return max(0, min(play.samples, played - play.start))
+
+    def clear(self, now_ns: int) -> None:
+        """Drop what is not sent; in the step, before the checkpoints' epoch moves on."""
+        epoch = self._checkpoints.epoch + 1
+        self._played_at_clear[epoch] = int(lib.tp_stream_model_played(self._native, now_ns))
+        self._played_at_clear.pop(epoch - CLEARS_REMEMBERED, None)
+        for resampler in self._speakers.values():
+            resampler.reset()
+
+    def is_heard(self, now_ns: int) -> bool:
+        """Whether, by the model, anything said is still to be heard."""
+        if lib.tp_stream_queued_samples(self._native) or self._checkpoints.outstanding():
+            return True
+        return bool(lib.tp_stream_model_played(self._native, now_ns) < lib.tp_stream_sent_samples(self._native))
+
+    def wake(self) -> None:
+        """The queue has become shorter."""
+        self._room.unpark_all()
+
+    def end(self, now_ns: int) -> None:
+        """The line is over: nothing more is said."""
+        self._played_at_end = int(lib.tp_stream_model_played(self._native, now_ns))
+        self._room.unpark_all()
+
+
+def samples_of(audio: object, sample_rate_hz: int | None) -> tuple[npt.NDArray[np.int16], int]:
+    """Return int16 mono and its rate. Raises FormatError: says what is wrong with it."""
+    if isinstance(audio, AudioChunk | AudioClip):
+        pcm, rate = audio.samples, audio.sample_rate_hz
+    elif isinstance(audio, np.ndarray):
+        if sample_rate_hz is None:
+            raise FormatError("an array says nothing of its rate; pass sample_rate_hz=")
+        pcm, rate = audio, sample_rate_hz
+    else:
+        raise FormatError(f"audio is an AudioChunk, an AudioClip or an int16 array, not {type(audio).__name__}")
+    if pcm.dtype != np.int16 or pcm.ndim != 1:
+        raise FormatError(f"audio is one-dimensional int16, not {pcm.ndim}-dimensional {pcm.dtype}")
+    if rate not in RATES_HZ:
+        raise FormatError(
+            f"audio of {rate} Hz cannot be said; convert it to one of {', '.join(map(str, RATES_HZ))} Hz first"
+        )
+    return pcm, rate

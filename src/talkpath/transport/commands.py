@@ -1,0 +1,85 @@
+"""How tasks ask for something that only the driver's step may do: a bounded queue of commands, applied in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from talkpath.errors import CallEnded, PlayoutFull
+
+if TYPE_CHECKING:
+    from talkpath.records import EndReason
+    from talkpath.transport.driver_tasks import Member, TasksDriver
+
+T = TypeVar("T")
+
+MAX_COMMANDS = 4096
+"""Commands waiting for one member's next step; far more than any program gives within 20 ms."""
+
+
+class Commands:
+    """The commands of one member of the driver.
+
+    Once closed, with the reason for the end, everything that waits and everything new raises `CallEnded`.
+    """
+
+    def __init__(self, driver: TasksDriver, member: Member) -> None:
+        self._driver = driver
+        self._member = member
+        self._waiting: deque[Callable[[int], None]] = deque()
+        self._performing: dict[trio.Event, None] = {}
+        self._end: tuple[EndReason, BaseException | None] | None = None
+
+    def put(self, what: Callable[[int], None]) -> None:
+        """Have `what(now_ns)` done in the next step.
+
+        Raises:
+            CallEnded: it is over. PlayoutFull: 4,096 wait already.
+        """
+        if self._end is not None:
+            raise CallEnded(*self._end)
+        if len(self._waiting) >= MAX_COMMANDS:
+            raise PlayoutFull(f"{MAX_COMMANDS} operations wait for the next tick; await something between them")
+        self._waiting.append(what)
+        self._driver.command(self._member)
+
+    async def perform(self, what: Callable[[int], T]) -> T:
+        """Have `what(now_ns)` done in the next step and return its result.
+
+        Raises:
+            CallEnded: it was over first.
+
+        Cancellation: it may still be done.
+        """
+        done = trio.Event()
+        result: list[T] = []
+
+        def run(now_ns: int) -> None:
+            result.append(what(now_ns))
+            done.set()
+
+        self.put(run)
+        self._performing[done] = None
+        try:
+            await done.wait()
+        finally:
+            self._performing.pop(done, None)
+        if not result:
+            assert self._end is not None
+            raise CallEnded(*self._end)
+        return result[0]
+
+    def run(self, now_ns: int) -> None:
+        """Apply what waits; the driver's step alone calls it."""
+        while self._waiting:
+            self._waiting.popleft()(now_ns)
+
+    def close(self, reason: EndReason, cause: BaseException | None) -> None:
+        """Apply nothing more; wake whoever waits."""
+        self._end = (reason, cause)
+        self._waiting.clear()
+        for done in self._performing:
+            done.set()
