@@ -1,7 +1,7 @@
 """What the tests of the upper floors share: both ends of a call in one virtual run, and trouble at a chosen step of it.
 
-A run is repeatable when Trio's shuffling of tasks is seeded: then the n-th step of its tasks is the same in each run, and
-`Injector` can put a failure between any two of them.
+A run is repeatable when Trio's shuffling of tasks is seeded: then the n-th step of its tasks is the same in each run,
+and `Injector` can put a failure between any two of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run_virtually(main: Callable[..., Awaitable[T]], *args: Any, seed: int = 0, 
 
 
 async def _break_up(stuck: list[str]) -> None:
-    """After a virtual day in which nothing else happens cancel all there is, shielded or not, or the test would hang."""
+    """After a virtual day cancel all there is, shielded or not: a test that hangs is to fail."""
     await trio.sleep(86_400)
     root = trio.lowlevel.current_root_task()
     assert root is not None

@@ -110,7 +110,7 @@ class Source:
         self._pull_events()
 
     def _drop(self, outcome: Outcome) -> None:
-        """Settle what waits to be queued, and reckon up what of the queue was heard; the queue is then to be emptied."""
+        """Settle what waits to be queued, and reckon up what was heard; the queue is then to be emptied."""
         self._reckon()
         waiting = int(lib.tp_stream_queued_samples(self._native))
         for piece in reversed(self._sounding):
