@@ -64,6 +64,7 @@ class Engine:
         self.clock = await self._clock_manager.__aenter__()
         assert isinstance(self.clock.driver, TasksDriver)
         self.driver = self.clock.driver
+        self.driver.pools.add(self.pool)
         self._manager = trio.open_nursery()
         self._callbacks = await self._manager.__aenter__()
         return self

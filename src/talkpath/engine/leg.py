@@ -477,8 +477,7 @@ class MemoryLeg(Leg):
 
     def before_tick(self, now_ns: int) -> None:
         path = self._live_path()
-        # A late tick makes up for the missed ones, each with its own ptime of speech; when there are too many of them it
-        # skips all but one.
+        # A late tick makes up for the missed ones, each with its own ptime of speech; of too many it skips all but one.
         late_ms = (now_ns - int(lib.tp_path_next_deadline(path))) // NS_PER_MS
         for _ in range(1 + (late_ms // self.ptime_ms if late_ms <= MAKE_UP_MS else 0)):
             frame = self.next_frame()

@@ -107,6 +107,7 @@ class Line:
         assert isinstance(clock.driver, TasksDriver)
         self.clock = clock
         self.driver = clock.driver
+        self.driver.pools.add(pool)
         self.config = config
         self.info = LineInfo(
             dialect.wire,

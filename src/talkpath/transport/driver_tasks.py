@@ -24,6 +24,7 @@ import select
 import selectors
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
@@ -31,6 +32,7 @@ from talkpath.transport.clock import Lateness
 from talkpath.units import NS_PER_MS
 
 if TYPE_CHECKING:
+    from talkpath.path.pool import Pool
     from talkpath.transport.clock import Clock
     from talkpath.transport.memory import MemoryLink
 
@@ -204,6 +206,8 @@ class TasksDriver:
         self.ticks = 0
         self.lateness = Lateness()
         self.in_step = False
+        self.pools: WeakSet[Pool] = WeakSet()
+        """Of the engines and servers in this run, for whoever counts what is left."""
         self.journal: Callable[[int, int, str, tuple[object, ...]], None] | None = None
         """For tests: called with (now_ns, slot, kind, facts) for everything that happens, in order."""
 
