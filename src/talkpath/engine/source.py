@@ -8,7 +8,7 @@ bounded memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -209,14 +209,19 @@ class Source:
                 if len(audio.samples):
                     pieces.append(self._push(play, audio.samples, audio.sample_rate_hz))
             elif isinstance(audio, AsyncIterable):
-                async for chunk in audio:
-                    if not isinstance(chunk, AudioClip | AudioChunk):
-                        raise FormatError(f"play() takes audio chunks, not {type(chunk).__name__}")
-                    if self._closed or self._epoch != play.epoch:
-                        break
-                    if len(chunk.samples):
-                        pieces = [self._push(play, chunk.samples, chunk.sample_rate_hz)]
-                        await pieces[0].settled.wait()
+                chunks = aiter(audio)
+                try:
+                    async for chunk in chunks:
+                        if not isinstance(chunk, AudioClip | AudioChunk):
+                            raise FormatError(f"play() takes audio chunks, not {type(chunk).__name__}")
+                        if self._closed or self._epoch != play.epoch:
+                            break
+                        if len(chunk.samples):
+                            pieces = [self._push(play, chunk.samples, chunk.sample_rate_hz)]
+                            await pieces[0].settled.wait()
+                finally:
+                    if isinstance(chunks, AsyncGenerator):
+                        await chunks.aclose()  # Left half read, its clean-up would be the garbage collector's.
             else:
                 raise FormatError(
                     f"play() takes an AudioClip, an AudioChunk or an async iterable of them, not {type(audio).__name__}"

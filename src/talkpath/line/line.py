@@ -623,14 +623,14 @@ class Line:
 
         Cancellation: the line is ended all the same.
         """
-        if self.end_reason is None:
-            try:
+        try:
+            if self.end_reason is None:
                 self._dialect.send(HangUp())
-            except NotOnThisWire:
-                pass
-            else:
                 await self._commands.perform(lambda now_ns: self._write(HangUp()))
-        self.end(EndReason.APPLICATION_HUNG_UP)
+        except (NotOnThisWire, CallEnded):
+            pass  # Closing the WebSocket says it; or somebody else has.
+        finally:
+            self.end(EndReason.APPLICATION_HUNG_UP)
         await self._finished.wait()
 
     # The end, seen from the program ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ the next step will queue.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any
 
 import numpy as np
@@ -129,10 +129,15 @@ class Speech:
         play = _Play(self._checkpoints.epoch)
         try:
             if isinstance(audio, AsyncIterable):
-                async for piece in audio:
-                    await self._feed(play, *samples_of(piece, sample_rate_hz))
-                    if self._is_over(play):
-                        break
+                pieces = aiter(audio)
+                try:
+                    async for piece in pieces:
+                        await self._feed(play, *samples_of(piece, sample_rate_hz))
+                        if self._is_over(play):
+                            break
+                finally:
+                    if isinstance(pieces, AsyncGenerator):
+                        await pieces.aclose()  # Left half read, its clean-up would be the garbage collector's.
             else:
                 await self._feed(play, *samples_of(audio, sample_rate_hz))
             self._finish_resampling(play)
