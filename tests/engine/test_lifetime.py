@@ -7,10 +7,9 @@ blocks, descriptors. What leaves the call's block must be what the user's code r
 
 from __future__ import annotations
 
-import logging
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +20,7 @@ import pytest
 import trio
 import trio.testing
 
+from support.errors import Errors
 from support.virtual import (
     Injector,
     assert_driver_is_empty,
@@ -307,28 +307,6 @@ def chosen(n_steps: int, n: int, salt: str) -> list[int]:
     first = list(range(1, n // 3))
     rest = range(n // 3, n_steps + 1)
     return first + sorted(random.Random(salt).sample(rest, min(n - len(first), len(rest))))
-
-
-class Errors(logging.Handler):
-    """What was logged as an error; thousands of tracebacks are not written for it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.seen: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.seen.append(record.getMessage())
-
-
-@pytest.fixture
-def errors() -> Iterator[Errors]:
-    seen = Errors()
-    log = logging.getLogger("talkpath")
-    log.addHandler(seen)
-    log.propagate = False
-    yield seen
-    log.propagate = True
-    log.removeHandler(seen)
 
 
 @pytest.mark.parametrize("block_name", BLOCKS)
