@@ -585,6 +585,7 @@ class Line:
 
         Cancellation: it may still happen.
         """
+        self._check_live()
         await self._commands.perform(self._clear)
 
     def _clear(self, now_ns: int) -> None:
@@ -604,6 +605,7 @@ class Line:
         """Wait until everything said so far has been played, cleared or lost. Cancellation changes nothing."""
         if self.end_reason is not None:
             return
+        self._check_live()
         await self._speech.mark_here().wait()
 
     async def send_digits(self, digits: str) -> None:
@@ -649,6 +651,8 @@ class Line:
     def _check_live(self) -> None:
         if self.end_reason is not None:
             raise CallEnded(self.end_reason, self.cause)
+        if self._native is None:
+            raise ConfigError("the line has not been entered; write `async with line:`")
 
     def statistics(self) -> LineStatistics:
         """Return a snapshot of the line's counters."""
