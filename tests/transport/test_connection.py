@@ -1,4 +1,4 @@
-"""A connection that is full, and closed while it is: what two tasks do with one socket. Audio and rules are elsewhere."""
+"""A connection that is full, and closed while it is: what two tasks do with one socket."""
 
 from __future__ import annotations
 
