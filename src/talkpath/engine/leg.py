@@ -34,6 +34,9 @@ LEG_RTP, LEG_PCM = 1, 2
 
 receive_rtp = lib.tp_path_receive_rtp
 STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
+MAX_STRANGERS = 256
+"""Datagrams of others that are read, counted and thrown away in one turn. More than the kernel's buffer holds of small
+ones, so a flood that it can take does not silence the caller."""
 LEARN_PACKETS = 3
 """Consecutive valid packets that make a source the caller's."""
 LEARN_WINDOW_NS = 5_000_000_000
@@ -264,18 +267,21 @@ class RtpLeg(Leg):
         self._path = None
 
     def on_readable(self, now_ns: int) -> None:
-        """Read one datagram; whoever it is from decides what becomes of it.
+        """Read up to the caller's next datagram; whoever one is from decides what becomes of it.
 
         Never raises: what fails here ends this call.
         """
         try:
-            n, source = self._receive_from(self._scratch)
-            if source == self._source:
-                self._source_heard_ns = now_ns
-                receive_rtp(self._path, self._scratch_c, n, now_ns)
-            elif self.symmetric and self._learn(source, n, now_ns):
-                receive_rtp(self._path, self._scratch_c, n, now_ns)
-            else:
+            for _ in range(MAX_STRANGERS):
+                n, source = self._receive_from(self._scratch)
+                if source == self._source:
+                    self._source_heard_ns = now_ns
+                    receive_rtp(self._path, self._scratch_c, n, now_ns)
+                    return
+                if self.symmetric and self._learn(source, n, now_ns):
+                    receive_rtp(self._path, self._scratch_c, n, now_ns)
+                    return
+                # A stranger's packet must not cost the caller's its turn.
                 self.packets_refused += 1
         except BlockingIOError:
             return

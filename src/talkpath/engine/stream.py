@@ -257,6 +257,7 @@ class CallStream:
             native,
             self,
             masked=True,
+            live=True,
             max_message_bytes=max_message_bytes,
             mask_seed=int.from_bytes(call.entropy(8), "big"),
             leftover=leftover,

@@ -43,6 +43,7 @@ class _Server:
         self.config = config
         self.clock = clock
         self.entropy = entropy
+        Recogniser(wire, config.options)  # A wire or options that do not exist are said now, not at the first call.
         self.pool = Pool(config.pool_bytes)
         self.lines = 0
         self.handshakes = trio.CapacityLimiter(config.max_handshakes)

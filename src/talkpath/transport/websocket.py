@@ -279,6 +279,7 @@ class Connection:
         owner: ConnectionOwner,
         *,
         masked: bool,
+        live: bool,
         max_message_bytes: int,
         mask_seed: int,
         leftover: bytes = b"",
@@ -286,6 +287,9 @@ class Connection:
         self.driver = driver
         self.link = link
         self._stream = stream
+        self._live = live
+        """Whether media is worth nothing later: a call's tracks. What a program says is not, and its owner asks for
+        `backlogged` before it sends more."""
         self._owner = owner
         self._masks = MaskKeys(mask_seed) if masked else None
         self._max_message_bytes = max_message_bytes
@@ -499,11 +503,11 @@ class Connection:
     # Writing, in the step ----------------------------------------------------------------------------------------
 
     def send_media(self, framed: memoryview) -> None:
-        """Send one framed media message now, or let it wait, or drop it whole: live audio never blocks anybody."""
+        """Send one framed media message now, or let it wait; live audio that finds no room is dropped whole."""
         if self.broken or self.close_sent:
             return
         if self._pending:
-            if len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
+            if self._live and len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
                 self.media_dropped += 1
             else:
                 self._pending += framed
@@ -520,6 +524,10 @@ class Connection:
             self._owner.on_full()
         elif self.link.unsent():
             self._owner.on_full()
+
+    def backlogged(self) -> bool:
+        """Whether bytes wait for the socket."""
+        return bool(self._pending) or self.link.unsent()
 
     def send_text(self, payload: bytes) -> None:
         """Send a control message; it is never dropped."""
