@@ -597,6 +597,7 @@ class Line:
 
         Cancellation: it may still happen.
         """
+        self._check_live()
         await self._commands.perform(self._clear)
 
     def _clear(self, now_ns: int) -> None:
@@ -664,6 +665,8 @@ class Line:
     def _check_live(self) -> None:
         if self.end_reason is not None:
             raise CallEnded(self.end_reason, self.cause)
+        if self._native is None:
+            raise ConfigError("the line has not been entered; write `async with line:`")
 
     def statistics(self) -> LineStatistics:
         """Return a snapshot of the line's counters."""
