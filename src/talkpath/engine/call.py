@@ -176,7 +176,7 @@ class Call:
         config.leg_kind = leg.kind
         config.leg_format = native_format(leg.media_format)
         config.ptime_ms = leg.ptime_ms
-        self.slot = self.driver.take_slot()
+        self.slot = self.driver.take_slot(self)
         config.slot = self.slot
         phase = self.driver.choose_phase(self.period_ns)
         config.phase_ns = phase
@@ -194,7 +194,6 @@ class Call:
         path = ffi.new("tp_path *")
         now = self.clock.now_ns()
         if lib.tp_path_init(path, self.engine.pool.native, config, jitter, now) < 0:
-            self.driver.give_slot(self.slot)
             raise NativeError("the path refused a leg's configuration")
         self.path = path
         self._keep = [config, jitter]
@@ -395,9 +394,11 @@ class Call:
         return self._source is not None and self._source.index == index
 
     def check_live(self) -> None:
-        """Raise CallEnded when the call is over."""
+        """Raise CallEnded when the call is over, ConfigError when it has not begun."""
         if self.end_reason is not None:
             raise CallEnded(self.end_reason, self.cause)
+        if self.path is None:
+            raise ConfigError("the call has not been entered; write `async with engine.open_call(leg) as call:`")
 
     def hang_up(self, reason: EndReason = EndReason.PLATFORM_HUNG_UP) -> None:
         """End the call from this side; the block may go on to read its events and record."""
@@ -417,12 +418,13 @@ class Call:
             return
         self.end_reason, self.cause = reason, cause
         self._ended_ns = self.clock.now_ns()
-        if self.slot >= 0:
-            if self.path is None:
-                self.driver.give_slot(self.slot)
-            else:
-                self.driver.remove(self)
-        self.leg.close()
+        self.driver.remove(self)
+        try:
+            self.leg.close()
+        except Exception as exc:
+            # A full disk under a WAV file must not keep the rest of the call from ending.
+            log.error("call %s: %s while closing its leg", self.call_id, type(exc).__name__, exc_info=exc)
+            self._errors_after_end += 1
         for stream in self.streams:
             if stream is not None:
                 stream.end(_stream_reason(reason))

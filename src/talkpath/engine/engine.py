@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.engine")
 
+PACE_S = 0.005
 Entropy = Callable[[int], bytes]
 WallClock = Callable[[], float]
 
@@ -58,11 +59,12 @@ class Engine:
     async def __aenter__(self) -> Engine:
         from talkpath.transport.driver_tasks import TasksDriver
 
+        self.pool = Pool(self.config.pool_bytes)
         self._clock_manager = open_clock()
         self.clock = await self._clock_manager.__aenter__()
         assert isinstance(self.clock.driver, TasksDriver)
         self.driver = self.clock.driver
-        self.pool = Pool(self.config.pool_bytes)
+        self.driver.pools.add(self.pool)
         self._manager = trio.open_nursery()
         self._callbacks = await self._manager.__aenter__()
         return self
@@ -76,9 +78,10 @@ class Engine:
         assert self._clock_manager is not None
         assert self._callbacks is not None
         self._draining = True
-        for call in list(self._calls):
-            call.end(EndReason.CANCELLED)
         try:
+            with trio.CancelScope(shield=True):
+                # Their goodbyes are bounded, and their last callbacks still need the nursery.
+                await self._end_all(EndReason.CANCELLED)
             if exc is not None and not isinstance(exc, Exception):
                 # The run is being cancelled: nobody waits for a web server now.
                 self._callbacks.cancel_scope.cancel()
@@ -144,12 +147,15 @@ class Engine:
             while self._calls:
                 self._empty = trio.Event()
                 await self._empty.wait()
-        ended = []
-        for index, call in enumerate(list(self._calls)):
-            call.end(EndReason.DRAINED)
-            ended.append(call)
-            if index % self.config.hang_up_pace == self.config.hang_up_pace - 1:
-                await trio.sleep(0.005)
+        return await self._end_all(EndReason.DRAINED)
+
+    async def _end_all(self, reason: EndReason) -> list[CallRecord]:
+        """End the live calls, a few in each tick, and wait until nothing of their media is left."""
+        ended = list(self._calls)
+        for index, call in enumerate(ended, 1):
+            call.end(reason)
+            if index % self.config.hang_up_pace == 0:
+                await trio.sleep(PACE_S)
         return [await call.wait_ended() for call in ended]
 
     def deliver(self, request: CallbackRequest) -> None:

@@ -23,6 +23,7 @@ from talkpath.engine.config import parse_codec
 from talkpath.errors import CallEnded, ConfigError, FormatError, check_range
 from talkpath.events import LegChanged, MediaFormat
 from talkpath.records import EndReason
+from talkpath.units import NS_PER_MS
 
 if TYPE_CHECKING:
     from talkpath.engine.call import Call
@@ -33,12 +34,17 @@ LEG_RTP, LEG_PCM = 1, 2
 
 receive_rtp = lib.tp_path_receive_rtp
 STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
+MAX_STRANGERS = 256
+"""Datagrams of others that are read, counted and thrown away in one turn. More than the kernel's buffer holds of small
+ones, so a flood that it can take does not silence the caller."""
 LEARN_PACKETS = 3
 """Consecutive valid packets that make a source the caller's."""
 LEARN_WINDOW_NS = 5_000_000_000
 """`symmetric="any"` learns within this time of opening (or of `update`), then never again."""
 REBIND_SILENCE_NS = 1_000_000_000
 """A caller behind NAT may come back from another port once its old one has been silent this long."""
+MAKE_UP_MS = 60
+"""Ticks missed by no more than this are made up at once."""
 DIRECTIONS = {"sendrecv": 3, "recvonly": 1, "sendonly": 2, "inactive": 0}
 """SDP's words from the engine's point of view: recvonly = we receive from the caller and send nothing."""
 
@@ -261,18 +267,21 @@ class RtpLeg(Leg):
         self._path = None
 
     def on_readable(self, now_ns: int) -> None:
-        """Read one datagram; whoever it is from decides what becomes of it.
+        """Read up to the caller's next datagram; whoever one is from decides what becomes of it.
 
         Never raises: what fails here ends this call.
         """
         try:
-            n, source = self._receive_from(self._scratch)
-            if source == self._source:
-                self._source_heard_ns = now_ns
-                receive_rtp(self._path, self._scratch_c, n, now_ns)
-            elif self.symmetric and self._learn(source, n, now_ns):
-                receive_rtp(self._path, self._scratch_c, n, now_ns)
-            else:
+            for _ in range(MAX_STRANGERS):
+                n, source = self._receive_from(self._scratch)
+                if source == self._source:
+                    self._source_heard_ns = now_ns
+                    receive_rtp(self._path, self._scratch_c, n, now_ns)
+                    return
+                if self.symmetric and self._learn(source, n, now_ns):
+                    receive_rtp(self._path, self._scratch_c, n, now_ns)
+                    return
+                # A stranger's packet must not cost the caller's its turn.
                 self.packets_refused += 1
         except BlockingIOError:
             return
@@ -473,9 +482,13 @@ class MemoryLeg(Leg):
         return bytes(out)
 
     def before_tick(self, now_ns: int) -> None:
-        frame = self.next_frame()
-        if frame:
-            lib.tp_path_receive_pcm(self._live_path(), ffi.from_buffer("int16_t[]", frame), len(frame) // 2, now_ns)
+        path = self._live_path()
+        # A late tick makes up for the missed ones, each with its own ptime of speech; of too many it skips all but one.
+        late_ms = (now_ns - int(lib.tp_path_next_deadline(path))) // NS_PER_MS
+        for _ in range(1 + (late_ms // self.ptime_ms if late_ms <= MAKE_UP_MS else 0)):
+            frame = self.next_frame()
+            if frame:
+                lib.tp_path_receive_pcm(path, ffi.from_buffer("int16_t[]", frame), len(frame) // 2, now_ns)
 
     def hear_pcm(self, pcm: memoryview) -> None:
         frame = bytes(pcm)

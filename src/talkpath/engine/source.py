@@ -8,7 +8,7 @@ bounded memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,26 @@ EVENT_MARK = 2
 OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
 
 
+class _Play:
+    """One `play`: what it has brought to the caller's ear so far."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.given = 0
+        self.heard = 0
+        """Both in samples at the leg's rate; what was heard is known once the queue has moved on or was dropped."""
+        self.exact = True
+
+
 class _Piece:
     """A run of audio, or (no bytes) the end of a play."""
 
-    def __init__(self, data: bytes, rate_hz: int) -> None:
+    def __init__(self, play: _Play, data: bytes, rate_hz: int) -> None:
+        self.play = play
         self.data = data
         self.rate_hz = rate_hz
+        self.n_queued = 0
+        """Samples of it that have gone into the queue, at its own rate."""
         self.outcome: Outcome | None = None
         self.settled = trio.Event()
 
@@ -72,8 +86,11 @@ class Source:
         if lib.tp_path_attach(call.path, index, self._native) < 0:
             raise ConfigError("the call has no room for another source")
         self._pieces: deque[_Piece] = deque()
+        self._sounding: deque[_Piece] = deque()
+        """Pieces of which something may still wait in the queue, oldest first."""
         self._marked: dict[int, _Piece] = {}
         self._next_mark = 1
+        self._epoch = 0
         self._lot = trio.lowlevel.ParkingLot()
         self._closed = False
 
@@ -88,48 +105,80 @@ class Source:
         if self._closed:
             return
         self._closed = True
-        lib.tp_path_detach(self.call.path, self.index)
         self._drop(Outcome.LOST)
-        for piece in self._marked.values():
-            piece.settle(Outcome.LOST)
-        self._marked.clear()
+        lib.tp_path_detach(self.call.path, self.index)
+        self._pull_events()
 
     def _drop(self, outcome: Outcome) -> None:
+        """Settle what waits to be queued, and reckon up what was heard; the queue is then to be emptied."""
+        self._reckon()
+        waiting = int(lib.tp_stream_queued_samples(self._native))
+        for piece in reversed(self._sounding):
+            unheard = min(waiting, piece.n_queued)
+            waiting -= unheard
+            self._credit(piece, piece.n_queued - unheard)
+        self._sounding.clear()
         for piece in self._pieces:
             piece.settle(outcome)
         self._pieces.clear()
+
+    def _reckon(self) -> None:
+        """Forget the pieces that have been heard to their end."""
+        waiting = int(lib.tp_stream_queued_samples(self._native))
+        queued = sum(piece.n_queued for piece in self._sounding)
+        while self._sounding and queued - self._sounding[0].n_queued >= waiting:
+            piece = self._sounding.popleft()
+            queued -= piece.n_queued
+            self._credit(piece, piece.n_queued)
+            piece.n_queued = 0
+
+    def _credit(self, piece: _Piece, n_heard: int) -> None:
+        piece.play.heard += self._at_leg_rate(n_heard, piece.rate_hz)
+
+    def _at_leg_rate(self, n_samples: int, rate_hz: int) -> int:
+        return n_samples * self.call.leg.media_format.sample_rate_hz // rate_hz
+
+    def _pull_events(self) -> None:
+        event = ffi.new("tp_event *")
+        while lib.tp_stream_next_event(self._native, event) == 1:
+            self.on_native_event(event)
 
     async def feed(self) -> None:
         """Move what `play` was given into the queue, as room allows; run by the call's playback task."""
         while True:
             while self._pieces:
                 piece = self._pieces[0]
-                if not piece.data:
-                    self._pieces.popleft()
-                    await self.call.commands.perform(partial(self._mark, piece))
-                    continue
-                took = await self.call.commands.perform(partial(self._write, piece))
-                if not piece.data:
-                    if self._pieces and self._pieces[0] is piece:
-                        self._pieces.popleft()
-                    piece.settle(Outcome.PLAYED)
-                elif took == 0:
+                took = await self.call.commands.perform(partial(self._move, piece))
+                if piece.data and took == 0:
                     await trio.sleep(FEED_PAUSE_S)
             await self._lot.park()
 
-    def _write(self, piece: _Piece, now_ns: int) -> int:
+    def _move(self, piece: _Piece, now_ns: int) -> int:
+        """Put what fits of the first piece into the queue, or its mark; in the step. -> samples taken"""
+        if not self._pieces or self._pieces[0] is not piece:
+            return 1  # cleared meanwhile
         if piece.outcome is not None:
-            piece.data = b""
-            return 0
+            self._pieces.popleft()  # whoever played it has gone
+            return 1
+        if not piece.data:
+            self._pieces.popleft()
+            self._mark(piece)
+            return 1
+        self._reckon()
         data = piece.data
         native = native_format(MediaFormat("L16", piece.rate_hz))
-        took = int(lib.tp_stream_play(self._native, native, ffi.from_buffer("uint8_t[]", data), len(data)))
-        piece.data = data[2 * max(took, 0) :]
+        took = max(int(lib.tp_stream_play(self._native, native, ffi.from_buffer("uint8_t[]", data), len(data))), 0)
+        if took:
+            if not self._sounding or self._sounding[-1] is not piece:
+                self._sounding.append(piece)
+            piece.n_queued += took
+            piece.data = data[2 * took :]
+            if not piece.data:
+                self._pieces.popleft()
+                piece.settle(Outcome.PLAYED)
         return took
 
-    def _mark(self, piece: _Piece, now_ns: int) -> None:
-        if piece.outcome is not None:
-            return
+    def _mark(self, piece: _Piece) -> None:
         ident = self._next_mark
         self._next_mark += 1
         if lib.tp_stream_mark(self._native, ident) < 0:
@@ -137,41 +186,51 @@ class Source:
         else:
             self._marked[ident] = piece
 
-    def _push(self, pcm: npt.NDArray[np.int16], rate_hz: int) -> _Piece:
+    def _push(self, play: _Play, pcm: npt.NDArray[np.int16], rate_hz: int) -> _Piece:
         self.call.check_live()
         if pcm.dtype != np.int16 or pcm.ndim != 1:
             raise FormatError(f"audio to play is one-dimensional int16, not {pcm.ndim}-dimensional {pcm.dtype}")
         if rate_hz not in RATES_HZ:
             rates = ", ".join(map(str, RATES_HZ))
             raise FormatError(f"audio of {rate_hz} Hz cannot be played; convert it to one of {rates} Hz")
-        piece = _Piece(pcm.tobytes(), rate_hz)
+        piece = _Piece(play, pcm.tobytes(), rate_hz)
+        play.given += self._at_leg_rate(len(pcm), rate_hz)
+        play.exact = play.exact and rate_hz == self.call.leg.media_format.sample_rate_hz
         self._pieces.append(piece)
         self._lot.unpark_all()
         return piece
 
     async def play(self, audio: object) -> Played:
         """Play a clip, a chunk, or chunks as they come; one chunk ahead of the queue at most."""
-        samples = 0
+        play = _Play(self._epoch)
         pieces: list[_Piece] = []
         try:
             if isinstance(audio, AudioClip | AudioChunk):
                 if len(audio.samples):
-                    pieces.append(self._push(audio.samples, audio.sample_rate_hz))
-                    samples = len(audio.samples)
+                    pieces.append(self._push(play, audio.samples, audio.sample_rate_hz))
             elif isinstance(audio, AsyncIterable):
-                async for chunk in audio:
-                    if not isinstance(chunk, AudioClip | AudioChunk):
-                        raise FormatError(f"play() takes audio chunks, not {type(chunk).__name__}")
-                    if len(chunk.samples):
-                        pieces = [self._push(chunk.samples, chunk.sample_rate_hz)]
-                        samples += len(chunk.samples)
-                        await pieces[0].settled.wait()
+                chunks = aiter(audio)
+                try:
+                    async for chunk in chunks:
+                        if not isinstance(chunk, AudioClip | AudioChunk):
+                            raise FormatError(f"play() takes audio chunks, not {type(chunk).__name__}")
+                        if self._closed or self._epoch != play.epoch:
+                            break
+                        if len(chunk.samples):
+                            pieces = [self._push(play, chunk.samples, chunk.sample_rate_hz)]
+                            await pieces[0].settled.wait()
+                finally:
+                    if isinstance(chunks, AsyncGenerator):
+                        await chunks.aclose()  # Left half read, its clean-up would be the garbage collector's.
             else:
                 raise FormatError(
                     f"play() takes an AudioClip, an AudioChunk or an async iterable of them, not {type(audio).__name__}"
                 )
-            self.call.check_live()
-            end = _Piece(b"", 0)
+            if self._epoch != play.epoch:
+                return Played(play.heard, Outcome.CLEARED, play.exact)
+            if self._closed:
+                return Played(play.heard, Outcome.LOST, play.exact)
+            end = _Piece(play, b"", 0)
             pieces.append(end)
             self._pieces.append(end)
             self._lot.unpark_all()
@@ -181,18 +240,16 @@ class Source:
                 piece.settle(Outcome.CLEARED)
             raise
         assert end.outcome is not None
-        played = end.outcome is Outcome.PLAYED
-        return Played(samples if played else 0, end.outcome, played)
+        return Played(play.given if end.outcome is Outcome.PLAYED else play.heard, end.outcome, play.exact)
 
     async def clear(self) -> int:
         """Drop everything queued and everything handed to `play`; return the samples dropped from the queue."""
 
         def drop(now_ns: int) -> int:
+            self._epoch += 1
             self._drop(Outcome.CLEARED)
             dropped = int(lib.tp_path_clear(self.call.path, self.index))
-            event = ffi.new("tp_event *")
-            while lib.tp_stream_next_event(self._native, event) == 1:
-                self.on_native_event(event)
+            self._pull_events()
             return dropped
 
         return await self.call.commands.perform(drop)

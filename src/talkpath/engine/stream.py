@@ -24,7 +24,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.engine.config import TRACKS, StreamSpec
-from talkpath.errors import CallEnded, LocalWireError, NativeError, RemoteWireError
+from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
 from talkpath.events import (
     Clear,
     Cleared,
@@ -69,6 +69,8 @@ ends a stream."""
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 MAX_KINDS = 32
+ASSEMBLY_BYTES = 3840
+"""What the native core collects for messages that are longer than a ptime."""
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
 """An unknown event's name that may stand in a log: nothing that could be a number or a token."""
 MAX_MESSAGE_BYTES = 1 << 20
@@ -117,6 +119,21 @@ class CallStream:
         self._ended_ns = 0
         self._close_code = 1000
         self._target = parse_url(spec.url)
+        self._message_ms = self._whole_ptimes()
+
+    def _whole_ptimes(self) -> int:
+        """Return the audio in one message: what was asked for, rounded up to whole ptimes of the leg."""
+        ptime_ms = self.call.leg.ptime_ms
+        message_ms = -(-self.spec.message_ptime_ms() // ptime_ms) * ptime_ms
+        media_format = self._dialect.media_format
+        n_tracks = len(TRACKS[self.spec.track])
+        n_bytes = message_ms * media_format.sample_rate_hz // 1000 * media_format.sample_bytes * n_tracks
+        if message_ms > ptime_ms and n_bytes > ASSEMBLY_BYTES:
+            raise ConfigError(
+                f"a message of {message_ms} ms holds {n_bytes} bytes of this audio on {n_tracks} tracks; at most"
+                f" {ASSEMBLY_BYTES} are collected: ask for a shorter message_ms"
+            )
+        return message_ms
 
     # The task ----------------------------------------------------------------------------------------------------
 
@@ -205,7 +222,7 @@ class CallStream:
         config.tracks = sum(TRACK_BITS[track] for track in tracks)
         config.bidirectional = spec.bidirectional
         config.masked = 1
-        config.message_ms = max(spec.message_ptime_ms(), call.leg.ptime_ms)
+        config.message_ms = self._message_ms
         config.bound_ms = round(spec.playout_s * 1000)
         config.reserve_ms = 1000 if spec.bidirectional else 0
         options = getattr(self._dialect, "options", None)
@@ -232,6 +249,7 @@ class CallStream:
         self._keep = keep
         self._native = native
         if lib.tp_path_attach(call.path, self.index, native) < 0:
+            lib.tp_stream_close(native, 0)
             raise NativeError("the path refused a stream index that was free")
         self._connection = connection = Connection(
             call.driver,
@@ -239,6 +257,7 @@ class CallStream:
             native,
             self,
             masked=True,
+            live=True,
             max_message_bytes=max_message_bytes,
             mask_seed=int.from_bytes(call.entropy(8), "big"),
             leftover=leftover,
@@ -490,19 +509,21 @@ class CallStream:
             digits_sent=self._digits_sent,
             cause=_cause_name(self.cause),
         )
-        if self._started_ns is not None and reason.orderly:
-            self._tell(StatusKind.STOPPED, reason="completed", duration_s=duration_ms // 1000)
-        else:
-            self._tell(
-                StatusKind.FAILED,
-                reason="connection_failed" if self._started_ns is None else reason.value,
-                duration_s=duration_ms // 1000,
-            )
-        self._native = None
-        self._keep = []
-        self.ready.set()
-        self.ended.set()
-        self.call.stream_gone(self)
+        try:
+            if self._started_ns is not None and reason.orderly:
+                self._tell(StatusKind.STOPPED, reason="completed", duration_s=duration_ms // 1000)
+            else:
+                self._tell(
+                    StatusKind.FAILED,
+                    reason="connection_failed" if self._started_ns is None else reason.value,
+                    duration_s=duration_ms // 1000,
+                )
+        finally:
+            self._native = None
+            self._keep = []
+            self.ready.set()
+            self.ended.set()
+            self.call.stream_gone(self)
 
     def _tell(self, kind: StatusKind, *, reason: str = "", name: str = "", duration_s: int = 0) -> None:
         """Queue a status callback; the engine's own nursery delivers it."""

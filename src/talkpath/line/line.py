@@ -111,6 +111,7 @@ class Line:
         assert isinstance(clock.driver, TasksDriver)
         self.clock = clock
         self.driver = clock.driver
+        self.driver.pools.add(pool)
         self.config = config
         self.info = LineInfo(
             dialect.wire,
@@ -214,13 +215,14 @@ class Line:
         self._native = native
         self._speech = Speech(native, self._format, self._commands, self._checkpoints, queue_s=options.queue_s)
         self._keep = [config, template, compiled]
-        self.slot = self.driver.take_slot()
+        self.slot = self.driver.take_slot(self)
         self._connection = Connection(
             self.driver,
             self._link,
             native,
             self,
             masked=self._masked,
+            live=False,
             max_message_bytes=options.max_message_bytes,
             mask_seed=self._mask_seed ^ 0x5DEECE66D,
             leftover=self._leftover,
@@ -241,6 +243,8 @@ class Line:
                 if not await self._connection.flush(self.config.stall_s):
                     self.end(EndReason.PEER_STALLED)
                     return
+                if self.end_reason is None:
+                    self.driver.command(self)  # What waited for the socket may be sent now.
             await self._send_lot.park()
 
     async def say_goodbye(self) -> None:
@@ -287,13 +291,15 @@ class Line:
             self._close_code = 1011
         elif reason is EndReason.CANCELLED:
             self._close_code = 1001
-        if self.slot >= 0:
-            self.driver.remove(self)
+        self.driver.remove(self)
         if self._connection is not None:
             self._connection.stop()
         if self._native is not None:
             self._speech.end(self._ended_ns)
             lib.tp_stream_close(self._native, self._inbound_position())
+            # The blocks of marks go back as their outcomes are read; `lose_all` settles the checkpoints.
+            while lib.tp_stream_next_event(self._native, self._event) == 1:
+                pass
         self._checkpoints.lose_all()
         self._commands.close(reason, cause)
         self._send_due = None
@@ -314,7 +320,13 @@ class Line:
             self._reschedule()
 
     def _reschedule(self) -> None:
-        due = int(lib.tp_stream_next_deadline(self._native))
+        assert self._connection is not None
+        if self._connection.backlogged():
+            self._send_due = (
+                None  # What is said is never dropped: it waits in the queue until the socket has taken more.
+            )
+            return
+        due = min(int(lib.tp_stream_next_deadline(self._native)), self._speech.tail_due_ns())
         self._send_due = None if due >= NEVER_NS else due
 
     def next_send_ns(self) -> int | None:
@@ -322,8 +334,10 @@ class Line:
 
     def tick(self, now_ns: int) -> None:
         """Send what the model allows; a checkpoint goes out exactly where it lies."""
-        driver = self.driver
-        while self.end_reason is None:
+        driver, connection = self.driver, self._connection
+        assert connection is not None
+        self._speech.let_out_tails(now_ns)
+        while self.end_reason is None and not connection.backlogged():
             flags = lib.tp_stream_tick(self._native, self.slot, now_ns, driver.outbox)
             driver.flush_outbox()
             if flags < 0:
@@ -346,7 +360,7 @@ class Line:
         event = self._event
         while self.end_reason is None and lib.tp_stream_next_event(self._native, event) == 1:
             if event.kind == EVENT_MARK_DUE:
-                checkpoint = self._checkpoints.due(int(event.id))
+                checkpoint = self._checkpoints.due(int(event.id), now_ns + self._speech.unheard_ns(now_ns))
                 if checkpoint is not None:
                     self._write(Mark(checkpoint.name))
             elif event.kind == EVENT_MARK:
@@ -358,6 +372,7 @@ class Line:
             self._connection.send_text(text)
 
     def housekeeping(self, now_ns: int) -> None:
+        self._checkpoints.assume(now_ns)
         if self._connection is not None and not self._connection.check_alive(now_ns):
             self.end(EndReason.PEER_VANISHED)
 
@@ -606,10 +621,13 @@ class Line:
         self._journal("clear")
 
     async def drain(self) -> None:
-        """Wait until everything said so far has been played, cleared or lost. Cancellation changes nothing."""
-        if self.end_reason is not None:
-            return
-        await self._speech.mark_here().wait()
+        """Wait until everything said so far has been played, cleared or lost; at once when nothing is unheard.
+
+        Cancellation changes nothing.
+        """
+        await trio.lowlevel.checkpoint()
+        if self.end_reason is None and self._speech.is_heard(self.clock.now_ns()):
+            await self._speech.mark_here().wait()
 
     async def send_digits(self, digits: str) -> None:
         """Have the platform send digits to the caller; return once the message is written.
@@ -628,14 +646,14 @@ class Line:
 
         Cancellation: the line is ended all the same.
         """
-        if self.end_reason is None:
-            try:
+        try:
+            if self.end_reason is None:
                 self._dialect.send(HangUp())
-            except NotOnThisWire:
-                pass
-            else:
                 await self._commands.perform(lambda now_ns: self._write(HangUp()))
-        self.end(EndReason.APPLICATION_HUNG_UP)
+        except (NotOnThisWire, CallEnded):
+            pass  # Closing the WebSocket says it; or somebody else has.
+        finally:
+            self.end(EndReason.APPLICATION_HUNG_UP)
         await self._finished.wait()
 
     # The end, seen from the program ------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class Listener:
         self._bit = TRACK_BITS[track]
         self._rate = sample_rate_hz
         self._chunk = ms_to_samples(chunk_ms, line._rate)
+        self._bound = max(ms_to_samples(line.config.listen_bound_ms, line._rate), self._chunk)
         self._from = ffi.new("uint64_t *", lib.tp_stream_track_written(line._native, self._bit))
         self._bytes = bytearray(self._chunk * line._sample_bytes)
         self._bytes_c = ffi.from_buffer("uint8_t[]", self._bytes)
@@ -64,28 +65,25 @@ class Listener:
             raise trio.BusyResourceError("another task is reading from this listener; make one listener each")
         self._reading = True
         try:
-            chunk = self.read_nowait()
-            if chunk is not None:
-                await trio.lowlevel.checkpoint()
-                return chunk
-            while True:
-                chunk = self.read_nowait()
-                if chunk is not None:
-                    return chunk
+            if self._behind() >= self._chunk:
+                await trio.lowlevel.checkpoint()  # before anything is taken: who is cancelled here loses nothing
+            while (chunk := self.read_nowait()) is None:
                 if self._line.end_reason is not None or self._closed:
                     raise StopAsyncIteration
                 await self._line._audio_lot.park()
+            return chunk
         finally:
             self._reading = False
+
+    def _behind(self) -> int:
+        return int(lib.tp_stream_track_written(self._line._native, self._bit)) - int(self._from[0])
 
     def read_nowait(self) -> AudioChunk | None:
         """Return the next chunk when it is there, else None."""
         line = self._line
-        written = int(lib.tp_stream_track_written(line._native, self._bit))
-        behind = written - self._from[0]
-        bound = ms_to_samples(line.config.listen_bound_ms, line._rate)
-        if behind > bound:
-            lost = behind - bound
+        behind = self._behind()
+        if behind > self._bound:
+            lost = behind - self._bound
             self._from[0] += lost
             self.dropped_samples += lost
             line._dropped_samples += lost

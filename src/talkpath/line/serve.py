@@ -44,6 +44,7 @@ class _Server:
         self.config = config
         self.clock = clock
         self.entropy = entropy
+        Recogniser(wire, config.options)  # A wire or options that do not exist are said now, not at the first call.
         self.pool = Pool(config.pool_bytes)
         self.lines = 0
         Recogniser(wire, config.options)  # a wire that does not exist, or options of another, are said now
@@ -274,17 +275,9 @@ async def run_bot(bot: Bot, line: Line) -> None:
 
     Raises nothing of the bot's; what it raised is logged and in the line's record. Cancellation passes through.
     """
-    failure: Exception | None = None
     async with line:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, line, nursery.cancel_scope)
-            try:
-                await bot(line)
-            except Exception as exc:
-                failure = None if line.ended and _only_call_ended(exc) else exc
-            nursery.cancel_scope.cancel()
+        failure = await _bot_failure(bot, line)
         if failure is not None:
-            log.error("the bot on line %s raised %s", line.info.stream_id, type(failure).__name__, exc_info=failure)
             if not line.ended:
                 try:
                     with trio.move_on_after(line.config.goodbye_s):
@@ -299,7 +292,37 @@ async def run_bot(bot: Bot, line: Line) -> None:
                 await line.hang_up()
             except CallEnded:
                 pass
-    del failure
+        failure = None  # it refers to this frame
+
+
+async def _bot_failure(bot: Bot, line: Line) -> Exception | None:
+    """Run the bot, at most `linger_s` longer than its line; return what it raised."""
+    failure: Exception | None = None
+    linger = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch, line, linger)
+        try:
+            with linger:
+                await bot(line)
+        except Exception as exc:
+            failure = exc
+        except BaseExceptionGroup as group:
+            # Cancelled from outside, and something failed in a nursery of the bot's: the cancellation goes on alone.
+            failures, cancelled = group.split(Exception)
+            if failures is not None and cancelled is not None:
+                _report(line, failures)
+                raise cancelled from None
+            raise
+        nursery.cancel_scope.cancel()
+    return None if failure is None or not _report(line, failure) else failure
+
+
+def _report(line: Line, failure: BaseException) -> bool:
+    """Log what a bot raised, unless it is only that its line was over. -> whether it was a failure"""
+    if line.ended and _only_call_ended(failure):
+        return False
+    log.error("the bot on line %s raised %s", line.info.stream_id, type(failure).__name__, exc_info=failure)
+    return True
 
 
 async def _watch(line: Line, bot_scope: trio.CancelScope) -> None:

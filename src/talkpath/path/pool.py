@@ -43,7 +43,7 @@ class Pool:
         ConfigError: too little for a single block.
     """
 
-    __slots__ = ("_memory", "native")
+    __slots__ = ("__weakref__", "_memory", "native")
 
     def __init__(self, n_bytes: int = DEFAULT_POOL_BYTES) -> None:
         if n_bytes < BLOCK_BYTES + 4:

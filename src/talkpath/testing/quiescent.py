@@ -1,8 +1,8 @@
 """Nothing outlives its call: counting what is left.
 
 What is counted: Trio tasks, file descriptors (sockets and with them ports), calls and lines that the run's clock still
-moves and what it still polls, and whatever has been registered with `register_resource_counter`, for example the blocks
-of an engine's pool. A resource's owner does not know this module.
+moves and what it still polls, blocks of the pools of its engines and servers, and whatever has been registered with
+`register_resource_counter`. A resource's owner does not know this module.
 """
 
 from __future__ import annotations
@@ -108,7 +108,13 @@ def _clock_counts() -> dict[str, int]:
     clock = current_clock() if trio.lowlevel.in_trio_run() else None
     if clock is None or not isinstance(clock.driver, TasksDriver):
         return {}
-    return {"live calls and lines": clock.driver.members(), "polled links": clock.driver.watched()}
+    pools = [pool.statistics() for pool in clock.driver.pools]
+    return {
+        "live calls and lines": clock.driver.members(),
+        "polled links": clock.driver.watched(),
+        "pool blocks in use": sum(pool.n_blocks - pool.n_free for pool in pools),
+        "pool blocks promised": sum(pool.n_reserved for pool in pools),
+    }
 
 
 def _tasks() -> frozenset[trio.lowlevel.Task]:

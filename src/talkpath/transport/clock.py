@@ -207,10 +207,12 @@ class Clock:
         """As `_run_real`, but a step is only taken when every other task of the instant is blocked.
 
         That costs a pass of Trio's loop, so it is left out where it cannot matter: when all were blocked as the clock
-        went to sleep and nobody else is due before or at its own deadline, then nobody else runs until it wakes.
+        went to sleep and nobody else is due before or at its own deadline, then nobody else runs until it wakes. When
+        the clock begins, whoever began it is still at work.
         """
         driver = self.driver
         slept_from = self.now_ns()
+        all_blocked = False
         while True:
             self._wake = trio.Event()
             due = driver.next_due_ns()
@@ -221,14 +223,14 @@ class Clock:
                 others_s = trio.lowlevel.current_statistics().seconds_to_next_deadline
                 with trio.move_on_at(self.t0 + due * 1e-9) as sleep:
                     await self._wake.wait()
-                alone = sleep.cancelled_caught and others_s * 1e9 > due - slept_from + 1000
+                alone = all_blocked and sleep.cancelled_caught and others_s * 1e9 > due - slept_from + 1000
             if not alone:
                 await trio.testing.wait_all_tasks_blocked()
             now = self.now_ns()
             while driver.has_work() or ((due := driver.next_due_ns()) is not None and due <= now):
                 driver.step(now)
                 await trio.testing.wait_all_tasks_blocked()
-            slept_from = now
+            slept_from, all_blocked = now, True
 
 
 _current: trio.lowlevel.RunVar[Clock | None] = trio.lowlevel.RunVar("talkpath.clock", default=None)

@@ -24,6 +24,7 @@ import select
 import selectors
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
@@ -31,6 +32,7 @@ from talkpath.transport.clock import Lateness
 from talkpath.units import NS_PER_MS
 
 if TYPE_CHECKING:
+    from talkpath.path.pool import Pool
     from talkpath.transport.clock import Clock
     from talkpath.transport.memory import MemoryLink
 
@@ -178,6 +180,7 @@ class TasksDriver:
         self._poller = Poller()
         self._members: list[Member | None] = []
         self._free: list[int] = []
+        self._taken: dict[int, Member] = {}
         self._groups: dict[tuple[int, int], Group] = {}
         self._lines: dict[int, LineMember] = {}
         self._socket_lines = 0
@@ -203,23 +206,21 @@ class TasksDriver:
         self.ticks = 0
         self.lateness = Lateness()
         self.in_step = False
+        self.pools: WeakSet[Pool] = WeakSet()
+        """Of the engines and servers in this run, for whoever counts what is left."""
         self.journal: Callable[[int, int, str, tuple[object, ...]], None] | None = None
         """For tests: called with (now_ns, slot, kind, facts) for everything that happens, in order."""
 
     # Members -----------------------------------------------------------------------------------------------------
 
-    def take_slot(self) -> int:
-        """Return a free slot number, to be given back by `remove`."""
-        if self._free:
-            return self._free.pop()
-        self._members.append(None)
-        return len(self._members) - 1
-
-    def give_slot(self, slot: int) -> None:
-        """Give back a slot that never became a member."""
-        self._members[slot] = None
-        self._free.append(slot)
-        self._free.sort(reverse=True)
+    def take_slot(self, member: Member) -> int:
+        """Return the lowest free slot number, for `member` to keep until `remove`."""
+        if not self._free:
+            self._free.append(len(self._members))
+            self._members.append(None)
+        slot = self._free.pop()
+        self._taken[slot] = member
+        return slot
 
     def choose_phase(self, period_ns: int) -> int:
         """Return the phase of `period_ns` with the fewest calls."""
@@ -254,10 +255,16 @@ class TasksDriver:
         self.clock.nudge()
 
     def remove(self, member: Member) -> None:
-        """Forget `member` at once; nothing of it is touched from here on. Idempotent."""
+        """Forget `member` at once, whether it was added or only had a slot; nothing of it is touched from here on.
+        Idempotent.
+        """
         slot = member.slot
-        if slot >= len(self._members) or self._members[slot] is not member:
+        if self._taken.get(slot) is not member:
             return
+        del self._taken[slot]
+        self._members[slot] = None
+        self._free.append(slot)
+        self._free.sort(reverse=True)
         self._commanded.pop(slot, None)
         line = self._lines.pop(slot, None)
         if line is not None:
@@ -271,11 +278,10 @@ class TasksDriver:
                     if not group.calls:
                         del self._groups[key]
                     break
-        self.give_slot(slot)
 
     def members(self) -> int:
-        """Return how many calls and lines are live."""
-        return sum(1 for member in self._members if member is not None)
+        """Return how many calls and lines have a slot."""
+        return len(self._taken)
 
     def watched(self) -> int:
         """Return how many descriptors and memory links are being polled."""
@@ -430,7 +436,8 @@ class TasksDriver:
         while done < count:
             ticked = lib.tp_path_tick_many(array + done, count - done, latest, self.outbox, flags + done)
             if ticked <= 0 and self.outbox.n_outputs == 0:
-                raise NativeError("a path found no room in an empty outbox")
+                calls[done].failed(NativeError("a path found no room in an empty outbox"))
+                ticked = 1
             done += ticked
             self._send()
         self.ticks += 1

@@ -306,6 +306,7 @@ class Connection:
         owner: ConnectionOwner,
         *,
         masked: bool,
+        live: bool,
         max_message_bytes: int,
         mask_seed: int,
         leftover: bytes = b"",
@@ -313,6 +314,9 @@ class Connection:
         self.driver = driver
         self.link = link
         self._stream = stream
+        self._live = live
+        """Whether media is worth nothing later: a call's tracks. What a program says is not, and its owner asks for
+        `backlogged` before it sends more."""
         self._owner = owner
         self._masks = MaskKeys(mask_seed) if masked else None
         self._max_message_bytes = max_message_bytes
@@ -324,6 +328,7 @@ class Connection:
         self._left: bytes | bytearray = leftover
         self._needed = 0
         self._pending = bytearray()
+        self._flushing: trio.Event | None = None
         self._watched: tuple[str, int] | None = None
         self._closing = False
         self.close_sent = False
@@ -527,11 +532,11 @@ class Connection:
     # Writing, in the step ----------------------------------------------------------------------------------------
 
     def send_media(self, framed: memoryview) -> None:
-        """Send one framed media message now, or let it wait, or drop it whole: live audio never blocks anybody."""
+        """Send one framed media message now, or let it wait; live audio that finds no room is dropped whole."""
         if self.broken or self.close_sent:
             return
         if self._pending:
-            if len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
+            if self._live and len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
                 self.media_dropped += 1
             else:
                 self._pending += framed
@@ -548,6 +553,10 @@ class Connection:
             self._owner.on_full()
         elif self.link.unsent():
             self._owner.on_full()
+
+    def backlogged(self) -> bool:
+        """Whether bytes wait for the socket."""
+        return bool(self._pending) or self.link.unsent()
 
     def send_text(self, payload: bytes) -> None:
         """Send a control message; it is never dropped."""
@@ -594,27 +603,36 @@ class Connection:
     # What may wait, in tasks -------------------------------------------------------------------------------------
 
     async def flush(self, stall_s: float = math.inf) -> bool:
-        """Hand over what waits as the peer reads; only one task may. Cancellation: what was not sent still waits.
+        """Hand over what waits as the peer reads. Cancellation: what was not sent still waits.
 
         Returns:
             False when the peer has taken nothing for `stall_s`. One that reads slowly loses audio, not its stream.
 
         Raises nothing: a broken link is reported to the owner.
         """
-        while (self._pending or self.link.unsent()) and not self.broken:
-            with trio.move_on_after(stall_s) as scope:
-                await self.link.wait_writable()
-            if scope.cancelled_caught:
-                return False
-            try:
-                self.link.flush()
-                if self._pending:
-                    n = self.link.send(self._pending)
-                    del self._pending[:n]
-            except BlockingIOError:
-                continue
-            except OSError as exc:
-                self._break(exc)
+        while self._flushing is not None:
+            await self._flushing.wait()  # A goodbye finds the send task at it; two cannot wait for one socket.
+        self._flushing = done = trio.Event()
+        try:
+            while (self._pending or self.link.unsent()) and not self.broken:
+                with trio.move_on_after(stall_s) as scope:
+                    await self.link.wait_writable()
+                if scope.cancelled_caught:
+                    return False
+                try:
+                    self.link.flush()
+                    if self._pending:
+                        n = self.link.send(self._pending)
+                        del self._pending[:n]
+                except BlockingIOError:
+                    continue
+                except OSError as exc:
+                    self._break(exc)
+        except trio.ClosedResourceError:
+            self.broken = True  # It was closed while we waited: what is over needs no flushing.
+        finally:
+            self._flushing = None
+            done.set()
         return True
 
     async def close(self, code: int, reason: str = "") -> None:
@@ -633,7 +651,7 @@ class Connection:
                 elif self.link.unsent():
                     await send_all(self.link, b"")
                 await self._wait_peer_close()
-        except (OSError, ssl.SSLError):
+        except (OSError, ssl.SSLError, trio.ClosedResourceError):
             self.broken = True
         finally:
             self.link.close()
