@@ -14,6 +14,7 @@ from the inbound track, whose clock is the same (`exact=False`), and what `play`
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections import deque
@@ -65,6 +66,8 @@ from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS, ms_to_samples, samples_to_ms
 from talkpath.wire.dialect import Dialect
 from talkpath.wire.media_message import compile_shape, compile_template
+from talkpath.wire.websocket import CLOSE as OPCODE_CLOSE
+from talkpath.wire.websocket import close_payload, frame
 
 log = logging.getLogger("talkpath.line.line")
 
@@ -81,6 +84,7 @@ MAX_UNREADABLE = 1000
 one.
 """
 MAX_KINDS = 32
+CLOSE_TRY_LATER = 1013
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
 """An unknown event's name that may stand in a log: nothing that could be a number or a token."""
 
@@ -265,6 +269,10 @@ class Line:
             statistics,
         )
         if self._connection is None:
+            # It never began, for want of room: the platform is told to try again later, if it can be told at once.
+            key = self._mask_seed.to_bytes(8, "big")[:4] if self._masked else None
+            with contextlib.suppress(OSError):
+                self._link.send(frame(OPCODE_CLOSE, close_payload(CLOSE_TRY_LATER), key))
             self._link.close()
         self._finished.set()
 
