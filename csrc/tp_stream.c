@@ -503,6 +503,23 @@ static int64_t model_end(const tp_stream *s) {
     return s->model_start + (int64_t)(s->sent - s->model_start_sent) * NS_PER_S / (int64_t)s->config->format.rate_hz;
 }
 
+/* Samples of the next message; 0 at a mark or at the end. Never more than may be ahead at once. */
+static size_t next_message(const tp_stream *s) {
+    const tp_stream_config *config = s->config;
+    size_t n = tp_playout_readable(&s->playout);
+    size_t per_ms = config->format.rate_hz / 1000u;
+    bool much = s->playout.waiting >= LONG_MESSAGE_MS * (TP_PLAYOUT_UNITS_HZ / 1000u);
+    size_t most = much ? LONG_MESSAGE_MS * per_ms : s->message_samples;
+    if (most > config->send_ahead_ms * per_ms) most = config->send_ahead_ms * per_ms;
+    return n < most ? n : most;
+}
+
+/* When n samples can be sent: they end no later than send_ahead_ms from then, played after what was sent before. */
+static int64_t may_send(const tp_stream *s, size_t n) {
+    return model_end(s) + (int64_t)n * NS_PER_S / (int64_t)s->config->format.rate_hz -
+           (int64_t)s->config->send_ahead_ms * 1000000;
+}
+
 int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
     const tp_stream_config *config = s->config;
     int flags = 0;
@@ -512,13 +529,10 @@ int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
             s->due_pending = 1;
             break;
         }
-        size_t n = tp_playout_readable(&s->playout);
+        size_t n = next_message(s);
         int64_t end = model_end(s);
-        if (n == 0 || end - now >= (int64_t)config->send_ahead_ms * 1000000) break;
+        if (n == 0 || may_send(s, n) > now) break;
         uint32_t rate = config->format.rate_hz;
-        bool much = s->playout.waiting >= LONG_MESSAGE_MS * (TP_PLAYOUT_UNITS_HZ / 1000u);
-        size_t most = much ? LONG_MESSAGE_MS * (rate / 1000u) : s->message_samples;
-        if (n > most) n = most;
         size_t room = tp_media_message_room(config->templates[0], n * tp_sample_bytes(config->format.encoding));
         if (out->capacity - out->used < room || out->outputs_capacity == out->n_outputs) {
             if ((flags & TP_TICK_OUTPUT) == 0) return TP_E_ROOM;
@@ -543,7 +557,7 @@ int64_t tp_stream_next_deadline(const tp_stream *s) {
     if (s->closed || s->playout.paused) return INT64_MAX;
     if (s->due_pending || tp_playout_mark_is_due(&s->playout)) return s->last_now;
     if (s->playout.waiting == 0) return INT64_MAX;
-    int64_t when = model_end(s) - (int64_t)s->config->send_ahead_ms * 1000000 + 1;
+    int64_t when = may_send(s, next_message(s));
     return when > s->last_now ? when : s->last_now;
 }
 

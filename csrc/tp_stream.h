@@ -18,10 +18,10 @@
  * the call's one sample clock, since the stream was attached.
  *
  * The application's playout has one sample rate (the line resamples per utterance, where a filter's state belongs) and any
- * encoding. It sends message_ms at a time, or 200 ms while at least that much waits, while the model says less than
- * send_ahead_ms is ahead of the far end; a shorter rest goes as it is at the queue's end or before a mark. The model: what
- * was sent plays gap-free from the moment it was sent, or after what was sent before it. A mark is due once everything
- * before it has been written to the outbox.
+ * encoding. It sends message_ms at a time, or 200 ms while at least that much waits, as long as by the model no more than
+ * send_ahead_ms is then ahead of the far end; a shorter rest goes as it is at the queue's end or before a mark. The model:
+ * what was sent plays gap-free from the moment it was sent, or after what was sent before it. A mark is due once
+ * everything before it has been written to the outbox.
  *
  * Events are never pushed: outcomes lie in the marks' own entries, everything else is a bit or a count per kind.
  *
