@@ -52,6 +52,10 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
         (["call", "ws://x", "--play", "missing.wav"], "there is no file"),
         (["call", "ws://x", "--press", "1@11s"], "the call is over after 10000 ms"),
         (["call", "ws://x", "--duration", "2m", "--press", "9@3m"], "the call is over"),
+        (["call", "ws://x", "--press", "1234567890@1900ms", "--duration", "2s"], "give --duration 3900ms"),
+        (["call", "ws://x", "--press", "12@1s", "--digit-on", "6s", "--digit-off", "1ms"], "give --duration 13002ms"),
+        (["call", "ws://x", "--press", "1@9s", "--press", "12345@9s"], "the last is done at 10200 ms"),
+        (["call", "ws://x", "--press", "1@1s", "--digit-on", "9s"], "between 1 and 8191"),
         (["call", "ws://x", "--duration", "90m"], "at most an hour"),
         (["call", "ws://x", "--parameter", "a=1", "--parameter", "a=2"], "the same name twice"),
         (["call", "ws://x", "--wire", "pigeon"], "invalid choice"),
@@ -77,6 +81,11 @@ def test_a_call_lasts_its_file_and_two_seconds(speech: str) -> None:
     assert plan("ws://x", "--play", speech).duration_ms == 5000
     assert plan("ws://x", "--play", speech, "--duration", "1s").duration_ms == 1000
     assert plan("ws://x").duration_ms == 10_000
+
+
+def test_digits_may_last_until_the_end() -> None:
+    asked = plan("ws://x", "--press", "1234567890@1900ms", "--duration", "3900ms")
+    assert (asked.duration_ms, asked.presses) == (3_900, (Press("1234567890", 1_900),))
 
 
 def test_options_become_a_plan(speech: str) -> None:

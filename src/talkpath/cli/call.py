@@ -187,15 +187,10 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         duration_ms = _WITHOUT_A_FILE_MS if speech is None else round(speech.duration_ms) + _AFTER_THE_FILE_MS
     if duration_ms > _LONGEST_MS:
         raise ConfigError(f"the call would last {duration_ms // 1000} s; at most an hour: give --duration")
-    for press in options.press:
-        if press.at_ms >= duration_ms:
-            raise ConfigError(
-                f"--press {press.digits}@{press.at_ms}ms: the call is over after {duration_ms} ms; give --duration"
-            )
     parameters = dict(options.parameter)
     if len(parameters) != len(options.parameter):
         raise ConfigError("--parameter: the same name twice")
-    return CallPlan(
+    plan = CallPlan(
         url=options.url,
         wire=options.wire,
         speech=speech,
@@ -218,6 +213,13 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         parameters=parameters,
         ca_file=options.ca_file,
     )
+    pressed_ms = _script(plan).pressing_ends_ms()
+    if pressed_ms > duration_ms:
+        raise ConfigError(
+            f"--press: with {plan.digit_on_ms} ms for each digit and {plan.digit_off_ms} ms after it the last is done"
+            f" at {pressed_ms} ms, but the call is over after {duration_ms} ms; give --duration {pressed_ms}ms"
+        )
+    return plan
 
 
 def run(options: argparse.Namespace) -> int:

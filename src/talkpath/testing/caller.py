@@ -75,7 +75,11 @@ class CallerScript:
     """Of SSRC, first sequence number and first timestamp."""
 
     def pressing_ends_ms(self) -> int:
-        """Return when the pause after the last digit is over, from the first sample of the speech; 0 without digits."""
+        """Return when the pause after the last digit is over, from the first sample of the speech; 0 without digits.
+
+        Raises:
+            ConfigError: a length or a digit that he does not have.
+        """
         return max((key.up_ms + self.digit_off_ms for key in _keys(self)), default=0)
 
 
@@ -92,8 +96,6 @@ class CallerMachine:
             raise ConfigError(f"codec={script.codec!r}: expected one of {', '.join(_CODECS)}")
         if script.ptime_ms < 10 or script.ptime_ms % 10:
             raise ConfigError(f"ptime_ms={script.ptime_ms}: expected a multiple of 10")
-        check_range("digit_on_ms", script.digit_on_ms, 1, _LONGEST_EVENT_MS)
-        check_range("digit_off_ms", script.digit_off_ms, 0, _LONGEST_PAUSE_MS)
         self._payload_type, self.sample_rate_hz, encode, decode = _CODECS[script.codec]
         self._event_payload_type = script.event_payload_type
         self._outward = script.outward
@@ -261,6 +263,8 @@ class _Event:
 
 def _keys(script: CallerScript) -> Iterator[_Key]:
     """Yield the keys in the order they are pressed; presses that overlap wait for each other."""
+    check_range("digit_on_ms", script.digit_on_ms, 1, _LONGEST_EVENT_MS)
+    check_range("digit_off_ms", script.digit_off_ms, 0, _LONGEST_PAUSE_MS)
     free_ms = 0
     for press in sorted(script.presses, key=lambda press: press.at_ms):
         free_ms = max(press.at_ms, free_ms)
