@@ -69,6 +69,10 @@ def test_marks_move_from_the_track_to_the_recording() -> None:
     assert Checkpoint.of(MarkOutcome("a", Outcome.CLEARED, 10_000), 960) == Checkpoint("a", "CLEARED", 9_040)
 
 
+def test_what_was_settled_before_the_recording_begins_is_not_moved_into_it() -> None:
+    assert Checkpoint.of(MarkOutcome("a", Outcome.PLAYED, 0), 47).at_sample == -47
+
+
 def test_the_table_says_what_happened() -> None:
     text = table(REPORT.rows())
     for words in (

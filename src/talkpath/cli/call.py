@@ -39,8 +39,9 @@ _LONGEST_MS = 3_600_000
 
 _EPILOG = """\
 The caller says the file from the moment the wire's start has been written, then is silent. Every time counts from the
-file's first sample, which is also sample 0 of the recording: delays and at_sample can be read off it. The recording is
-what left the engine; with --impair both, what arrives through the caller's own jitter buffer.
+file's first sample, which is also sample 0 of the recording: delays and at_sample can be read off it (what happens
+between the start and that sample has a negative at_sample). The recording is what left the engine; with --impair both,
+what arrives through the caller's own jitter buffer.
 
 examples:
   talkpath call ws://127.0.0.1:8080 --play caller.wav --record heard.wav

@@ -27,7 +27,11 @@ class Checkpoint:
     outcome: str
     """``PLAYED``, ``CLEARED``, ``LOST`` or ``ASSUMED``."""
     at_sample: int
-    """Of the recording: sample 0 is the instant at which the first sample of what is played leaves."""
+    """Of the recording: sample 0 is the instant at which the first sample of what is played leaves.
+
+    Negative: so many samples before it. The wire's start is written first and the caller's next packet is the first of
+    his speech, so what an application sends at once may be settled in between.
+    """
 
     @classmethod
     def of(cls, mark: MarkOutcome, begun_at_sample: int) -> Checkpoint:
