@@ -23,6 +23,8 @@ from talkpath.cli import main
 from talkpath.cli.call import CallPlan, PlacedCall, place_call
 from talkpath.cli.progress import Progress
 from talkpath.cli.values import Press
+from talkpath.engine import Call
+from talkpath.errors import CallEnded
 from talkpath.line import Line, serve_lines
 from talkpath.records import EndReason
 from talkpath.testing import ToneSource, find_tones, quiescence
@@ -157,6 +159,29 @@ def test_a_server_of_another_kind_is_named_as_such(capsys: pytest.CaptureFixture
         server.shutdown(socket.SHUT_RDWR)
         thread.join(10)
     assert reason in ("handshake_refused", "connect_failed")
+
+
+@pytest.mark.parametrize(
+    ("ended", "says"),
+    [
+        (
+            CallEnded(EndReason.HANDSHAKE_TIMED_OUT, trio.TooSlowError()),
+            "handshake_timed_out: no connection, or no answer to the upgrade, in the time allowed: TooSlowError\n",
+        ),
+        (CallEnded(EndReason.NO_CAPACITY), "no_capacity: the engine is full\n"),
+    ],
+)
+def test_a_failure_without_a_message_is_told_in_words(
+    ended: CallEnded, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def start_stream(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ended
+
+    monkeypatch.setattr(Call, "start_stream", start_stream)
+    reason, said = failed(["call", "ws://127.0.0.1:1"], capsys)
+    assert reason == ended.reason.value
+    assert said == f"talkpath call: {says}"
 
 
 def test_an_echo_that_cannot_listen_says_why(capsys: pytest.CaptureFixture[str]) -> None:

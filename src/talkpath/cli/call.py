@@ -18,7 +18,7 @@ import numpy as np
 from talkpath.audio import AudioClip, read_audio, write_audio
 from talkpath.cli import values
 from talkpath.cli.progress import Progress, meter
-from talkpath.cli.report import CallReport, Checkpoint, Lateness, table
+from talkpath.cli.report import CallReport, Checkpoint, Lateness, in_words, table
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived, MarkSettled, SourceCleared, StreamDegraded
 from talkpath.records import CallRecord, EndReason, StreamRecord
@@ -236,8 +236,7 @@ def run(options: argparse.Namespace) -> int:
         print(table(placed.report.rows()))
     if placed.report.orderly:
         return 0
-    reason = placed.report.end_reason.value
-    print(f"talkpath call: {reason}{': ' + placed.failure if placed.failure else ''}", file=sys.stderr)
+    print(f"talkpath call: {placed.report.end_reason.value}: {placed.failure}", file=sys.stderr)
     return 1
 
 
@@ -255,7 +254,8 @@ def place_call_now(plan: CallPlan, progress: Progress) -> PlacedCall:
         raise
     except Exception as error:
         report = CallReport(wire=plan.wire, end_reason=EndReason.INTERNAL_ERROR)
-        return PlacedCall(report, AudioClip(np.zeros(0, np.int16), 8000), f"{type(error).__name__}: {error}")
+        failure = in_words(report.end_reason, _described(error))
+        return PlacedCall(report, AudioClip(np.zeros(0, np.int16), 8000), failure)
 
 
 async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
@@ -275,7 +275,7 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
     trusted = ssl.create_default_context(cafile=str(plan.ca_file)) if plan.ca_file is not None else None
     caller = Caller(_script(plan))
     log = _CallLog(progress, caller)
-    failure = ""
+    cause = ""
     conversation = trio.CancelScope()
 
     def hang_up() -> None:
@@ -292,7 +292,7 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
                 try:
                     await call.start_stream(spec)
                 except CallEnded as error:
-                    failure = "" if error.cause is None else f"{type(error.cause).__name__}: {error.cause}"
+                    cause = "" if error.cause is None else _described(error.cause)
                     log.end(error.reason)
                 else:
                     caller.begin()
@@ -306,7 +306,8 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
         nursery.cancel_scope.cancel()
     end_ns = (caller.machine.begun_at_ns or 0) + lasted_ms * NS_PER_MS
     heard = AudioClip(caller.machine.heard(end_ns), caller.machine.sample_rate_hz)
-    return PlacedCall(log.report(plan, record, lasted_ms), heard, failure or _cause(record))
+    report = log.report(plan, record, lasted_ms)
+    return PlacedCall(report, heard, in_words(report.end_reason, cause or _cause(record)))
 
 
 def _script(plan: CallPlan) -> CallerScript:
@@ -431,6 +432,11 @@ def _of_stream(stream: StreamRecord | None, shift: int) -> dict[str, Any]:
         "clears": stream.clears,
         "refused_messages": stream.refused,
     }
+
+
+def _described(error: BaseException) -> str:
+    """Name an error's kind, and what it says if it says something."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _cause(record: CallRecord) -> str:

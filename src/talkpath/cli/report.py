@@ -18,6 +18,35 @@ ORDERLY = frozenset(
 )
 """The ends that a script may take for success; every other reason is exit status 1."""
 
+_IN_WORDS = {
+    EndReason.CONNECT_FAILED: "nobody answers at the address, or TLS fails",
+    EndReason.HANDSHAKE_TIMED_OUT: "no connection, or no answer to the upgrade, in the time allowed",
+    EndReason.HANDSHAKE_REFUSED: "the server declines the WebSocket",
+    EndReason.WIRE_ERROR: "the wire's rules were broken beyond what can be skipped and counted",
+    EndReason.PEER_STALLED: "the application reads nothing any more",
+    EndReason.PEER_VANISHED: "the connection broke, or pings are not answered",
+    EndReason.MEDIA_TIMED_OUT: "no RTP came from the caller",
+    EndReason.CONTROL_OVERFLOW: "more control messages than can be kept",
+    EndReason.APPLICATION_FAILED: "the application's code failed",
+    EndReason.POLICY_FAILED: "the application's barge-in policy failed",
+    EndReason.NO_CAPACITY: "the engine is full",
+    EndReason.INTERNAL_ERROR: "a bug of ours",
+    EndReason.PLATFORM_HUNG_UP: "the platform ended the call",
+    EndReason.STOPPED: "the platform stopped the stream",
+    EndReason.DRAINED: "the engine takes no more calls",
+    EndReason.BLOCK_LEFT: "the program that holds the call left it",
+    EndReason.BLOCK_FAILED: "the program that holds the call failed",
+    EndReason.CANCELLED: "the program that holds the call cancelled it",
+}
+
+
+def in_words(reason: EndReason, detail: str = "") -> str:
+    """Say on one line why a call failed; empty for an end that is a success."""
+    if reason in ORDERLY:
+        return ""
+    # An exception's text may be of many lines, or of none.
+    return ": ".join(part for part in (_IN_WORDS[reason], " ".join(detail.split())) if part)
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
