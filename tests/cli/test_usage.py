@@ -64,6 +64,11 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
         (["call", "ws://x", "--press", "1@1s", "--digit-on", "9s"], "between 1 and 8191"),
         (["call", "ws://x", "--duration", "90m"], "at most an hour"),
         (["call", "ws://x", "--parameter", "a=1", "--parameter", "a=2"], "the same name twice"),
+        (
+            ["call", "ws://x", "--parameter", f"a={'x' * 511}"],
+            "take 513 bytes written as k=v,k=v; right is at most 512",
+        ),
+        (["call", "ws://x", "--parameter", "a=\udcff"], "well-formed Unicode"),
         (["call", "ws://x", "--wire", "pigeon"], "invalid choice"),
         (["echo", "--port", "http"], "no port"),
     ],
@@ -92,6 +97,10 @@ def test_a_call_lasts_its_file_and_two_seconds(speech: str) -> None:
 def test_digits_may_last_until_the_end() -> None:
     asked = plan("ws://x", "--press", "1234567890@1900ms", "--duration", "3900ms")
     assert (asked.duration_ms, asked.presses) == (3_900, (Press("1234567890", 1_900),))
+
+
+def test_parameters_may_fill_what_the_wire_has_for_them() -> None:
+    assert plan("ws://x", "--parameter", f"a={'x' * 510}").parameters == {"a": "x" * 510}
 
 
 def test_options_become_a_plan(speech: str) -> None:

@@ -25,6 +25,7 @@ from talkpath.records import CallRecord, EndReason, StreamRecord
 from talkpath.testing.caller import Caller, CallerScript, Press
 from talkpath.testing.link import LinkEmulator
 from talkpath.units import NS_PER_MS, samples_to_ms
+from talkpath.wire.plivo_parameters import write_extra_headers
 
 if TYPE_CHECKING:
     from talkpath.engine import Call, StreamSpec
@@ -191,6 +192,8 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
     parameters = dict(options.parameter)
     if len(parameters) != len(options.parameter):
         raise ConfigError("--parameter: the same name twice")
+    # The wire's own bound; without this look the call would fail as if the application had.
+    write_extra_headers(parameters)
     plan = CallPlan(
         url=options.url,
         wire=options.wire,
