@@ -108,9 +108,10 @@ def test_options_become_a_plan(speech: str) -> None:
         "wss://app.example/a", "--play", speech, "--press", "1@1s", "--press", "2#@2s",
         "--loss", "3%", "--jitter", "30ms", "--reorder", "1%", "--seed", "7", "--impair", "both",
         "--codec", "L16@16000h", "--leg-codec", "PCMA", "--track", "outbound", "--one-way",
-        "--parameter", "tier=gold", "--token", "t",
+        "--parameter", "tier=gold", "--token", "s3cret",
     )  # fmt: skip
     assert asked.presses == (Press("1", 1000), Press("2#", 2000))
     assert (asked.loss, asked.jitter_ms, asked.reorder, asked.seed, asked.impair_both) == (0.03, 30, 0.01, 7, True)
     assert (asked.codec, asked.leg_codec, asked.track, asked.bidirectional) == ("L16@16000h", "PCMA", "outbound", False)
-    assert (asked.parameters, asked.bearer_token) == ({"tier": "gold"}, "t")
+    assert (asked.parameters, asked.bearer_token) == ({"tier": "gold"}, "s3cret")
+    assert "s3cret" not in repr(asked)

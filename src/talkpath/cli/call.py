@@ -82,7 +82,7 @@ class CallPlan:
     seed: int = 0
     impair_both: bool = False
     bidirectional: bool = True
-    bearer_token: str = ""
+    bearer_token: str = field(default="", repr=False)
     parameters: dict[str, str] = field(default_factory=dict)
     ca_file: Path | None = None
 
