@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,26 @@ def test_wrong_usage_is_exit_status_2(words: list[str], says: str, capsys: pytes
     assert says in captured.err
     assert captured.out == ""
     assert "Traceback" not in captured.err
+
+
+def test_the_benchmarks_get_what_follows_two_dashes_and_write_where_the_help_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[list[str]] = []
+
+    def note(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    assert main(["bench", "--", "calls", "--json", "-"]) == 0
+    assert commands == [[sys.executable, "-m", "benchmarks", "calls", "--json", "-"]]
+    root = Path(__file__).parents[2]
+    assert main(["bench", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "tables on stdout, JSON in build/bench.json" in said
+    assert "--json -     JSON on stdout" in said
+    assert 'ROOT / "build" / "bench.json"' in (root / "benchmarks" / "__main__.py").read_text()
 
 
 def test_a_file_that_is_no_audio_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
