@@ -22,12 +22,12 @@ from talkpath.audio import AudioClip, Samples, read_audio, write_audio
 from talkpath.cli import main
 from talkpath.cli.call import CallPlan, PlacedCall, place_call
 from talkpath.cli.progress import Progress
-from talkpath.cli.values import Press
 from talkpath.engine import Call
 from talkpath.errors import CallEnded
 from talkpath.line import Line, serve_lines
 from talkpath.records import EndReason
 from talkpath.testing import ToneSource, find_tones, quiescence
+from talkpath.testing.caller import Press
 
 pytestmark = pytest.mark.smoke
 

@@ -12,7 +12,7 @@ import pytest
 from talkpath.audio import write_audio
 from talkpath.cli import main
 from talkpath.cli.call import CallPlan, plan_of
-from talkpath.cli.values import Press
+from talkpath.testing.caller import Press
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
         (["call", "ws://x", "--parameter", "a=\udcff"], "well-formed Unicode"),
         (["call", "ws://x", "--wire", "pigeon"], "invalid choice"),
         (["echo", "--port", "http"], "no port"),
+        (["demo", "--seed", "-1"], "expected a whole number"),
     ],
 )
 def test_wrong_usage_is_exit_status_2(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,9 @@ class Checkpoint:
         """Move a mark from the track's clock to the recording's."""
         return cls(mark.name, mark.outcome.value, mark.at_sample - begun_at_sample)
 
+    def __str__(self) -> str:
+        return f"{self.outcome} at sample {self.at_sample}"
+
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
@@ -75,6 +78,9 @@ class Lateness:
     p50: float = 0.0
     p99: float = 0.0
     max: float = 0.0
+
+    def __str__(self) -> str:
+        return f"p50 {self.p50:.2f} ms, p99 {self.p99:.2f} ms, max {self.max:.2f} ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +125,25 @@ class CallReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the report as lines for people."""
-        late = self.lateness_ms
         rows = [
             ("ended", f"{self.end_reason.value} after {seconds(self.duration_ms)}"),
             ("messages", f"{self.media_sent} media to the application, {self.media_received} from it"),
             ("heard", f"{seconds(self.heard_ms)} of the application's audio"),
-            ("lateness", f"p50 {late.p50:.2f} ms, p99 {late.p99:.2f} ms, max {late.max:.2f} ms"),
+            ("lateness", str(self.lateness_ms)),
             ("caller's audio", f"{self.lost} packets lost, {self.late} late, {self.concealed_ms} ms concealed"),
             ("clears", str(self.clears)),
         ]
         if self.digits_sent or self.digits_received:
             rows.append(("digits", f"pressed {self.digits_sent or 'none'}, received {self.digits_received or 'none'}"))
-        rows += [
-            (f"checkpoint {point.name}", f"{point.outcome} at sample {point.at_sample}") for point in self.checkpoints
-        ]
+        rows += self.checkpoint_rows()
         if self.refused_messages:
             refused = ", ".join(f"{count} {kind}" for kind, count in sorted(self.refused_messages.items()))
             rows.append(("refused", refused))
         return rows
+
+    def checkpoint_rows(self) -> list[tuple[str, str]]:
+        """Return one line for each checkpoint."""
+        return [(f"checkpoint {point.name}", str(point)) for point in self.checkpoints]
 
 
 def seconds(ms: int) -> str:
