@@ -69,6 +69,8 @@ class Speech:
         self._tail_due_ns = NEVER_NS
         self._room = trio.lowlevel.ParkingLot()
         self._plays = 0
+        self.clears_asked = 0
+        """Clears the program has asked for; those that wait for the next step are ahead of the checkpoints' epoch."""
         self._played_at_clear: dict[int, int] = {}
         self._played_at_end: int | None = None
 
@@ -87,6 +89,8 @@ class Speech:
             raise PlayoutFull(
                 f"{self._queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
             )
+        if any(other != rate for other in self._tails):
+            self.let_out_tails()
         if rate != self._rate:
             resampler = self._speakers.get(rate)
             if resampler is None:
@@ -155,7 +159,7 @@ class Speech:
 
     async def play(self, audio: object, sample_rate_hz: int | None) -> Played:
         """See `Line.play`."""
-        play = _Play(self._checkpoints.epoch)
+        play = _Play(self.clears_asked)
         try:
             if isinstance(audio, AsyncIterable):
                 pieces = aiter(audio)
@@ -174,7 +178,7 @@ class Speech:
         except CallEnded:
             outcome = Outcome.LOST
         if outcome is None:
-            outcome = Outcome.LOST if self._checkpoints.epoch == play.epoch else Outcome.CLEARED
+            outcome = Outcome.CLEARED if self._checkpoints.epoch > play.epoch else Outcome.LOST
         if outcome in (Outcome.PLAYED, Outcome.ASSUMED):
             return Played(play.samples, outcome, outcome is Outcome.PLAYED)
         return Played(self._heard(play, outcome), outcome, False)
@@ -201,6 +205,7 @@ class Speech:
             pcm = pcm[skipped:]
             play.to_skip -= skipped
         if play.start is None:
+            self.let_out_tails()
             play.start = self._position()
         self._queue(pcm)
         play.samples += len(pcm)
@@ -214,7 +219,7 @@ class Speech:
             play.samples += len(tail)
 
     def _is_over(self, play: _Play) -> bool:
-        return self._played_at_end is not None or self._checkpoints.epoch != play.epoch
+        return self._played_at_end is not None or self._checkpoints.epoch > play.epoch
 
     async def _wait_room(self) -> None:
         """Wait until the queue is short enough for more, or the line is over."""
