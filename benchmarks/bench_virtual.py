@@ -62,10 +62,10 @@ async def _call(seconds: float, digest: Any) -> None:
 
 def measure(seconds: float, runs: int) -> dict[str, Any]:
     """Run the call `runs` times, each under another order of tasks; return figures and the logs' digests."""
-    samples = []
+    samples: list[dict[str, Any]] = []
     for run in range(runs):
         # Trio shuffles the tasks of one instant with this generator, on purpose.
-        trio._core._run._r.seed(run)  # type: ignore[attr-defined]
+        trio._core._run._r.seed(run)
         digest = hashlib.sha256()
         wall, cpu = time.perf_counter(), time.process_time()
         trio.run(_call, seconds, digest, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -22,6 +22,7 @@ from talkpath.audio import WavWriter, read_audio
 from talkpath.engine.config import parse_codec
 from talkpath.errors import CallEnded, ConfigError, FormatError, check_range
 from talkpath.events import LegChanged, MediaFormat
+from talkpath.path.path import LegKind
 from talkpath.records import EndReason
 from talkpath.units import NS_PER_MS
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from talkpath.engine.call import Call
 
 log = logging.getLogger("talkpath.engine.leg")
-
-LEG_RTP, LEG_PCM = 1, 2
 
 receive_rtp = lib.tp_path_receive_rtp
 STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
@@ -56,12 +55,12 @@ Address = tuple[str, int]
 class Leg:
     """What a call needs of any leg. Subclasses are the public ones."""
 
-    kind: int
+    kind: LegKind
     media_format: MediaFormat
     ptime_ms: int
     needs_before_tick = False
     payload_type = 0
-    event_payload_type = 255
+    event_payload_type: int | None = None
     media_timeout_ms = 0
     jitter_min_ms = 20
     jitter_max_ms = 200
@@ -132,7 +131,7 @@ class RtpLeg(Leg):
         ConfigError: a value that cannot work; the caller's to mend.
     """
 
-    kind = LEG_RTP
+    kind = LegKind.RTP
 
     def __init__(
         self,
@@ -186,7 +185,7 @@ class RtpLeg(Leg):
         self.remote = _numeric(remote) if remote is not None else None
         self.ptime_ms = ptime_ms
         self.payload_type = payload_type
-        self.event_payload_type = 255 if event_payload_type is None else event_payload_type
+        self.event_payload_type = event_payload_type
         self.symmetric = symmetric
         self.port_range = port_range
         self.media_timeout_ms = round(media_timeout_s * 1000)
@@ -395,7 +394,7 @@ class MemoryLeg(Leg):
         on_heard: called with each ptime the caller hears, within the driver's step: must be quick and must not block.
     """
 
-    kind = LEG_PCM
+    kind = LegKind.PCM
     needs_before_tick = True
 
     def __init__(

@@ -103,6 +103,8 @@ class Lateness:
             if count and seen >= wanted:
                 if bucket < _FINE_BUCKETS:
                     return (bucket + 1) * _FINE_NS / 1e6
+                if bucket == LATENESS_BUCKETS - 1:
+                    break  # it has no end; the latest of all is at least as late
                 return 20.0 + (bucket - _FINE_BUCKETS + 1) * 5.0
         return self.max_ns / 1e6
 
