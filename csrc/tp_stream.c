@@ -95,17 +95,8 @@ static void ring_write(tp_track *track, uint32_t size, const uint8_t *in, size_t
 /* Application role: n samples in the stream's own format. */
 static void listen(tp_stream *s, uint32_t track, const uint8_t *in, size_t n) {
     uint32_t i = track_index(track);
-    uint32_t size = tp_sample_bytes(s->config->format.encoding);
-    ring_write(&s->tracks[i], size, in, n);
+    ring_write(&s->tracks[i], tp_sample_bytes(s->config->format.encoding), in, n);
     s->audio_pending |= 1u << i;
-    while (n != 0) {
-        int16_t linear[LINEAR_PIECE];
-        size_t k = n < LINEAR_PIECE ? n : LINEAR_PIECE;
-        (void)tp_g711_decode(s->config->format.encoding, linear, in, k);
-        tp_level_receive(&s->levels[i], linear, k);
-        in += k * size;
-        n -= k;
-    }
 }
 
 /* One message's audio, which may come in pieces between begin and end. */
@@ -605,14 +596,6 @@ ptrdiff_t tp_stream_track_read(const tp_stream *s, uint32_t track, uint8_t *out,
     memcpy(out, ring->bytes + at, first);
     memcpy(out + first, ring->bytes, bytes - first);
     return (ptrdiff_t)n;
-}
-
-int32_t tp_stream_take_level(tp_stream *s, uint32_t track, uint32_t *n_samples) {
-    tp_level *level = &s->levels[track_index(track)];
-    int32_t dbov = tp_level_dbov_x100(level->energy, level->n_samples);
-    *n_samples = level->n_samples > UINT32_MAX ? UINT32_MAX : (uint32_t)level->n_samples;
-    tp_level_reset(level);
-    return dbov;
 }
 
 uint64_t tp_stream_model_played(const tp_stream *s, int64_t now) {

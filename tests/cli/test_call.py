@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import signal
 import socket
@@ -14,15 +16,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+import trio_websocket
 
 from talkpath.audio import AudioClip, Samples, read_audio, write_audio
 from talkpath.cli import main
 from talkpath.cli.call import CallPlan, PlacedCall, place_call
 from talkpath.cli.progress import Progress
-from talkpath.cli.values import Press
+from talkpath.engine import Call
+from talkpath.errors import CallEnded
 from talkpath.line import Line, serve_lines
 from talkpath.records import EndReason
 from talkpath.testing import ToneSource, find_tones, quiescence
+from talkpath.testing.caller import Press
 
 pytestmark = pytest.mark.smoke
 
@@ -156,8 +161,96 @@ def test_a_server_of_another_kind_is_named_as_such(capsys: pytest.CaptureFixture
     assert reason in ("handshake_refused", "connect_failed")
 
 
+@pytest.mark.parametrize(
+    ("ended", "says"),
+    [
+        (
+            CallEnded(EndReason.HANDSHAKE_TIMED_OUT, trio.TooSlowError()),
+            "handshake_timed_out: no connection, or no answer to the upgrade, in the time allowed: TooSlowError\n",
+        ),
+        (CallEnded(EndReason.NO_CAPACITY), "no_capacity: the engine is full\n"),
+    ],
+)
+def test_a_failure_without_a_message_is_told_in_words(
+    ended: CallEnded, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def start_stream(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ended
+
+    monkeypatch.setattr(Call, "start_stream", start_stream)
+    reason, said = failed(["call", "ws://127.0.0.1:1"], capsys)
+    assert reason == ended.reason.value
+    assert said == f"talkpath call: {says}"
+
+
 def test_an_echo_that_cannot_listen_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["echo", "--port", str(taken.getsockname()[1])]) == 1
     assert "cannot listen" in capsys.readouterr().err
     assert main(["echo", "--port", "0", "--host", "0.0.0.0"]) == 2
+
+
+@contextlib.contextmanager
+def calling(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """`talkpath call` in a process of its own, which a test that fails does not leave behind."""
+    command = [sys.executable, "-m", "talkpath", "call", *words, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def told(process: subprocess.Popen[str], *, status: int) -> dict[str, object]:
+    """Wait for its end, which must be wordless on stderr, and return its report."""
+    said, complaint = process.communicate(timeout=10)
+    assert (process.returncode, complaint) == (status, "")
+    report: dict[str, object] = json.loads(said)
+    return report
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_interrupts_a_call_that_is_still_connecting_hangs_up(interrupt: signal.Signals, tmp_path: Path) -> None:
+    recording = tmp_path / "heard.wav"
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(10)
+        with calling(f"ws://127.0.0.1:{mute.getsockname()[1]}", "--record", str(recording)) as process:
+            connection, _ = mute.accept()
+            with connection:
+                process.send_signal(interrupt)
+                report = told(process, status=0)
+    assert (report["end_reason"], report["duration_ms"]) == ("caller_hung_up", 0)
+    assert len(read_audio(recording).samples) == 0
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+async def test_whoever_interrupts_a_call_hangs_up_in_an_orderly_way(interrupt: signal.Signals, tmp_path: Path) -> None:
+    recording = tmp_path / "heard.wav"
+    codes: list[int] = []
+    live = trio.Event()
+
+    async def application(request: trio_websocket.WebSocketRequest) -> None:
+        connection = await request.accept()
+        with contextlib.suppress(trio_websocket.ConnectionClosed):
+            for n_messages in itertools.count(1):
+                await connection.get_message()
+                if n_messages == 10:
+                    live.set()
+        assert connection.closed is not None
+        codes.append(connection.closed.code)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(trio_websocket.serve_websocket, application, "127.0.0.1", 0, None)
+            with calling(f"ws://127.0.0.1:{server.port}", "--duration", "60s", "--record", str(recording)) as process:
+                await live.wait()
+                process.send_signal(interrupt)
+                report = await trio.to_thread.run_sync(lambda: told(process, status=0))
+            nursery.cancel_scope.cancel()
+    assert report["end_reason"] == "caller_hung_up"
+    assert codes == [1000]
+    lasted_ms = report["duration_ms"]
+    assert isinstance(lasted_ms, int)
+    assert 100 <= lasted_ms < 20_000
+    assert len(read_audio(recording).samples) == lasted_ms * 8

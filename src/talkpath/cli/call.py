@@ -7,10 +7,8 @@ application at the given address as a platform would.
 from __future__ import annotations
 
 import argparse
-import signal
 import ssl
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +18,16 @@ import numpy as np
 from talkpath.audio import AudioClip, read_audio, write_audio
 from talkpath.cli import values
 from talkpath.cli.progress import Progress, meter
-from talkpath.cli.report import CallReport, Checkpoint, Lateness, table
+from talkpath.cli.report import CallReport, Checkpoint, Lateness, in_words, table
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived, MarkSettled, SourceCleared, StreamDegraded
 from talkpath.records import CallRecord, EndReason, StreamRecord
 from talkpath.testing.caller import Caller, CallerScript, Press
 from talkpath.testing.link import LinkEmulator
 from talkpath.units import NS_PER_MS, samples_to_ms
+from talkpath.wire.plivo_parameters import write_extra_headers
 
 if TYPE_CHECKING:
-    import trio
-
     from talkpath.engine import Call, StreamSpec
 
 WIRES = ("plivo",)
@@ -43,8 +40,9 @@ _LONGEST_MS = 3_600_000
 
 _EPILOG = """\
 The caller says the file from the moment the wire's start has been written, then is silent. Every time counts from the
-file's first sample, which is also sample 0 of the recording: delays and at_sample can be read off it. The recording is
-what left the engine; with --impair both, what arrives through the caller's own jitter buffer.
+file's first sample, which is also sample 0 of the recording: delays and at_sample can be read off it (what happens
+between the start and that sample has a negative at_sample). The recording is what left the engine; with --impair both,
+what arrives through the caller's own jitter buffer.
 
 examples:
   talkpath call ws://127.0.0.1:8080 --play caller.wav --record heard.wav
@@ -84,7 +82,7 @@ class CallPlan:
     seed: int = 0
     impair_both: bool = False
     bidirectional: bool = True
-    bearer_token: str = ""
+    bearer_token: str = field(default="", repr=False)
     parameters: dict[str, str] = field(default_factory=dict)
     ca_file: Path | None = None
 
@@ -191,15 +189,12 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         duration_ms = _WITHOUT_A_FILE_MS if speech is None else round(speech.duration_ms) + _AFTER_THE_FILE_MS
     if duration_ms > _LONGEST_MS:
         raise ConfigError(f"the call would last {duration_ms // 1000} s; at most an hour: give --duration")
-    for press in options.press:
-        if press.at_ms >= duration_ms:
-            raise ConfigError(
-                f"--press {press.digits}@{press.at_ms}ms: the call is over after {duration_ms} ms; give --duration"
-            )
     parameters = dict(options.parameter)
     if len(parameters) != len(options.parameter):
         raise ConfigError("--parameter: the same name twice")
-    return CallPlan(
+    # The wire's own bound; without this look the call would fail as if the application had.
+    write_extra_headers(parameters)
+    plan = CallPlan(
         url=options.url,
         wire=options.wire,
         speech=speech,
@@ -222,6 +217,13 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         parameters=parameters,
         ca_file=options.ca_file,
     )
+    pressed_ms = _script(plan).pressing_ends_ms()
+    if pressed_ms > duration_ms:
+        raise ConfigError(
+            f"--press: with {plan.digit_on_ms} ms for each digit and {plan.digit_off_ms} ms after it the last is done"
+            f" at {pressed_ms} ms, but the call is over after {duration_ms} ms; give --duration {pressed_ms}ms"
+        )
+    return plan
 
 
 def run(options: argparse.Namespace) -> int:
@@ -237,8 +239,7 @@ def run(options: argparse.Namespace) -> int:
         print(table(placed.report.rows()))
     if placed.report.orderly:
         return 0
-    reason = placed.report.end_reason.value
-    print(f"talkpath call: {reason}{': ' + placed.failure if placed.failure else ''}", file=sys.stderr)
+    print(f"talkpath call: {placed.report.end_reason.value}: {placed.failure}", file=sys.stderr)
     return 1
 
 
@@ -256,11 +257,12 @@ def place_call_now(plan: CallPlan, progress: Progress) -> PlacedCall:
         raise
     except Exception as error:
         report = CallReport(wire=plan.wire, end_reason=EndReason.INTERNAL_ERROR)
-        return PlacedCall(report, AudioClip(np.zeros(0, np.int16), 8000), f"{type(error).__name__}: {error}")
+        failure = in_words(report.end_reason, _described(error))
+        return PlacedCall(report, AudioClip(np.zeros(0, np.int16), 8000), failure)
 
 
 async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
-    """Place one simulated call and wait for its end. An interrupt (Ctrl-C) is the caller hanging up.
+    """Place one simulated call and wait for its end. SIGINT and SIGTERM are the caller hanging up, at any time.
 
     Raises:
         ConfigError: the plan asks for what the wire or the engine does not have.
@@ -269,38 +271,46 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
     """
     import trio
 
+    from talkpath.cli.runs import on_interrupt
     from talkpath.engine import EngineConfig, RtpLeg, open_engine
 
     spec = _stream_spec(plan)
     trusted = ssl.create_default_context(cafile=str(plan.ca_file)) if plan.ca_file is not None else None
     caller = Caller(_script(plan))
     log = _CallLog(progress, caller)
-    failure = ""
-    async with open_engine(EngineConfig(tls_context=trusted)) as engine, trio.open_nursery() as nursery:
+    cause = ""
+    conversation = trio.CancelScope()
+
+    def hang_up() -> None:
+        log.end(EndReason.CALLER_HUNG_UP)
+        conversation.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(on_interrupt, hang_up)
         address = await nursery.start(caller.run)
         leg = RtpLeg(local=("127.0.0.1", 0), remote=address, codec=plan.leg_codec, ptime_ms=plan.ptime_ms)
-        async with engine.open_call(leg) as call:
+        async with open_engine(EngineConfig(tls_context=trusted)) as engine, engine.open_call(leg) as call:
             caller.connect(leg.local_address)
-            lasted_ms = 0
-            try:
-                await call.start_stream(spec)
-            except CallEnded as error:
-                failure = "" if error.cause is None else f"{type(error.cause).__name__}: {error.cause}"
-                log.end(error.reason)
-            else:
-                caller.begin()
-                with trio.move_on_at(caller.clock_time_of(plan.duration_ms)) as over:
+            with conversation:
+                try:
+                    await call.start_stream(spec)
+                except CallEnded as error:
+                    cause = "" if error.cause is None else _described(error.cause)
+                    log.end(error.reason)
+                else:
+                    caller.begin()
+                    conversation.deadline = caller.clock_time_of(plan.duration_ms)
                     await _follow(call, log, progress, caller)
-                lasted_ms = caller.elapsed_ms()
-                if over.cancelled_caught:
-                    lasted_ms = plan.duration_ms
-                    log.end(EndReason.DURATION_REACHED)
+            if conversation.cancelled_caught:
+                log.end(EndReason.DURATION_REACHED)
+            lasted_ms = plan.duration_ms if log.reason is EndReason.DURATION_REACHED else caller.elapsed_ms()
             call.hang_up()
             record = await call.wait_ended()
         nursery.cancel_scope.cancel()
     end_ns = (caller.machine.begun_at_ns or 0) + lasted_ms * NS_PER_MS
     heard = AudioClip(caller.machine.heard(end_ns), caller.machine.sample_rate_hz)
-    return PlacedCall(log.report(plan, record, lasted_ms), heard, failure or _cause(record))
+    report = log.report(plan, record, lasted_ms)
+    return PlacedCall(report, heard, in_words(report.end_reason, cause or _cause(record)))
 
 
 def _script(plan: CallPlan) -> CallerScript:
@@ -344,26 +354,14 @@ def _stream_spec(plan: CallPlan) -> StreamSpec:
 
 
 async def _follow(call: Call, log: _CallLog, progress: Progress, caller: Caller) -> None:
-    """Show and note what happens until the call is over or the caller is interrupted."""
+    """Show and note what happens until the call is over."""
     import trio
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_show, progress, caller, log)
-        nursery.start_soon(_hang_up_on_interrupt, log, nursery.cancel_scope)
         async for event in call.events():
             log.note(event)
         nursery.cancel_scope.cancel()
-
-
-async def _hang_up_on_interrupt(log: _CallLog, follow: trio.CancelScope) -> None:
-    import trio
-
-    if threading.current_thread() is not threading.main_thread():
-        return
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
-        async for _ in signals:
-            log.end(EndReason.CALLER_HUNG_UP)
-            follow.cancel()
 
 
 async def _show(progress: Progress, caller: Caller, log: _CallLog) -> None:
@@ -380,7 +378,8 @@ class _CallLog:
     def __init__(self, progress: Progress, caller: Caller) -> None:
         self._progress, self._caller = progress, caller
         self._digits_sent = ""
-        self._reason: EndReason | None = None
+        self.reason: EndReason | None = None
+        """Why the call ended, where this side decided it."""
         self.latest = ""
 
     def note(self, event: CallEvent) -> None:
@@ -396,7 +395,7 @@ class _CallLog:
 
     def end(self, reason: EndReason) -> None:
         """Say why the call ended where this side decided it; the first reason stands."""
-        self._reason = self._reason or reason
+        self.reason = self.reason or reason
 
     def report(self, plan: CallPlan, record: CallRecord, lasted_ms: int) -> CallReport:
         machine = self._caller.machine
@@ -409,7 +408,7 @@ class _CallLog:
         )
         return CallReport(
             wire=plan.wire,
-            end_reason=self._reason or (stream.reason if stream is not None else record.reason),
+            end_reason=self.reason or (stream.reason if stream is not None else record.reason),
             duration_ms=lasted_ms,
             heard_ms=samples_to_ms(figures.application_samples, rate_hz),
             digits_sent=self._digits_sent,
@@ -436,6 +435,11 @@ def _of_stream(stream: StreamRecord | None, shift: int) -> dict[str, Any]:
         "clears": stream.clears,
         "refused_messages": stream.refused,
     }
+
+
+def _described(error: BaseException) -> str:
+    """Name an error's kind, and what it says if it says something."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _cause(record: CallRecord) -> str:

@@ -22,6 +22,7 @@ from talkpath.audio import WavWriter, read_audio
 from talkpath.engine.config import parse_codec
 from talkpath.errors import CallEnded, ConfigError, FormatError, check_range
 from talkpath.events import LegChanged, MediaFormat
+from talkpath.path.path import LegKind
 from talkpath.records import EndReason
 from talkpath.units import NS_PER_MS
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.leg")
 
-LEG_RTP, LEG_PCM = 1, 2
-
 receive_rtp = lib.tp_path_receive_rtp
 STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
 MAX_STRANGERS = 256
@@ -39,6 +38,8 @@ MAX_STRANGERS = 256
 ones, so a flood that it can take does not silence the caller."""
 LEARN_PACKETS = 3
 """Consecutive valid packets that make a source the caller's."""
+MAX_CANDIDATES = 8
+"""Sources whose packets are counted at once; of more the one that was heard longest ago is forgotten."""
 LEARN_WINDOW_NS = 5_000_000_000
 """`symmetric="any"` learns within this time of opening (or of `update`), then never again."""
 REBIND_SILENCE_NS = 1_000_000_000
@@ -54,12 +55,12 @@ Address = tuple[str, int]
 class Leg:
     """What a call needs of any leg. Subclasses are the public ones."""
 
-    kind: int
+    kind: LegKind
     media_format: MediaFormat
     ptime_ms: int
     needs_before_tick = False
     payload_type = 0
-    event_payload_type = 255
+    event_payload_type: int | None = None
     media_timeout_ms = 0
     jitter_min_ms = 20
     jitter_max_ms = 200
@@ -130,7 +131,7 @@ class RtpLeg(Leg):
         ConfigError: a value that cannot work; the caller's to mend.
     """
 
-    kind = LEG_RTP
+    kind = LegKind.RTP
 
     def __init__(
         self,
@@ -176,11 +177,15 @@ class RtpLeg(Leg):
         if port_range is not None:
             check_range("the first port of port_range", port_range[0], 1, 65535)
             check_range("the last port of port_range", port_range[1], port_range[0], 65535)
+            if port_range[0] % 2 and port_range[0] == port_range[1]:
+                raise ConfigError("port_range holds no even port; RTP wants one")
+        if remote is not None and (":" in remote[0]) != (":" in local[0]):
+            raise ConfigError("one of local and remote is an IPv6 address and the other is not; media cannot pass between")
         self.local = local
         self.remote = _numeric(remote) if remote is not None else None
         self.ptime_ms = ptime_ms
         self.payload_type = payload_type
-        self.event_payload_type = 255 if event_payload_type is None else event_payload_type
+        self.event_payload_type = event_payload_type
         self.symmetric = symmetric
         self.port_range = port_range
         self.media_timeout_ms = round(media_timeout_s * 1000)
@@ -191,12 +196,10 @@ class RtpLeg(Leg):
         self._send_to: Any = None
         self._source: Any = None
         self._target: Any = self.remote
-        self._source_heard_ns = 0
+        self._source_heard_ns = -REBIND_SILENCE_NS  # nothing has been heard: another port may be learned at once
         self._learn_until_ns = 0
-        self._candidate: Any = None
-        self._candidate_seq = 0
-        self._candidate_ssrc = 0
-        self._candidate_count = 0
+        self._candidates: dict[Any, tuple[int, int, int]] = {}
+        """Sources that may turn out to be the caller: (SSRC, sequence number that is next, packets in a row)."""
         self._header = ffi.new("tp_rtp_header *")
         self._path: Any = None
         self._scratch: memoryview = memoryview(b"")
@@ -239,7 +242,7 @@ class RtpLeg(Leg):
             break
         else:
             raise last_error if last_error is not None else OSError("port_range holds no even port")
-        if self.symmetric is False:
+        if self.symmetric != "any":
             self._source = self._with_family(self.remote)
 
     def _with_family(self, address: Address | None) -> Any:
@@ -307,20 +310,17 @@ class RtpLeg(Leg):
             return False
         if header.payload_type != self.payload_type or header.payload_bytes == 0:
             return False
-        if (
-            source == self._candidate
-            and header.ssrc == self._candidate_ssrc
-            and header.seq == (self._candidate_seq + 1) & 0xFFFF
-        ):
-            self._candidate_count += 1
-        else:
-            self._candidate, self._candidate_ssrc, self._candidate_count = source, header.ssrc, 1
-        self._candidate_seq = header.seq
-        if self._candidate_count < LEARN_PACKETS:
+        # Each candidate is counted by itself: what a stranger sends in between must not keep the caller out.
+        ssrc, next_seq, count = self._candidates.pop(source, (header.ssrc, header.seq, 0))
+        count = count + 1 if (header.ssrc, header.seq) == (ssrc, next_seq) else 1
+        if count < LEARN_PACKETS:
+            if len(self._candidates) >= MAX_CANDIDATES:
+                del self._candidates[next(iter(self._candidates))]
+            self._candidates[source] = header.ssrc, (header.seq + 1) & 0xFFFF, count
             return False
         self._source = self._target = source
         self._source_heard_ns = now_ns
-        self._candidate = None
+        self._candidates.clear()
         call = self._call
         assert call is not None
         call.note(LegChanged("source_learned"))
@@ -357,8 +357,9 @@ class RtpLeg(Leg):
             if target is not None:
                 self.remote = target
                 self._target = self._with_family(target)
-                self._source = self._target if self.symmetric is False else None
-                self._candidate = None
+                self._source = self._target if self.symmetric != "any" else None
+                self._source_heard_ns = now_ns - REBIND_SILENCE_NS
+                self._candidates.clear()
                 self._learn_until_ns = now_ns + LEARN_WINDOW_NS
                 lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
@@ -374,12 +375,13 @@ _FATAL_ERRNOS = frozenset({9, 88})
 
 
 def _numeric(address: Address) -> Address:
+    """Return the address as the system writes it: one address may be written in many ways."""
     try:
-        ipaddress.ip_address(address[0])
+        host = str(ipaddress.ip_address(address[0]))
     except ValueError:
         raise ConfigError("a leg's remote address must be a numeric IP address, as in an SDP connection line") from None
     check_range("the remote port", address[1], 1, 65535)
-    return address
+    return host, address[1]
 
 
 class MemoryLeg(Leg):
@@ -392,7 +394,7 @@ class MemoryLeg(Leg):
         on_heard: called with each ptime the caller hears, within the driver's step: must be quick and must not block.
     """
 
-    kind = LEG_PCM
+    kind = LegKind.PCM
     needs_before_tick = True
 
     def __init__(

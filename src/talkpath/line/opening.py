@@ -7,6 +7,7 @@ read beyond the opening message is handed on untouched.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,21 @@ from talkpath.transport.link import Link
 from talkpath.transport.websocket import OPCODE_PONG, receive_some, send_all
 from talkpath.wire.catalog import WIRES, wire_named
 from talkpath.wire.dialect import Dialect
-from talkpath.wire.websocket import Close, MessageAssembler, Ping, TextMessage, frame
+from talkpath.wire.websocket import (
+    CLOSE_PROTOCOL_ERROR,
+    CLOSE_TOO_BIG,
+    Close,
+    FrameError,
+    MessageAssembler,
+    Ping,
+    TextMessage,
+    frame,
+)
 
 MAX_OPENING_MESSAGES = 16
 MAX_OPENING_BYTES = 256 * 1024
+NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
+"""A key that may be repeated: nothing that could be a number or a token."""
 
 
 class Recogniser:
@@ -70,7 +82,7 @@ def _describe(text: bytes) -> str:
         return f"{len(text)} bytes that are not JSON"
     if not isinstance(message, dict):
         return f"JSON, but a {type(message).__name__} and not an object"
-    keys: Sequence[str] = [key for key in list(message)[:8] if key.isascii() and key.isprintable() and len(key) <= 32]
+    keys: Sequence[str] = [key for key in list(message)[:8] if NAMEABLE.fullmatch(key)]
     return f"an object with the keys {', '.join(keys) or 'none'}"
 
 
@@ -96,10 +108,10 @@ async def receive_start(
     while True:
         got = lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14)) if waiting else 0
         if got < 0 or (got and bool(header.masked) == masked):
-            raise RemoteWireError("a frame breaks RFC 6455", wire="websocket", event="opening")
+            raise FrameError("a frame breaks RFC 6455", CLOSE_PROTOCOL_ERROR)
         length = header.header_bytes + header.payload_bytes if got else 0
         if length > MAX_OPENING_BYTES:
-            raise RemoteWireError("the opening message is too long", wire="websocket", event="opening", kind="too_long")
+            raise FrameError("the opening message is too long", CLOSE_TOO_BIG, "too_long")
         if not got or len(waiting) < length:
             data = await receive_some(link, buffer)
             if not data:

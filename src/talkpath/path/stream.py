@@ -7,6 +7,7 @@ native functions on `Stream.native` directly; the methods below do the same with
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from talkpath._native import ffi, lib
 from talkpath.errors import CallEnded, ConfigError, FormatError, NativeError
 from talkpath.events import MediaFormat
 from talkpath.path.pool import Outbox, Pool
-from talkpath.records import EndReason
+from talkpath.records import EndReason, Outcome
 from talkpath.wire.dialect import MediaShape, MediaTemplate, Role
 from talkpath.wire.media_message import compile_shape, compile_template
 
@@ -56,6 +57,14 @@ class MarkOutcome(enum.IntEnum):
     PLAYED = 1
     CLEARED = 2
     LOST = 3
+
+
+OUTCOMES = {
+    MarkOutcome.PLAYED: Outcome.PLAYED,
+    MarkOutcome.CLEARED: Outcome.CLEARED,
+    MarkOutcome.LOST: Outcome.LOST,
+}
+"""The native core's numbers for what everybody else calls an `Outcome`."""
 
 
 class Tick(enum.IntFlag):
@@ -108,6 +117,14 @@ def native_format(media_format: MediaFormat) -> tuple[int, int]:
     return media_format.sample_rate_hz, encoding
 
 
+def tracks_of(names: Iterable[str]) -> Track:
+    """Return the `Track` bits of ``inbound`` and ``outbound``; other names are none."""
+    bits = Track(0)
+    for name in names:
+        bits |= {"inbound": Track.INBOUND, "outbound": Track.OUTBOUND}.get(name, Track(0))
+    return bits
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
     """How a stream is to work. Durations in ms."""
@@ -151,7 +168,7 @@ class Stream:
         CallEnded: with NO_CAPACITY, when the pool cannot promise the reserve.
     """
 
-    __slots__ = ("_config", "_event", "_report", "_rings", "_shape", "_templates", "native", "options", "pool")
+    __slots__ = ("_config", "_event", "_report", "_rings", "_shape", "_templates", "native", "pool")
 
     def __init__(self, pool: Pool, options: StreamOptions, *, leg_rate_hz: int = 8000, now: int = 0) -> None:
         rate_hz, encoding = native_format(options.media_format)
@@ -162,7 +179,6 @@ class Stream:
         if not 0 < options.message_ms <= 200:
             raise ConfigError(f"message_ms is 1 to 200, not {options.message_ms}")
         self.pool = pool
-        self.options = options
         self._templates = [None if t is None else compile_template(t) for t in options.templates]
         self._shape = None if options.shape is None else compile_shape(options.shape)
         self._rings: dict[Track, Any] = {}

@@ -28,6 +28,8 @@ from weakref import WeakSet
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
+from talkpath.path.path import OutputKind
+from talkpath.path.stream import Tick
 from talkpath.transport.clock import Lateness
 from talkpath.units import NS_PER_MS
 
@@ -52,10 +54,10 @@ HOUSEKEEPING_NS = 1000 * NS_PER_MS
 SOCKET_POLL_NS = 5 * NS_PER_MS
 """In real time a line is read, and its commands are done, at least this often; calls have their ticks for it."""
 
-TICK_EVENTS = 1
-TICK_MARK_DUE = 4
-OUTPUT_RTP = 1
-OUTPUT_MESSAGE = 2
+# Plain integers: an enum's arithmetic costs more than the work.
+TICK_EVENTS = int(Tick.EVENTS)
+OUTPUT_RTP = int(OutputKind.RTP)
+OUTPUT_MESSAGE = int(OutputKind.MESSAGE)
 
 
 class Member(Protocol):

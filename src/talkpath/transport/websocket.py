@@ -27,6 +27,7 @@ from talkpath.wire.websocket import (
     ClientHandshake,
     Close,
     FrameError,
+    HandshakeError,
     MessageAssembler,
     Ping,
     Pong,
@@ -51,6 +52,8 @@ MAX_PENDING_CONTROL_BYTES = 64 * 1024
 MAX_GOODBYE_BYTES = 1024 * 1024
 MAX_GOODBYE_FRAMES = 4096
 """What a peer may send between our close frame and its own before it is hung up on."""
+REFUSAL_S = 0.5
+"""How long one that was turned away may take to hang up."""
 PING_AFTER_NS = 10_000_000_000
 VANISHED_AFTER_NS = 30_000_000_000
 """A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the
@@ -196,13 +199,37 @@ async def open_websocket(
 
 
 async def receive_upgrade(link: Link) -> tuple[ServerHandshake, UpgradeRequest]:
-    """Read an upgrade request. Raises RemoteWireError or OSError. The caller bounds the wait and closes the link."""
+    """Read an upgrade request. The caller bounds the wait and closes the link.
+
+    Raises:
+        RemoteWireError: it is none; who sent it has been told so, in HTTP.
+        OSError: the connection broke.
+    """
     handshake = ServerHandshake()
     buffer = bytearray(4096)
-    while True:
-        request = handshake.receive(bytes(await receive_some(link, buffer)))
-        if request is not None:
-            return handshake, request
+    try:
+        while True:
+            request = handshake.receive(bytes(await receive_some(link, buffer)))
+            if request is not None:
+                return handshake, request
+    except HandshakeError as exc:
+        if exc.status is not None:
+            await refuse(link, handshake.reject(exc.status, "", exc.headers.items()))
+        raise
+
+
+async def refuse(link: Link, goodbye: bytes) -> None:
+    """Say why not, and let the peer read it: closing a socket that holds unread bytes would take the words back.
+
+    Cancellation: the peer may have read it or not.
+    """
+    await send_all(link, goodbye)
+    link.finish()
+    n_bytes = 0
+    buffer = bytearray(16384)
+    with trio.move_on_after(REFUSAL_S):
+        while n_bytes < MAX_GOODBYE_BYTES and (data := await receive_some(link, buffer)):
+            n_bytes += len(data)
 
 
 class ConnectionOwner(Protocol):
@@ -279,9 +306,9 @@ class Connection:
         owner: ConnectionOwner,
         *,
         masked: bool,
-        live: bool,
         max_message_bytes: int,
         mask_seed: int,
+        live: bool = True,
         leftover: bytes = b"",
     ) -> None:
         self.driver = driver
@@ -328,6 +355,8 @@ class Connection:
         if self.link.fd is not None:
             self._watched = ("fd", self.link.fd)
             self.driver.watch(self.link.fd, self.on_readable)
+            if self.link.more():  # decrypted with the handshake: the system will not say again that it is there
+                self.on_readable(now_ns)
         else:
             assert isinstance(self.link, MemoryLink)
             self._watched = ("memory", self.driver.watch_memory(self.link, self.on_readable))
