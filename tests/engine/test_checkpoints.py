@@ -1,13 +1,12 @@
-"""A checkpoint's outcome is exact to one sample, and so is what the caller hears: the wire at one end, a model at the other.
+"""A checkpoint's outcome is exact to one sample, and so is what the caller hears.
 
-An application plays, marks, clears, overflows its bound and pauses at random. Its raw messages go into the platform's end
-of the wire; what the wire, the record and the caller's ear say afterwards must be what forty lines of Python say.
+An application plays, marks, clears, overflows its bound and pauses at random. Its raw messages go into the platform's
+end of the wire; what the wire, the record and the caller's ear say afterwards must be what forty lines of Python say.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import random
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,6 @@ import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from support.frames import TEXT, frame
 from support.peer import Peer
 from support.virtual import assert_pool_is_whole, run_virtually, virtual_engine
 from talkpath._native import ffi, lib
@@ -236,7 +234,7 @@ async def converse(wire: Wire, script: list[Step], drains: bool) -> tuple[Seen, 
                     model.mark(f"mark {index}")
                 else:
                     model.end(Outcome.CLEARED)
-                peers[0].link.send(frame(TEXT, json.dumps(message).encode()))
+                await peers[0].text(message)
             await go_to(now_ms + (BOUND_MS + 100 if drains else 1))
             call.hang_up()
             model.end(Outcome.LOST)
