@@ -81,7 +81,13 @@ class Outcome:
 
 
 async def _face(
-    platform: Platform | None, bot: Bot | None, seconds: float, config: LineConfig, reads: bool, pongs: bool, first: object
+    platform: Platform | None,
+    bot: Bot | None,
+    seconds: float,
+    config: LineConfig,
+    reads: bool,
+    pongs: bool,
+    first: object,
 ) -> Outcome:
     outcome = Outcome(Peer(None, client=True))  # type: ignore[arg-type]
 

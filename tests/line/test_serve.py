@@ -51,7 +51,9 @@ async def serving(bot: Bot, config: ServeConfig | None = None, **options: Any) -
     """Serve at ``memory://bot``; the list fills with the records of lines that ended."""
     records: list[LineRecord] = []
     settings = config or ServeConfig()
-    settings = ServeConfig(**{name: getattr(settings, name) for name in settings.__slots__} | {"on_ended": records.append})
+    settings = ServeConfig(
+        **{name: getattr(settings, name) for name in settings.__slots__} | {"on_ended": records.append}
+    )
 
     async def serve(*, task_status: trio.TaskStatus[str]) -> None:
         await serve_memory_lines(bot, "bot", config=settings, task_status=task_status, **options)
@@ -274,8 +276,16 @@ OPENINGS: list[tuple[str, object, str]] = [
     ("a list", ["+15550001111"], "JSON, but a list and not an object"),
     ("another wire", {"type": "hello", "secret": "+15550001111"}, "an object with the keys type, secret"),
     ("audio first", {"event": "media", "media": {"payload": "AAAA"}}, "an object with the keys event, media"),
-    ("a start without a format", {"event": "start", "start": {"streamId": "s"}}, "an object with the keys event, start"),
-    ("a format nobody reads", {**START, "start": {**START["start"], "mediaFormat": {"encoding": "audio/opus", "sampleRate": 48000}}}, "an object with the keys event"),  # type: ignore[dict-item]
+    (
+        "a start without a format",
+        {"event": "start", "start": {"streamId": "s"}},
+        "an object with the keys event, start",
+    ),
+    (
+        "a format nobody reads",
+        {**START, "start": {**START["start"], "mediaFormat": {"encoding": "audio/opus", "sampleRate": 48000}}},
+        "an object with the keys event",
+    ),  # type: ignore[dict-item]
     ("nesting without end", "[" * 100_000, "100000 bytes that are not JSON"),
 ]
 
@@ -511,7 +521,9 @@ async def test_tls_in_pieces_of_any_size_carries_the_same_bytes(authority: Autho
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
-    client = TlsLink(Chunked(SocketLink(ours), most), authority.client(), server_side=False, server_hostname="localhost")  # type: ignore[arg-type]
+    client = TlsLink(
+        Chunked(SocketLink(ours), most), authority.client(), server_side=False, server_hostname="localhost"
+    )  # type: ignore[arg-type]
     server = TlsLink(Chunked(SocketLink(theirs), most), authority.server(), server_side=True, server_hostname=None)  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.do_handshake)
@@ -537,11 +549,21 @@ async def test_what_came_with_the_tls_handshake_is_read_without_waiting_for_more
         lines.append(line)
         await line.wait_ended()
 
-    media = {"event": "media", "media": {"track": "inbound", "timestamp": "0", "chunk": 1, "payload": base64.b64encode(b"\xff" * 1600).decode()}}
+    media = {
+        "event": "media",
+        "media": {
+            "track": "inbound",
+            "timestamp": "0",
+            "chunk": 1,
+            "payload": base64.b64encode(b"\xff" * 1600).decode(),
+        },
+    }
     async with trio.open_nursery() as nursery:
         config = ServeConfig(tls_context=authority.server())
         ((_, port), *_) = await nursery.start(partial_serve(keep, "127.0.0.1", config))
-        stream = trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", port), authority.client(), server_hostname="localhost")
+        stream = trio.SSLStream(
+            await trio.open_tcp_stream("127.0.0.1", port), authority.client(), server_hostname="localhost"
+        )
         head = (
             b"GET / HTTP/1.1\r\nHost: bot\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
