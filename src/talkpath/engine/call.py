@@ -353,18 +353,22 @@ class Call:
         """Have `hook` called with each event from here on, by the call's receive task. It must not block."""
         self._hooks.append(hook)
 
-    async def play(self, audio: object) -> Played:
+    async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio to the caller from the call's own source, beside the streams; return what became of it.
 
         Args:
-            audio: an `AudioClip` or `AudioChunk`, or an async iterable of chunks.
+            audio: an array (int16, mono, with `sample_rate_hz`), an `AudioClip` such as `read_audio` returns, an
+                `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of any of these. It is
+                not copied: leave an array as it is until it has been played.
+            sample_rate_hz: of arrays.
 
         Raises:
-            CallEnded: the call is over. FormatError: audio of a rate that cannot be played.
+            CallEnded: the call is over. FormatError: audio that cannot be played. OSError: the file cannot be opened.
+            PlayoutFull: 64 plays are under way. ConfigError: the call has not been entered, or has four streams.
 
-        Cancellation: what was queued plays on; `clear` drops it.
+        Cancellation: what was queued (5 s at most) plays on; `clear` drops it.
         """
-        return await self.own_source().play(audio)
+        return await self.own_source().play(audio, sample_rate_hz)
 
     async def clear(self) -> int:
         """Drop what `play` has queued; return how many samples. Streams' audio is untouched."""

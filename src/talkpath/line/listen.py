@@ -11,10 +11,9 @@ import numpy as np
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import AudioChunk
+from talkpath.audio import CALL_RATES_HZ, AudioChunk
 from talkpath.dsp.resample import Resampler
 from talkpath.errors import ConfigError
-from talkpath.line.speech import RATES_HZ
 from talkpath.units import ms_to_samples
 
 if TYPE_CHECKING:
@@ -27,9 +26,10 @@ class Listener:
     """An iterator over a track's audio; `Line.listen` makes it. One reader; a cancelled one loses nothing."""
 
     def __init__(self, line: Line, sample_rate_hz: int, chunk_ms: int, track: str) -> None:
-        if sample_rate_hz not in RATES_HZ:
+        if sample_rate_hz not in CALL_RATES_HZ:
             raise ConfigError(
-                f"a listener's sample_rate_hz is {sample_rate_hz}; it must be one of {', '.join(map(str, RATES_HZ))}"
+                f"a listener's sample_rate_hz is {sample_rate_hz}; it must be one of "
+                + ", ".join(map(str, CALL_RATES_HZ))
             )
         if not 10 <= chunk_ms <= 500:
             raise ConfigError(f"a listener's chunk_ms is {chunk_ms}; it must be between 10 and 500")
