@@ -35,7 +35,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.engine.config import StreamSpec
-from talkpath.engine.leg import LEG_RTP, Leg
+from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, LEG_RTP, Leg
 from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
 from talkpath.errors import CallEnded, ConfigError, NativeError
@@ -56,7 +56,7 @@ log = logging.getLogger("talkpath.engine.call")
 STREAMS_MAX = 4
 EVENTS_KEPT = 1024
 """Events kept for those who have not read them yet; the oldest are dropped and counted."""
-EVENT_DIGIT, EVENT_MEDIA_TIMEOUT, EVENT_UNDERRUN, EVENT_DIGITS_SENT = 1, 3, 5, 6
+EVENT_DIGIT, EVENT_MEDIA_TIMEOUT, EVENT_UNDERRUN = 1, 3, 5
 
 
 class Call:
@@ -188,8 +188,8 @@ class Call:
         config.jitter_min_ms = leg.jitter_min_ms
         config.jitter_max_ms = leg.jitter_max_ms
         config.media_timeout_ms = leg.media_timeout_ms
-        config.digit_on_ms = 100
-        config.digit_off_ms = 100
+        config.digit_on_ms = DIGIT_ON_MS
+        config.digit_off_ms = DIGIT_OFF_MS
         jitter = ffi.new("uint8_t[]", max(1, lib.tp_path_jitter_bytes(config)))
         path = ffi.new("tp_path *")
         now = self.clock.now_ns()
@@ -215,14 +215,21 @@ class Call:
                 self._on_digit(chr(event.value), event.at_sample)
             elif kind == EVENT_MEDIA_TIMEOUT:
                 self.end(EndReason.MEDIA_TIMED_OUT)
-            elif kind != EVENT_DIGITS_SENT:
+            else:
                 if kind == EVENT_UNDERRUN:
                     self._underruns += int(event.value)
                 stream = self.streams[event.stream] if 0 <= event.stream < STREAMS_MAX else None
                 if stream is not None:
                     stream.on_native_event(event)
-                elif self._source is not None and self._source.index == event.stream:
+                elif self._is_source(event.stream):
+                    assert self._source is not None
                     self._source.on_native_event(event)
+
+    def digits_sent(self, index: int) -> None:
+        """All digits of a source have gone out; told by a leg that counts them out itself."""
+        if self._is_source(index):
+            assert self._source is not None
+            self._source.on_digits_sent()
 
     def _on_digit(self, digit: str, at_sample: int) -> None:
         self.note(DigitReceived(digit, at_sample))
@@ -375,11 +382,19 @@ class Call:
         return await self.own_source().clear() if self._source is not None else 0
 
     async def send_digits(self, digits: str) -> None:
-        """Send digits to the caller as telephone-events; return when they have gone out.
+        """Send digits to the caller as telephone-events; return when they have gone out, the gap after the last too.
+
+        What `play` has queued rests meanwhile and goes on at its next sample.
+
+        Args:
+            digits: of 0-9 * # A-D; each takes 100 ms and 100 ms of gap.
 
         Raises:
-            ConfigError: bad characters, or the leg has no telephone-event.
-            CallEnded: the call is over.
+            ConfigError: other characters, or the leg has no telephone-event.
+            PlayoutFull: 64 digits would wait; none of these was taken.
+            CallEnded: the call is over, before or meanwhile.
+
+        Cancellation: digits that were taken go out all the same.
         """
         await self.own_source().send_digits(digits)
 
@@ -462,7 +477,6 @@ class Call:
         rtp = leg.kind == LEG_RTP
         lateness = self._group.lateness if self._group is not None else None
         before = self._lateness_before
-        digits_refused = counters.digits_refused
         return CallStatistics(
             clock_samples=int(lib.tp_path_clock(self.path)),
             packets_received=counters.rtp_packets_in,
@@ -486,8 +500,8 @@ class Call:
             loop_stall_samples=counters.loop_stall_samples,
             underruns=self._underruns,
             digits_received=counters.digits_in,
-            digits_sent=counters.digits_out,
-            digits_refused=digits_refused,
+            digits_sent=counters.digits_out + leg.digits_taken,
+            digits_refused=counters.digits_refused + leg.digits_refused,
             send_failures=leg.send_failures,
             lateness_p50_ms=lateness.percentile_ms(0.5, before) if lateness is not None else 0.0,
             lateness_p99_ms=lateness.percentile_ms(0.99, before) if lateness is not None else 0.0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("talkpath.engine.leg")
 
 LEG_RTP, LEG_PCM = 1, 2
+FULL = -4
 
 receive_rtp = lib.tp_path_receive_rtp
 STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
@@ -44,6 +46,11 @@ MAKE_UP_MS = 60
 """Ticks missed by no more than this are made up at once."""
 DIRECTIONS = {"sendrecv": 3, "recvonly": 1, "sendonly": 2, "inactive": 0}
 """SDP's words from the engine's point of view: recvonly = we receive from the caller and send nothing."""
+
+DIGIT_ON_MS, DIGIT_OFF_MS = 100, 100
+DIGITS_MAX = 64
+"""Digits that may wait to go out to a caller."""
+DIGITS_KEPT = 1024
 
 Address = tuple[str, int]
 
@@ -66,6 +73,9 @@ class Leg:
         self._used = False
         self.send_failures = 0
         self.packets_refused = 0
+        self.digits_taken = 0
+        self.digits_refused = 0
+        """Beside those that the path counts."""
 
     def open(self, call: Call) -> None:
         """Take what the leg needs of the system. Synchronous; `close` gives it back."""
@@ -88,6 +98,14 @@ class Leg:
 
     def before_tick(self, now_ns: int) -> None:
         """Hand the caller's next ptime to the path."""
+
+    def send_digits(self, index: int, stream: Any, digits: str) -> int:
+        """Queue digits of a source to the caller, in the step; `stream` is its native one. -> a count, or a status"""
+        assert self._call is not None
+        return int(lib.tp_path_send_digits(self._call.path, index, digits.upper().encode(), len(digits), 0, 0))
+
+    def drop_digits(self, index: int) -> None:
+        """The source is gone, and with it its digits that have not begun."""
 
     @property
     def local_address(self) -> Address:
@@ -384,6 +402,10 @@ class MemoryLeg(Leg):
         ptime_ms: 10..60.
         keep_heard_s: how much of what was heard is kept for `heard`; older audio is dropped.
         on_heard: called with each ptime the caller hears, within the driver's step: must be quick and must not block.
+        on_digit: called in the same way with each digit that the caller is sent, as it begins.
+
+    Digits that are sent to this caller take the time they take over RTP: 100 ms and 100 ms of gap each, in which the
+    source that sends them rests. Other sources are heard on meanwhile, since no packet's place is taken.
     """
 
     kind = LEG_PCM
@@ -396,6 +418,7 @@ class MemoryLeg(Leg):
         ptime_ms: int = 20,
         keep_heard_s: float = 3600.0,
         on_heard: Callable[[npt.NDArray[np.int16]], None] | None = None,
+        on_digit: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
         if sample_rate_hz not in (8000, 16000):
@@ -410,7 +433,12 @@ class MemoryLeg(Leg):
         self._heard: deque[bytes] = deque()
         self._keep_frames = max(1, round(keep_heard_s * 1000 / ptime_ms))
         self._on_heard = on_heard
-        self._said_all: list[Callable[[], None]] = []
+        self._on_digit = on_digit
+        self._digits: deque[str] = deque(maxlen=DIGITS_KEPT)
+        self._digits_to_come: deque[tuple[str, int, Any]] = deque()
+        """(digit, index of its source, native stream of its source); the first of them sounds."""
+        self._digit_ticks = math.ceil(DIGIT_ON_MS / ptime_ms) + math.ceil(DIGIT_OFF_MS / ptime_ms)
+        self._digit_ticks_left = 0
 
     @property
     def sample_rate_hz(self) -> int:
@@ -450,6 +478,51 @@ class MemoryLeg(Leg):
     def heard(self) -> npt.NDArray[np.int16]:
         """Return everything kept of what the caller has heard so far."""
         return np.frombuffer(b"".join(self._heard), dtype=np.int16)
+
+    def digits(self) -> list[str]:
+        """Return the digits that the caller has been sent so far, the last 1,024 of them."""
+        return list(self._digits)
+
+    def send_digits(self, index: int, stream: Any, digits: str) -> int:
+        if len(self._digits_to_come) + len(digits) > DIGITS_MAX:
+            self.digits_refused += len(digits)
+            return FULL
+        self.digits_taken += len(digits)
+        lib.tp_stream_pause(stream, True)
+        silent = not self._digits_to_come
+        self._digits_to_come.extend((digit, index, stream) for digit in digits.upper())
+        if silent:
+            self._begin_digit()
+        return len(digits)
+
+    def drop_digits(self, index: int) -> None:
+        if self._digits_to_come:
+            digit, sounding, stream = self._digits_to_come.popleft()
+            kept = [one for one in self._digits_to_come if one[1] != index]
+            # The digit that sounds goes on, for nobody: the index may be another source's by the time it ends.
+            self._digits_to_come = deque(((digit, -1 if sounding == index else sounding, stream), *kept))
+
+    def _begin_digit(self) -> None:
+        self._digit_ticks_left = self._digit_ticks
+        digit = self._digits_to_come[0][0]
+        self._digits.append(digit)
+        if self._on_digit is not None:
+            self._on_digit(digit)
+
+    def _move_digits(self) -> None:
+        """A ptime has been heard: of the digit that sounds, or of the gap after it, as long as there is one."""
+        if not self._digits_to_come:
+            return
+        self._digit_ticks_left -= 1
+        if self._digit_ticks_left > 0:
+            return
+        _, index, stream = self._digits_to_come.popleft()
+        if all(one[1] != index for one in self._digits_to_come):
+            lib.tp_stream_pause(stream, False)
+            assert self._call is not None
+            self._call.digits_sent(index)
+        if self._digits_to_come:
+            self._begin_digit()
 
     def _live_path(self) -> Any:
         assert self._call is not None
@@ -491,6 +564,7 @@ class MemoryLeg(Leg):
             self._heard.popleft()
         if self._on_heard is not None:
             self._on_heard(np.frombuffer(frame, dtype=np.int16))
+        self._move_digits()
 
 
 class WavLeg(MemoryLeg):
@@ -524,6 +598,7 @@ class WavLeg(MemoryLeg):
     def hear_pcm(self, pcm: memoryview) -> None:
         if self._writer is not None:
             self._writer.write(np.frombuffer(pcm, dtype=np.int16))
+        self._move_digits()
 
     def close(self) -> None:
         if self._writer is not None:

@@ -7,6 +7,7 @@ bounded memory: what waits is a view of the program's own array.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable
 from functools import partial
@@ -18,7 +19,8 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.audio import samples_of
-from talkpath.errors import CallEnded, ConfigError, PlayoutFull
+from talkpath.engine.leg import DIGITS_MAX
+from talkpath.errors import CallEnded, ConfigError, NativeError, PlayoutFull
 from talkpath.events import MediaFormat
 from talkpath.path.stream import native_format
 from talkpath.records import EndReason, Outcome, Played
@@ -32,7 +34,9 @@ FEED_PAUSE_S = 0.5
 MAX_PLAYS = 64
 """Plays under way in one call, the sounding one and those behind it."""
 NOTHING = memoryview(b"")
-EVENT_MARK = 2
+DIGITS = re.compile(r"[0-9*#A-Da-d]+", re.ASCII)
+EVENT_MARK, EVENT_DIGITS_SENT = 2, 6
+FULL, NOT_NOW = -4, -5
 OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
 
 
@@ -97,6 +101,8 @@ class Source:
         self._next_mark = 1
         self._epoch = 0
         self._lot = trio.lowlevel.ParkingLot()
+        self._sending: list[trio.Event] = []
+        """Set when the digits that are on their way have gone out, or never will."""
         self._closed = False
 
     def on_native_event(self, event: Any) -> None:
@@ -104,6 +110,14 @@ class Source:
             piece = self._marked.pop(int(event.id), None)
             if piece is not None:
                 piece.settle(OUTCOMES[event.value])
+        elif event.kind == EVENT_DIGITS_SENT:
+            self.on_digits_sent()
+
+    def on_digits_sent(self) -> None:
+        """All digits of this source have gone out."""
+        waiting, self._sending = self._sending, []
+        for sent in waiting:
+            sent.set()
 
     def close(self) -> None:
         """The call is ending: everything queued is lost. Idempotent."""
@@ -113,6 +127,7 @@ class Source:
         self._drop(Outcome.LOST)
         lib.tp_path_detach(self.call.path, self.index)
         self._pull_events()
+        self.on_digits_sent()
 
     def _drop(self, outcome: Outcome) -> None:
         """Settle what waits to be queued, and reckon up what was heard; the queue is then to be emptied."""
@@ -191,7 +206,7 @@ class Source:
 
     def _push(self, play: _Play, pcm: npt.NDArray[np.int16], rate_hz: int) -> _Piece:
         self.call.check_live()
-        piece = _Piece(play, memoryview(pcm).cast("B"), rate_hz)
+        piece = _Piece(play, pcm.view(np.uint8).data, rate_hz)
         play.given += self._at_leg_rate(len(pcm), rate_hz)
         play.exact = play.exact and rate_hz == self.call.leg.media_format.sample_rate_hz
         self._pieces.append(piece)
@@ -257,10 +272,23 @@ class Source:
         return await self.call.commands.perform(drop)
 
     async def send_digits(self, digits: str) -> None:
-        """Queue digits; return when they have been taken."""
-        text = digits.encode("ascii", "replace")
-        status = await self.call.commands.perform(
-            lambda now_ns: int(lib.tp_path_send_digits(self.call.path, self.index, text, len(text), 0, 0))
-        )
+        """Send digits; return when they have gone out."""
+        if not isinstance(digits, str) or not DIGITS.fullmatch(digits):
+            raise ConfigError("digits to send are one or more of 0-9 * # A-D")
+        sent = trio.Event()
+
+        def send(now_ns: int) -> int:
+            status = self.call.leg.send_digits(self.index, self._native, digits)
+            if status >= 0:
+                self._sending.append(sent)
+            return status
+
+        status = await self.call.commands.perform(send)
+        if status == NOT_NOW:
+            raise ConfigError("the leg has no telephone-event: digits cannot be sent to this caller")
+        if status == FULL:
+            raise PlayoutFull(f"no more than {DIGITS_MAX} digits may wait to go out; wait until some have")
         if status < 0:
-            raise ConfigError("the leg has no telephone-event, or the digits are not of 0-9 * # A-D")
+            raise NativeError(f"digits were refused with status {status}")
+        await sent.wait()
+        self.call.check_live()

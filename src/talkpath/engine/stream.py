@@ -69,6 +69,7 @@ ends a stream."""
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 MAX_KINDS = 32
+FULL = -4
 ASSEMBLY_BYTES = 3840
 """What the native core collects for messages that are longer than a ptime."""
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
@@ -347,8 +348,9 @@ class CallStream:
         if not self.spec.bidirectional:
             self._refuse("one_way")
             return
-        if lib.tp_path_send_digits(self.call.path, self.index, digits.encode(), len(digits), 0, 0) < 0:
-            self._refuse("digits")
+        status = self.call.leg.send_digits(self.index, self._native, digits)
+        if status < 0:
+            self._refuse("too_many_digits" if status == FULL else "digits")
             return
         self._digits_sent += len(digits)
 
@@ -461,6 +463,7 @@ class CallStream:
             self._connection.stop()
         if self._native is not None:
             lib.tp_path_detach(call.path, self.index)
+            call.leg.drop_digits(self.index)
             self.pull_events()
         self._live = False
         self._scope.cancel()
