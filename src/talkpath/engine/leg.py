@@ -42,6 +42,7 @@ LEARN_WINDOW_NS = 5_000_000_000
 """`symmetric="any"` learns within this time of opening (or of `update`), then never again."""
 REBIND_SILENCE_NS = 1_000_000_000
 """A caller behind NAT may come back from another port once its old one has been silent this long."""
+NEVER_HEARD_NS = -(1 << 62)
 MAKE_UP_MS = 60
 """Ticks missed by no more than this are made up at once."""
 DIRECTIONS = {"sendrecv": 3, "recvonly": 1, "sendonly": 2, "inactive": 0}
@@ -125,9 +126,10 @@ class RtpLeg(Leg):
     """A caller reached by RTP over UDP.
 
     A port that is open to the network will be found: so the question is whose packets are the caller's. By default
-    only those of the configured address; `symmetric=True` allows another port of the same IP address (NAT),
-    `symmetric="any"` takes the first source that sends three consecutive valid packets of the negotiated payload type
-    within 5 s, and then holds on to it. Everybody else is counted and heard by nobody, and audio is never sent to them.
+    only those of the configured address; `symmetric=True` trusts that address too, and while nothing comes from it
+    learns another port of the same IP address (NAT) from three consecutive valid packets of the negotiated payload
+    type; `symmetric="any"` learns in that way the first source of all that sends within 5 s, and then holds on to it.
+    Everybody else is counted and heard by nobody, and audio is never sent to them.
 
     Args:
         local: address to bind; port 0 takes any, or an even one of `port_range`.
@@ -206,7 +208,7 @@ class RtpLeg(Leg):
         self._send_to: Any = None
         self._source: Any = None
         self._target: Any = self.remote
-        self._source_heard_ns = 0
+        self._source_heard_ns = NEVER_HEARD_NS
         self._learn_until_ns = 0
         self._candidate: Any = None
         self._candidate_seq = 0
@@ -227,7 +229,7 @@ class RtpLeg(Leg):
 
     @property
     def source(self) -> Address | None:
-        """Where the caller's media comes from, once that is settled."""
+        """Where the caller's media is expected from: the configured address, or the learned one."""
         return None if self._source is None else (str(self._source[0]), int(self._source[1]))
 
     def open(self, call: Call) -> None:
@@ -254,8 +256,14 @@ class RtpLeg(Leg):
             break
         else:
             raise last_error if last_error is not None else OSError("port_range holds no even port")
-        if self.symmetric is False:
-            self._source = self._with_family(self.remote)
+        self._expect(self.remote)
+
+    def _expect(self, remote: Address | None) -> None:
+        """Take `remote` for the caller's address; it is trusted as it stands, unless any source may be the caller's."""
+        self._target = self._with_family(remote)
+        self._source = self._target if self.symmetric != "any" else None
+        self._source_heard_ns = NEVER_HEARD_NS
+        self._candidate = None
 
     def _with_family(self, address: Address | None) -> Any:
         if address is None or self._socket is None:
@@ -269,7 +277,6 @@ class RtpLeg(Leg):
         self._path = call.path
         self._scratch = call.driver.scratch_view
         self._scratch_c = call.driver.scratch_c
-        self._target = self._with_family(self.remote)
         self._learn_until_ns = call.clock.now_ns() + LEARN_WINDOW_NS
         call.driver.watch(self._socket.fileno(), self.on_readable)
 
@@ -368,9 +375,7 @@ class RtpLeg(Leg):
                 return
             if target is not None:
                 self.remote = target
-                self._target = self._with_family(target)
-                self._source = self._target if self.symmetric is False else None
-                self._candidate = None
+                self._expect(target)
                 self._learn_until_ns = now_ns + LEARN_WINDOW_NS
                 lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
@@ -387,11 +392,15 @@ _FATAL_ERRNOS = frozenset({9, 88})
 
 def _numeric(address: Address) -> Address:
     try:
-        ipaddress.ip_address(address[0])
-    except ValueError:
-        raise ConfigError("a leg's remote address must be a numeric IP address, as in an SDP connection line") from None
-    check_range("the remote port", address[1], 1, 65535)
-    return address
+        host, port = address
+        numeric = ipaddress.ip_address(host)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            "a leg's remote address must be (IP address, port), the address numeric as in an SDP connection line"
+        ) from None
+    check_range("the remote port", port, 1, 65535)
+    # Packets' sources are compared with it, and the system writes them in one way only.
+    return str(numeric), port
 
 
 class MemoryLeg(Leg):
