@@ -5,6 +5,7 @@ One row per platform; the engine and the lines look things up here and never nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,11 @@ from talkpath.events import MediaFormat
 from talkpath.wire.callback import CallbackRequest
 from talkpath.wire.dialect import Dialect, Role
 from talkpath.wire.plivo import PlivoDialect, PlivoOptions
+from talkpath.wire.plivo_parameters import check_format, write_extra_headers
 from talkpath.wire.plivo_status import StatusEvent, StatusNaming, status_callback
 from talkpath.wire.signature import signature_headers
+
+_ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,8 @@ class Wire:
     """(auth_token, nonce, url) -> headers that sign the upgrade; empty without a token."""
     status_request: Callable[[StatusEvent, str, str, str, str, str], CallbackRequest | None]
     """(event, scheme, url, method, auth_token, nonce) -> the callback; None where the scheme has no word for it."""
-    clear_confirmed: bool
-    marks_confirmed: bool
+    check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
+    """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
 
 
 def _plivo_options(options: Any) -> PlivoOptions:
@@ -41,6 +45,16 @@ def _plivo_options(options: Any) -> PlivoOptions:
     if not isinstance(options, PlivoOptions):
         raise ConfigError(f"options of the plivo wire are PlivoOptions, not {type(options).__name__}")
     return options
+
+
+def _plivo_check(
+    media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any
+) -> None:
+    check_format(media_format)
+    write_extra_headers(custom_parameters)
+    _plivo_options(options)
+    if not _ACCOUNT_ID.fullmatch(account_id):
+        raise ConfigError("account_id is not 1 to 64 letters, digits and - _ . :, for example MA00000000000000TALK")
 
 
 def _plivo_upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
@@ -65,8 +79,7 @@ WIRES: Mapping[str, Wire] = {
         application=lambda options: PlivoDialect(Role.APPLICATION, options=_plivo_options(options)),
         upgrade_headers=_plivo_upgrade,
         status_request=_plivo_status,
-        clear_confirmed=True,
-        marks_confirmed=True,
+        check_stream=_plivo_check,
     ),
 }
 
