@@ -193,6 +193,11 @@ class Engine:
         self._callbacks_waiting += 1
         self._callbacks.start_soon(self._deliver, request)
 
+    def callback_impossible(self, exc: ConfigError) -> None:
+        """A status callback could not even be written down."""
+        self._callbacks_failed += 1
+        log.info("a status callback was not delivered: %s", exc)
+
     async def _deliver(self, request: CallbackRequest) -> None:
         try:
             options = DeliveryOptions(

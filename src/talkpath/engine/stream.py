@@ -48,7 +48,7 @@ from talkpath.path.stream import native_format
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.websocket import Connection, open_websocket, parse_url
 from talkpath.units import NS_PER_MS, samples_to_ms
-from talkpath.wire.catalog import wire_named
+from talkpath.wire.catalog import StreamAttributes, wire_named
 from talkpath.wire.media_message import compile_shape, compile_template
 from talkpath.wire.plivo_status import StatusEvent, StatusKind
 
@@ -120,6 +120,15 @@ class CallStream:
         self._ended_ns = 0
         self._close_code = 1000
         self._target = parse_url(spec.url)
+        self._attributes = self.wire.stream_attributes(
+            StreamAttributes(
+                bidirectional=spec.bidirectional,
+                tracks=TRACKS[spec.track],
+                timeout_s=spec.stream_timeout_s,
+                media_format=spec.media_format(),
+                custom_parameters=spec.custom_parameters,
+            )
+        )
         self._message_ms = self._whole_ptimes()
 
     def _whole_ptimes(self) -> int:
@@ -545,11 +554,17 @@ class CallStream:
             name=name,
             reason=reason,
             duration_s=duration_s,
+            stream_attributes=self._attributes,
         )
         nonce = str(int.from_bytes(call.entropy(8), "big"))
-        request = self.wire.status_request(
-            event, spec.status_scheme, spec.status_url, spec.status_url_method, spec.auth_token, nonce
-        )
+        try:
+            request = self.wire.status_request(
+                event, spec.status_scheme, spec.status_url, spec.status_url_method, spec.auth_token, nonce
+            )
+        except ConfigError as exc:
+            # By GET a long status_url and long fields together may pass the bound of a URL.
+            call.engine.callback_impossible(exc)
+            return
         if request is not None:
             call.engine.deliver(request)
 
