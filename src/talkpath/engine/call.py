@@ -41,7 +41,7 @@ from talkpath.engine.stream import CallStream
 from talkpath.errors import CallEnded, ConfigError, NativeError
 from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.stream import native_format
-from talkpath.records import CallRecord, CallStatistics, EndReason, Played
+from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
 from talkpath.transport.lifetime import Job, Lifetime
@@ -56,6 +56,8 @@ log = logging.getLogger("talkpath.engine.call")
 STREAMS_MAX = 4
 EVENTS_KEPT = 1024
 """Events kept for those who have not read them yet; the oldest are dropped and counted."""
+RECORDS_KEPT = 64
+"""Records of ended streams kept for the call's; of a call that starts more, the oldest are forgotten and counted."""
 EVENT_DIGIT, EVENT_MEDIA_TIMEOUT, EVENT_UNDERRUN = 1, 3, 5
 
 
@@ -106,7 +108,8 @@ class Call:
         self._max_duration_ns = round(max_duration_s * 1e9)
         self._underruns = 0
         self._errors_after_end = 0
-        self._records: list[Any] = []
+        self._records: deque[StreamRecord] = deque(maxlen=RECORDS_KEPT)
+        self._records_forgotten = 0
         self._events: deque[CallEvent] = deque()
         self._events_begin = 0
         self.events_dropped = 0
@@ -458,6 +461,7 @@ class Call:
     def stream_gone(self, stream: CallStream) -> None:
         """A stream's task is at its end."""
         if stream.record is not None:
+            self._records_forgotten += len(self._records) == RECORDS_KEPT
             self._records.append(stream.record)
         self.streams[stream.index] = None
 
@@ -518,6 +522,7 @@ class Call:
             cause=type(self.cause).__name__ if self.cause is not None else "",
             duration_ms=samples_to_ms(statistics.clock_samples, rate),
             streams=tuple(self._records),
+            streams_forgotten=self._records_forgotten,
             statistics=statistics,
             errors_after_end=self._errors_after_end,
         )
