@@ -165,7 +165,9 @@ class StreamSpec:
     status_url: str = field(default="", repr=False)
     status_url_method: Literal["GET", "POST"] = "POST"
     status_scheme: Literal["A", "B"] = "B"
-    """Plivo names its status callbacks in two ways (see docs/wire-plivo.md)."""
+    """Plivo names its status callbacks in two ways (see docs/wire-plivo.md): ``"A"`` the classic names (StartStream,
+    StopStream, ...), ``"B"`` the guide's (started, stopped, failed).
+    """
     stream_timeout_s: float = 86400.0
     """The stream, not the call, is stopped then."""
     playout_s: float = 40.0
