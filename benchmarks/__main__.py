@@ -1,4 +1,4 @@
-"""Run benchmarks: ``python -m benchmarks [kernels|message|path|calls|all] [--short] [--json PATH]``."""
+"""Run benchmarks: ``python -m benchmarks [kernels|message|path|virtual|calls|all] [--short] [--json PATH]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, timing
+from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, bench_virtual, timing
 from benchmarks.harness import HarnessError
 from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
 from talkpath._native import lib
@@ -17,6 +17,7 @@ SMALL = (
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
 )
+WHAT = ("kernels", "message", "path", "virtual", "calls", "all")
 DEFAULT = ROOT / "build" / "bench.json"
 
 
@@ -30,7 +31,7 @@ def main() -> int:
     options = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Benchmarks of talkpath, as ratios to named peers."
     )
-    options.add_argument("what", nargs="?", default="all", choices=("kernels", "message", "path", "calls", "all"))
+    options.add_argument("what", nargs="?", default="all", choices=WHAT)
     options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
     options.add_argument("--json", type=Path, default=DEFAULT, help="where the result goes; - is standard output")
     options.add_argument("--designs", default="naive,talkpath", help="calls: the systems under test, in turns")
@@ -60,6 +61,9 @@ def main() -> int:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
                 print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+        if asked.what in ("virtual", "all"):
+            result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
+            bench_virtual.show(result["virtual"], tables)
         if asked.what in ("calls", "all"):
             designs = bench_calls.named_designs(asked.designs)
             result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))

@@ -5,26 +5,23 @@ wire, a bot that echoes and sets a checkpoint each second. The event log (everyt
 instant), what the caller heard and the runs' order of Trio's tasks go into the result; the order is shuffled anew for
 each run, and the logs must not notice.
 
-    python -m benchmarks.bench_virtual [--seconds 600] [--runs 3] [--json FILE]
-
 The figure is wall time beside the CPU time of the same run: on a shared machine the second is the one to compare.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import random
-import sys
+import statistics
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import trio
 import trio.testing
 
 import talkpath
+from benchmarks.report import print_table, progress
 from talkpath.dsp import tone
 from talkpath.line import serve_memory_lines
 from talkpath.transport.clock import current_clock
@@ -65,48 +62,38 @@ async def _call(seconds: float, digest: Any) -> None:
 
 def measure(seconds: float, runs: int) -> dict[str, Any]:
     """Run the call `runs` times, each under another order of tasks; return figures and the logs' digests."""
-    samples = []
+    samples: list[dict[str, Any]] = []
     for run in range(runs):
         # Trio shuffles the tasks of one instant with this generator, on purpose.
-        trio._core._run._r.seed(run)  # type: ignore[attr-defined]
+        trio._core._run._r.seed(run)
         digest = hashlib.sha256()
         wall, cpu = time.perf_counter(), time.process_time()
         trio.run(_call, seconds, digest, clock=trio.testing.MockClock(autojump_threshold=0))
-        samples.append(
-            {
-                "wall_s": time.perf_counter() - wall,
-                "cpu_s": time.process_time() - cpu,
-                "sha256": digest.hexdigest(),
-            }
-        )
-        print(f"run {run + 1}/{runs}: {samples[-1]['wall_s']:.2f} s", file=sys.stderr)
+        sample = {
+            "wall_s": time.perf_counter() - wall,
+            "cpu_s": time.process_time() - cpu,
+            "sha256": digest.hexdigest(),
+        }
+        samples.append(sample)
+        progress(f"virtual run {run + 1}/{runs}: {seconds:g} s of call in {sample['wall_s']:.2f} s")
     return {
         "virtual_seconds": seconds,
-        "median_wall_s": sorted(sample["wall_s"] for sample in samples)[runs // 2],
-        "median_cpu_s": sorted(sample["cpu_s"] for sample in samples)[runs // 2],
+        "median_wall_s": statistics.median(sample["wall_s"] for sample in samples),
+        "median_cpu_s": statistics.median(sample["cpu_s"] for sample in samples),
         "identical": len({sample["sha256"] for sample in samples}) == 1,
         "runs": samples,
     }
 
 
-def main() -> int:
-    """Measure and print; exit status 1 when two runs differed."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, default=600.0, help="virtual length of the call (600)")
-    options.add_argument("--runs", type=int, default=3, help="how often (3)")
-    options.add_argument("--json", help="also write the result to this file")
-    chosen = options.parse_args()
-    result = measure(chosen.seconds, chosen.runs)
-    if chosen.json:
-        with open(chosen.json, "w") as file:
-            json.dump(result, file, indent=1)
-    same = "every run the same to the byte" if result["identical"] else "THE RUNS DIFFER"
-    print(
-        f"{chosen.seconds:g} s of a two-way call: {result['median_wall_s']:.2f} s of wall time, "
-        f"{result['median_cpu_s']:.2f} s of CPU (medians of {chosen.runs}); {same}"
-    )
-    return 0 if result["identical"] else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def show(result: dict[str, Any], out: TextIO) -> None:
+    """Print the result for people."""
+    rows = [
+        (
+            f"{result['virtual_seconds']:g} s",
+            f"{result['median_wall_s']:.2f}",
+            f"{result['median_cpu_s']:.2f}",
+            str(len(result["runs"])),
+            "the same to the byte" if result["identical"] else "THEY DIFFER",
+        )
+    ]
+    print_table("a two-way call in virtual time", ("call", "wall s", "CPU s", "runs", "logs of the runs"), rows, out)

@@ -233,7 +233,6 @@ int tp_stream_set_track(tp_stream *stream, uint32_t track, uint8_t *bytes, uint3
 uint64_t tp_stream_track_written(const tp_stream *stream, uint32_t track);
 ptrdiff_t tp_stream_track_read(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from,
                                size_t n);
-int32_t tp_stream_take_level(tp_stream *stream, uint32_t track, uint32_t *n_samples);
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);
 

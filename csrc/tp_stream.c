@@ -95,17 +95,8 @@ static void ring_write(tp_track *track, uint32_t size, const uint8_t *in, size_t
 /* Application role: n samples in the stream's own format. */
 static void listen(tp_stream *s, uint32_t track, const uint8_t *in, size_t n) {
     uint32_t i = track_index(track);
-    uint32_t size = tp_sample_bytes(s->config->format.encoding);
-    ring_write(&s->tracks[i], size, in, n);
+    ring_write(&s->tracks[i], tp_sample_bytes(s->config->format.encoding), in, n);
     s->audio_pending |= 1u << i;
-    while (n != 0) {
-        int16_t linear[LINEAR_PIECE];
-        size_t k = n < LINEAR_PIECE ? n : LINEAR_PIECE;
-        (void)tp_g711_decode(s->config->format.encoding, linear, in, k);
-        tp_level_receive(&s->levels[i], linear, k);
-        in += k * size;
-        n -= k;
-    }
 }
 
 /* One message's audio, which may come in pieces between begin and end. */
@@ -512,6 +503,23 @@ static int64_t model_end(const tp_stream *s) {
     return s->model_start + (int64_t)(s->sent - s->model_start_sent) * NS_PER_S / (int64_t)s->config->format.rate_hz;
 }
 
+/* Samples of the next message; 0 at a mark or at the end. Never more than may be ahead at once. */
+static size_t next_message(const tp_stream *s) {
+    const tp_stream_config *config = s->config;
+    size_t n = tp_playout_readable(&s->playout);
+    size_t per_ms = config->format.rate_hz / 1000u;
+    bool much = s->playout.waiting >= LONG_MESSAGE_MS * (TP_PLAYOUT_UNITS_HZ / 1000u);
+    size_t most = much ? LONG_MESSAGE_MS * per_ms : s->message_samples;
+    if (most > config->send_ahead_ms * per_ms) most = config->send_ahead_ms * per_ms;
+    return n < most ? n : most;
+}
+
+/* When n samples can be sent: they end no later than send_ahead_ms from then, played after what was sent before. */
+static int64_t may_send(const tp_stream *s, size_t n) {
+    return model_end(s) + (int64_t)n * NS_PER_S / (int64_t)s->config->format.rate_hz -
+           (int64_t)s->config->send_ahead_ms * 1000000;
+}
+
 int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
     const tp_stream_config *config = s->config;
     int flags = 0;
@@ -521,13 +529,10 @@ int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
             s->due_pending = 1;
             break;
         }
-        size_t n = tp_playout_readable(&s->playout);
+        size_t n = next_message(s);
         int64_t end = model_end(s);
-        if (n == 0 || end - now >= (int64_t)config->send_ahead_ms * 1000000) break;
+        if (n == 0 || may_send(s, n) > now) break;
         uint32_t rate = config->format.rate_hz;
-        bool much = s->playout.waiting >= LONG_MESSAGE_MS * (TP_PLAYOUT_UNITS_HZ / 1000u);
-        size_t most = much ? LONG_MESSAGE_MS * (rate / 1000u) : s->message_samples;
-        if (n > most) n = most;
         size_t room = tp_media_message_room(config->templates[0], n * tp_sample_bytes(config->format.encoding));
         if (out->capacity - out->used < room || out->outputs_capacity == out->n_outputs) {
             if ((flags & TP_TICK_OUTPUT) == 0) return TP_E_ROOM;
@@ -552,7 +557,7 @@ int64_t tp_stream_next_deadline(const tp_stream *s) {
     if (s->closed || s->playout.paused) return INT64_MAX;
     if (s->due_pending || tp_playout_mark_is_due(&s->playout)) return s->last_now;
     if (s->playout.waiting == 0) return INT64_MAX;
-    int64_t when = model_end(s) - (int64_t)s->config->send_ahead_ms * 1000000 + 1;
+    int64_t when = may_send(s, next_message(s));
     return when > s->last_now ? when : s->last_now;
 }
 
@@ -591,14 +596,6 @@ ptrdiff_t tp_stream_track_read(const tp_stream *s, uint32_t track, uint8_t *out,
     memcpy(out, ring->bytes + at, first);
     memcpy(out + first, ring->bytes, bytes - first);
     return (ptrdiff_t)n;
-}
-
-int32_t tp_stream_take_level(tp_stream *s, uint32_t track, uint32_t *n_samples) {
-    tp_level *level = &s->levels[track_index(track)];
-    int32_t dbov = tp_level_dbov_x100(level->energy, level->n_samples);
-    *n_samples = level->n_samples > UINT32_MAX ? UINT32_MAX : (uint32_t)level->n_samples;
-    tp_level_reset(level);
-    return dbov;
 }
 
 uint64_t tp_stream_model_played(const tp_stream *s, int64_t now) {

@@ -18,10 +18,10 @@
  * the call's one sample clock, since the stream was attached.
  *
  * The application's playout has one sample rate (the line resamples per utterance, where a filter's state belongs) and any
- * encoding. It sends message_ms at a time, or 200 ms while at least that much waits, while the model says less than
- * send_ahead_ms is ahead of the far end; a shorter rest goes as it is at the queue's end or before a mark. The model: what
- * was sent plays gap-free from the moment it was sent, or after what was sent before it. A mark is due once everything
- * before it has been written to the outbox.
+ * encoding. It sends message_ms at a time, or 200 ms while at least that much waits, as long as by the model no more than
+ * send_ahead_ms is then ahead of the far end; a shorter rest goes as it is at the queue's end or before a mark. The model:
+ * what was sent plays gap-free from the moment it was sent, or after what was sent before it. A mark is due once
+ * everything before it has been written to the outbox.
  *
  * Events are never pushed: outcomes lie in the marks' own entries, everything else is a bit or a count per kind.
  *
@@ -33,7 +33,6 @@
 
 #ifndef TP_STREAM_H
 #define TP_STREAM_H
-#include "tp_level.h"
 #include "tp_media_message.h"
 #include "tp_playout.h"
 #include "tp_resample.h"
@@ -146,7 +145,6 @@ typedef struct tp_stream {
     uint8_t assembly[TP_STREAM_ASSEMBLY_BYTES];
 
     tp_track tracks[2];          /* application role */
-    tp_level levels[2];
     uint64_t sent;               /* stream samples */
     int64_t model_start;         /* the far end began to play gap-free at this time */
     uint64_t model_start_sent;   /* with this sample of ours */
@@ -226,8 +224,6 @@ int tp_stream_set_track(tp_stream *stream, uint32_t track, uint8_t *bytes, uint3
 uint64_t tp_stream_track_written(const tp_stream *stream, uint32_t track);
 /* Copies payload bytes of samples [from, from + n) as they arrived. -> samples copied; *from is moved up to the oldest kept */
 ptrdiff_t tp_stream_track_read(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from, size_t n);
-/* Energy of inbound audio since last asked (for barge-in), in dBov x 100; and how many samples it spans. */
-int32_t tp_stream_take_level(tp_stream *stream, uint32_t track, uint32_t *n_samples);
 /* Application role: the model of the far playout. Samples of this stream the far end should have played by now. */
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);

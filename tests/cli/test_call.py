@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+import trio_websocket
 
 from talkpath.audio import AudioClip, Samples, read_audio, write_audio
 from talkpath.cli import main
@@ -161,3 +163,70 @@ def test_an_echo_that_cannot_listen_says_why(capsys: pytest.CaptureFixture[str])
         assert main(["echo", "--port", str(taken.getsockname()[1])]) == 1
     assert "cannot listen" in capsys.readouterr().err
     assert main(["echo", "--port", "0", "--host", "0.0.0.0"]) == 2
+
+
+@contextlib.contextmanager
+def calling(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """`talkpath call` in a process of its own, which a test that fails does not leave behind."""
+    command = [sys.executable, "-m", "talkpath", "call", *words, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def told(process: subprocess.Popen[str], *, status: int) -> dict[str, object]:
+    """Wait for its end, which must be wordless on stderr, and return its report."""
+    said, complaint = process.communicate(timeout=10)
+    assert (process.returncode, complaint) == (status, "")
+    report: dict[str, object] = json.loads(said)
+    return report
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_interrupts_a_call_that_is_still_connecting_hangs_up(interrupt: signal.Signals, tmp_path: Path) -> None:
+    recording = tmp_path / "heard.wav"
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(10)
+        with calling(f"ws://127.0.0.1:{mute.getsockname()[1]}", "--record", str(recording)) as process:
+            connection, _ = mute.accept()
+            with connection:
+                process.send_signal(interrupt)
+                report = told(process, status=0)
+    assert (report["end_reason"], report["duration_ms"]) == ("caller_hung_up", 0)
+    assert len(read_audio(recording).samples) == 0
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+async def test_whoever_interrupts_a_call_hangs_up_in_an_orderly_way(interrupt: signal.Signals, tmp_path: Path) -> None:
+    recording = tmp_path / "heard.wav"
+    codes: list[int] = []
+    live = trio.Event()
+
+    async def application(request: trio_websocket.WebSocketRequest) -> None:
+        connection = await request.accept()
+        n_messages = 0
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            while True:
+                await connection.get_message()
+                n_messages += 1
+                if n_messages == 10:
+                    live.set()
+        assert closed.value.reason is not None
+        codes.append(closed.value.reason.code)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(trio_websocket.serve_websocket, application, "127.0.0.1", 0, None)
+            with calling(f"ws://127.0.0.1:{server.port}", "--duration", "60s", "--record", str(recording)) as process:
+                await live.wait()
+                process.send_signal(interrupt)
+                report = await trio.to_thread.run_sync(lambda: told(process, status=0))
+            nursery.cancel_scope.cancel()
+    assert report["end_reason"] == "caller_hung_up"
+    assert codes == [1000]
+    lasted_ms = report["duration_ms"]
+    assert isinstance(lasted_ms, int)
+    assert 100 <= lasted_ms < 20_000
+    assert len(read_audio(recording).samples) == lasted_ms * 8

@@ -310,20 +310,6 @@ def test_a_ring_keeps_the_newest(lengths: list[int], start: int, n: int) -> None
     assert read_ring(line, Track.INBOUND, start, n) == (begin, audio[begin : begin + n].tobytes())
 
 
-def test_the_level_since_last_asked() -> None:
-    line = application(pool())
-    tone = (np.sin(np.arange(800) * 0.3) * 9000).astype(np.int16)
-    law = pcmu_encode(tone)
-    line.receive_audio(bytes(law[:300]), 0)
-    line.receive_audio(bytes(law[300:]), 0)
-    n = ffi.new("uint32_t *")
-    energy = float(np.mean(pcmu_decode(law).astype(float) ** 2))
-    assert lib.tp_stream_take_level(line.native, 1, n) == pytest.approx(1000 * np.log10(energy / 32767**2), abs=1)
-    assert n[0] == 800
-    assert lib.tp_stream_take_level(line.native, 1, n) == -12700
-    assert n[0] == 0
-
-
 class Sender:
     """A line that plays, and what it sent when."""
 
@@ -350,18 +336,31 @@ def test_a_line_sends_ahead_and_no_further() -> None:
     audio = bytes(i % 255 for i in range(8000))
     sender.line.play(audio)
     sender.tick(0)
-    assert [len(payload) for _, payload in sender.sent] == [1600, 1600, 1600], "200 ms at a time until 500 ms are ahead"
-    assert sender.line.next_deadline() == 100 * MS + 1
-    sender.tick(100 * MS)
-    assert len(sender.sent) == 3
+    assert [len(payload) for _, payload in sender.sent] == [1600, 1600], "a third 200 ms would be 600 ms ahead"
+    assert sender.line.next_deadline() == 100 * MS
+    sender.tick(100 * MS - 1)
+    assert len(sender.sent) == 2
     sender.tick(sender.line.next_deadline())
-    assert [len(payload) for _, payload in sender.sent] == [1600] * 4
+    assert [len(payload) for _, payload in sender.sent] == [1600] * 3
     while sender.line.queued_samples:
         sender.tick(sender.line.next_deadline())
     assert b"".join(payload for _, payload in sender.sent) == audio
     assert sender.line.next_deadline() == NEVER
     assert lib.tp_stream_model_played(sender.line.native, 100 * MS) == 800
     assert lib.tp_stream_model_played(sender.line.native, 2000 * MS) == 8000
+
+
+def test_what_may_be_ahead_bounds_the_message_too() -> None:
+    sender = Sender(send_ahead_ms=30)
+    sender.line.play(bytes(8000))
+    now = 0
+    while sender.line.queued_samples:
+        sender.tick(now)
+        n_sent = sum(len(payload) for _, payload in sender.sent)
+        assert n_sent - lib.tp_stream_model_played(sender.line.native, now) <= 240
+        now = sender.line.next_deadline()
+    assert {len(payload) for _, payload in sender.sent} == {240, 160, 80}
+    assert sender.sent[-1][0] == 970 * MS, "and nothing is held back"
 
 
 def test_a_short_rest_goes_as_it_is() -> None:

@@ -54,7 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The words after the program's name; those of the process by default.
     """
-    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str]) -> int:
     try:
         modules = _modules()
     except ImportError as error:
@@ -74,8 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, FormatError) as error:
         print(f"talkpath: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         # Whoever read our output has gone (| head); there is nobody left to tell.
         sys.stderr.close()

@@ -7,10 +7,8 @@ application at the given address as a platform would.
 from __future__ import annotations
 
 import argparse
-import signal
 import ssl
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +27,6 @@ from talkpath.testing.link import LinkEmulator
 from talkpath.units import NS_PER_MS, samples_to_ms
 
 if TYPE_CHECKING:
-    import trio
-
     from talkpath.engine import Call, StreamSpec
 
 WIRES = ("plivo",)
@@ -260,7 +256,7 @@ def place_call_now(plan: CallPlan, progress: Progress) -> PlacedCall:
 
 
 async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
-    """Place one simulated call and wait for its end. An interrupt (Ctrl-C) is the caller hanging up.
+    """Place one simulated call and wait for its end. SIGINT (Ctrl-C) and SIGTERM are the caller hanging up, at any time.
 
     Raises:
         ConfigError: the plan asks for what the wire or the engine does not have.
@@ -269,6 +265,7 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
     """
     import trio
 
+    from talkpath.cli.runs import on_interrupt
     from talkpath.engine import EngineConfig, RtpLeg, open_engine
 
     spec = _stream_spec(plan)
@@ -276,25 +273,31 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
     caller = Caller(_script(plan))
     log = _CallLog(progress, caller)
     failure = ""
-    async with open_engine(EngineConfig(tls_context=trusted)) as engine, trio.open_nursery() as nursery:
+    conversation = trio.CancelScope()
+
+    def hang_up() -> None:
+        log.end(EndReason.CALLER_HUNG_UP)
+        conversation.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(on_interrupt, hang_up)
         address = await nursery.start(caller.run)
         leg = RtpLeg(local=("127.0.0.1", 0), remote=address, codec=plan.leg_codec, ptime_ms=plan.ptime_ms)
-        async with engine.open_call(leg) as call:
+        async with open_engine(EngineConfig(tls_context=trusted)) as engine, engine.open_call(leg) as call:
             caller.connect(leg.local_address)
-            lasted_ms = 0
-            try:
-                await call.start_stream(spec)
-            except CallEnded as error:
-                failure = "" if error.cause is None else f"{type(error.cause).__name__}: {error.cause}"
-                log.end(error.reason)
-            else:
-                caller.begin()
-                with trio.move_on_at(caller.clock_time_of(plan.duration_ms)) as over:
+            with conversation:
+                try:
+                    await call.start_stream(spec)
+                except CallEnded as error:
+                    failure = "" if error.cause is None else f"{type(error.cause).__name__}: {error.cause}"
+                    log.end(error.reason)
+                else:
+                    caller.begin()
+                    conversation.deadline = caller.clock_time_of(plan.duration_ms)
                     await _follow(call, log, progress, caller)
-                lasted_ms = caller.elapsed_ms()
-                if over.cancelled_caught:
-                    lasted_ms = plan.duration_ms
-                    log.end(EndReason.DURATION_REACHED)
+            if conversation.cancelled_caught:
+                log.end(EndReason.DURATION_REACHED)
+            lasted_ms = plan.duration_ms if log.reason is EndReason.DURATION_REACHED else caller.elapsed_ms()
             call.hang_up()
             record = await call.wait_ended()
         nursery.cancel_scope.cancel()
@@ -344,26 +347,14 @@ def _stream_spec(plan: CallPlan) -> StreamSpec:
 
 
 async def _follow(call: Call, log: _CallLog, progress: Progress, caller: Caller) -> None:
-    """Show and note what happens until the call is over or the caller is interrupted."""
+    """Show and note what happens until the call is over."""
     import trio
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_show, progress, caller, log)
-        nursery.start_soon(_hang_up_on_interrupt, log, nursery.cancel_scope)
         async for event in call.events():
             log.note(event)
         nursery.cancel_scope.cancel()
-
-
-async def _hang_up_on_interrupt(log: _CallLog, follow: trio.CancelScope) -> None:
-    import trio
-
-    if threading.current_thread() is not threading.main_thread():
-        return
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
-        async for _ in signals:
-            log.end(EndReason.CALLER_HUNG_UP)
-            follow.cancel()
 
 
 async def _show(progress: Progress, caller: Caller, log: _CallLog) -> None:
@@ -380,7 +371,8 @@ class _CallLog:
     def __init__(self, progress: Progress, caller: Caller) -> None:
         self._progress, self._caller = progress, caller
         self._digits_sent = ""
-        self._reason: EndReason | None = None
+        self.reason: EndReason | None = None
+        """Why the call ended, where this side decided it."""
         self.latest = ""
 
     def note(self, event: CallEvent) -> None:
@@ -396,7 +388,7 @@ class _CallLog:
 
     def end(self, reason: EndReason) -> None:
         """Say why the call ended where this side decided it; the first reason stands."""
-        self._reason = self._reason or reason
+        self.reason = self.reason or reason
 
     def report(self, plan: CallPlan, record: CallRecord, lasted_ms: int) -> CallReport:
         machine = self._caller.machine
@@ -409,7 +401,7 @@ class _CallLog:
         )
         return CallReport(
             wire=plan.wire,
-            end_reason=self._reason or (stream.reason if stream is not None else record.reason),
+            end_reason=self.reason or (stream.reason if stream is not None else record.reason),
             duration_ms=lasted_ms,
             heard_ms=samples_to_ms(figures.application_samples, rate_hz),
             digits_sent=self._digits_sent,

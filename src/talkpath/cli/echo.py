@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -61,18 +60,17 @@ def run(options: argparse.Namespace) -> int:
 async def _serve(options: argparse.Namespace) -> None:
     import trio
 
+    from talkpath.cli.runs import on_interrupt
     from talkpath.line import ServeConfig, serve_lines
 
     serve = functools.partial(
         serve_lines, echo_bot, options.host, options.port, config=ServeConfig(allow_unauthenticated=options.open)
     )
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            for host, port in await nursery.start(serve):
-                shown = f"[{host}]" if ":" in host else host
-                print(f"talkpath echo: ws://{shown}:{port}", flush=True)
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(on_interrupt, nursery.cancel_scope.cancel)
+        for host, port in await nursery.start(serve):
+            shown = f"[{host}]" if ":" in host else host
+            print(f"talkpath echo: ws://{shown}:{port}", flush=True)
 
 
 async def echo_bot(line: Line) -> None:

@@ -35,12 +35,13 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.engine.config import StreamSpec
-from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, LEG_RTP, Leg
+from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
 from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
-from talkpath.errors import CallEnded, ConfigError, NativeError
+from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived
-from talkpath.path.stream import native_format
+from talkpath.path.path import LegKind, Path, PathOptions
+from talkpath.path.stream import EventKind
 from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
@@ -58,7 +59,6 @@ EVENTS_KEPT = 1024
 """Events kept for those who have not read them yet; the oldest are dropped and counted."""
 RECORDS_KEPT = 64
 """Records of ended streams kept for the call's; of a call that starts more, the oldest are forgotten and counted."""
-EVENT_DIGIT, EVENT_MEDIA_TIMEOUT, EVENT_UNDERRUN = 1, 3, 5
 
 
 class Call:
@@ -97,7 +97,7 @@ class Call:
         self.send_rtp = leg.send_rtp
         self.hear_pcm = leg.hear_pcm
         self.before_tick = leg.before_tick
-        self._keep: list[Any] = []
+        self._path: Path | None = None
         self._event = ffi.new("tp_event *")
         self.commands = Commands(self.driver, self)
         self._group: Group | None = None
@@ -175,31 +175,31 @@ class Call:
     def _attach(self) -> None:
         """Make the path and give it to the driver."""
         leg = self.leg
-        config = ffi.new("tp_path_config *")
-        config.leg_kind = leg.kind
-        config.leg_format = native_format(leg.media_format)
-        config.ptime_ms = leg.ptime_ms
         self.slot = self.driver.take_slot(self)
-        config.slot = self.slot
         phase = self.driver.choose_phase(self.period_ns)
-        config.phase_ns = phase
-        config.payload_type = leg.payload_type
-        config.event_payload_type = leg.event_payload_type
-        config.first_seq = int.from_bytes(self.entropy(2), "big")
-        config.ssrc = int.from_bytes(self.entropy(4), "big")
-        config.first_timestamp = int.from_bytes(self.entropy(4), "big")
-        config.jitter_min_ms = leg.jitter_min_ms
-        config.jitter_max_ms = leg.jitter_max_ms
-        config.media_timeout_ms = leg.media_timeout_ms
-        config.digit_on_ms = DIGIT_ON_MS
-        config.digit_off_ms = DIGIT_OFF_MS
-        jitter = ffi.new("uint8_t[]", max(1, lib.tp_path_jitter_bytes(config)))
-        path = ffi.new("tp_path *")
         now = self.clock.now_ns()
-        if lib.tp_path_init(path, self.engine.pool.native, config, jitter, now) < 0:
-            raise NativeError("the path refused a leg's configuration")
-        self.path = path
-        self._keep = [config, jitter]
+        self._path = Path(
+            self.engine.pool,
+            PathOptions(
+                leg=leg.kind,
+                media_format=leg.media_format,
+                ptime_ms=leg.ptime_ms,
+                slot=self.slot,
+                phase_ns=phase,
+                payload_type=leg.payload_type,
+                event_payload_type=leg.event_payload_type,
+                first_seq=int.from_bytes(self.entropy(2), "big"),
+                ssrc=int.from_bytes(self.entropy(4), "big"),
+                first_timestamp=int.from_bytes(self.entropy(4), "big"),
+                jitter_min_ms=leg.jitter_min_ms,
+                jitter_max_ms=leg.jitter_max_ms,
+                media_timeout_ms=leg.media_timeout_ms,
+                digit_on_ms=DIGIT_ON_MS,
+                digit_off_ms=DIGIT_OFF_MS,
+            ),
+            now=now,
+        )
+        self.path = self._path.native
         self._started_ns = now
         self.leg.start()
         self._group = self.driver.add_call(self, phase)
@@ -214,12 +214,12 @@ class Call:
         event = self._event
         while self.end_reason is None and lib.tp_path_next_event(self.path, event) == 1:
             kind = event.kind
-            if kind == EVENT_DIGIT:
+            if kind == EventKind.DIGIT:
                 self._on_digit(chr(event.value), event.at_sample)
-            elif kind == EVENT_MEDIA_TIMEOUT:
+            elif kind == EventKind.MEDIA_TIMEOUT:
                 self.end(EndReason.MEDIA_TIMED_OUT)
             else:
-                if kind == EVENT_UNDERRUN:
+                if kind == EventKind.UNDERRUN:
                     self._underruns += int(event.value)
                 stream = self.streams[event.stream] if 0 <= event.stream < STREAMS_MAX else None
                 if stream is not None:
@@ -478,7 +478,7 @@ class Call:
         jitter = lib.tp_path_jitter(self.path)
         leg = self.leg
         rate = leg.media_format.sample_rate_hz
-        rtp = leg.kind == LEG_RTP
+        rtp = leg.kind is LegKind.RTP
         lateness = self._group.lateness if self._group is not None else None
         before = self._lateness_before
         return CallStatistics(
@@ -528,7 +528,7 @@ class Call:
         )
         # The native memory goes with the record written; nothing refers to it any more.
         self.path = None
-        self._keep = []
+        self._path = None
         self._group = None
 
 

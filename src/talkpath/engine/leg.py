@@ -23,6 +23,7 @@ from talkpath.audio import WavWriter, read_audio
 from talkpath.engine.config import parse_codec
 from talkpath.errors import CallEnded, ConfigError, FormatError, check_range
 from talkpath.events import LegChanged, MediaFormat
+from talkpath.path.path import LegKind
 from talkpath.records import EndReason
 from talkpath.units import NS_PER_MS
 
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.leg")
 
-LEG_RTP, LEG_PCM = 1, 2
 FULL = -4
 
 receive_rtp = lib.tp_path_receive_rtp
 STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
+MAX_STRANGERS = 256
+"""Datagrams of others that are read, counted and thrown away in one turn. More than the kernel's buffer holds of small
+ones, so a flood that it can take does not silence the caller."""
 LEARN_PACKETS = 3
 """Consecutive valid packets that make a source the caller's."""
 LEARN_WINDOW_NS = 5_000_000_000
@@ -59,12 +62,12 @@ Address = tuple[str, int]
 class Leg:
     """What a call needs of any leg. Subclasses are the public ones."""
 
-    kind: int
+    kind: LegKind
     media_format: MediaFormat
     ptime_ms: int
     needs_before_tick = False
     payload_type = 0
-    event_payload_type = 255
+    event_payload_type: int | None = None
     media_timeout_ms = 0
     jitter_min_ms = 20
     jitter_max_ms = 200
@@ -147,7 +150,7 @@ class RtpLeg(Leg):
         ConfigError: a value that cannot work; the caller's to mend.
     """
 
-    kind = LEG_RTP
+    kind = LegKind.RTP
 
     def __init__(
         self,
@@ -197,7 +200,7 @@ class RtpLeg(Leg):
         self.remote = _numeric(remote) if remote is not None else None
         self.ptime_ms = ptime_ms
         self.payload_type = payload_type
-        self.event_payload_type = 255 if event_payload_type is None else event_payload_type
+        self.event_payload_type = event_payload_type
         self.symmetric = symmetric
         self.port_range = port_range
         self.media_timeout_ms = round(media_timeout_s * 1000)
@@ -289,18 +292,21 @@ class RtpLeg(Leg):
         self._path = None
 
     def on_readable(self, now_ns: int) -> None:
-        """Read one datagram; whoever it is from decides what becomes of it.
+        """Read up to the caller's next datagram; whoever one is from decides what becomes of it.
 
         Never raises: what fails here ends this call.
         """
         try:
-            n, source = self._receive_from(self._scratch)
-            if source == self._source:
-                self._source_heard_ns = now_ns
-                receive_rtp(self._path, self._scratch_c, n, now_ns)
-            elif self.symmetric and self._learn(source, n, now_ns):
-                receive_rtp(self._path, self._scratch_c, n, now_ns)
-            else:
+            for _ in range(MAX_STRANGERS):
+                n, source = self._receive_from(self._scratch)
+                if source == self._source:
+                    self._source_heard_ns = now_ns
+                    receive_rtp(self._path, self._scratch_c, n, now_ns)
+                    return
+                if self.symmetric and self._learn(source, n, now_ns):
+                    receive_rtp(self._path, self._scratch_c, n, now_ns)
+                    return
+                # A stranger's packet must not cost the caller's its turn.
                 self.packets_refused += 1
         except BlockingIOError:
             return
@@ -417,7 +423,7 @@ class MemoryLeg(Leg):
     source that sends them rests. Other sources are heard on meanwhile, since no packet's place is taken.
     """
 
-    kind = LEG_PCM
+    kind = LegKind.PCM
     needs_before_tick = True
 
     def __init__(

@@ -44,12 +44,12 @@ from talkpath.events import (
     UnknownMessage,
     WireEvent,
 )
-from talkpath.path.stream import native_format
+from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.websocket import Connection, open_websocket, parse_url
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import StreamAttributes, wire_named
-from talkpath.wire.media_message import compile_shape, compile_template
+from talkpath.wire.dialect import Role
 from talkpath.wire.plivo_status import StatusEvent, StatusKind
 
 if TYPE_CHECKING:
@@ -57,11 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.stream")
 
-ROLE_PLATFORM = 1
-FRAMING_WEBSOCKET = 1
-TRACK_BITS = {"inbound": 1, "outbound": 2}
-EVENT_MARK, EVENT_FILL, EVENT_UNDERRUN = 2, 4, 5
-OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
 MAX_UNREADABLE = 1000
 """Messages that could not be read before the stream is given up: a peer that only ever sends rubbish is not a slip.
 What can be read and is merely not obeyed (a checkpoint too many, audio into a one-way stream, an unknown event) never
@@ -104,7 +99,8 @@ class CallStream:
         self._scope = trio.CancelScope()
         self._live = False
         self._native: Any = None
-        self._keep: list[Any] = []
+        self._stream: Stream | None = None
+        self._timestamp_base_ms = 0
         self._dialect = self.wire.platform(spec.media_format(), spec.options)
         self._connection: Connection | None = None
         self._marks: dict[int, str] = {}
@@ -222,51 +218,44 @@ class CallStream:
         started = StreamStarted(
             self.stream_id, call.call_id, spec.account_id, tracks, media_format, dict(spec.custom_parameters)
         )
-        sequence = 1
-        first = self._dialect.send(started, sequence=sequence)
-        native = ffi.new("tp_stream *")
-        config = ffi.new("tp_stream_config *")
-        config.role = ROLE_PLATFORM
-        config.framing = FRAMING_WEBSOCKET
-        config.format = native_format(media_format)
-        config.tracks = sum(TRACK_BITS[track] for track in tracks)
-        config.bidirectional = spec.bidirectional
-        config.masked = 1
-        config.message_ms = self._message_ms
-        config.bound_ms = round(spec.playout_s * 1000)
-        config.reserve_ms = 1000 if spec.bidirectional else 0
+        first = self._dialect.send(started, sequence=1)
         options = getattr(self._dialect, "options", None)
         max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
-        config.max_message_bytes = max_message_bytes
-        config.timestamp_from_zero = bool(getattr(options, "timestamp_from_start", False))
-        config.timestamp_base_ms = round(call.engine.wall_clock() * 1000)
-        config.mask_seed = int.from_bytes(call.entropy(8), "big")
-        keep: list[Any] = [config]
-        for track in tracks:
-            template = compile_template(self._dialect.media_template(track))
-            config.templates[0 if track == "inbound" else 1] = template
-            keep.append(template)
-        shape = self._dialect.media_shape()
-        compiled = compile_shape(shape)
-        config.shape = compiled
-        keep.append(compiled)
-        config.encoding_name = shape.encoding_name.encode()
-        status = lib.tp_stream_init(
-            native, call.engine.pool.native, config, call.leg.media_format.sample_rate_hz, now_ns
+        if not getattr(options, "timestamp_from_start", False):
+            self._timestamp_base_ms = round(call.engine.wall_clock() * 1000)
+        template_of = {track: self._dialect.media_template(track) for track in tracks}
+        self._stream = Stream(
+            call.engine.pool,
+            StreamOptions(
+                role=Role.PLATFORM,
+                media_format=media_format,
+                templates=(template_of.get("inbound"), template_of.get("outbound")),
+                shape=self._dialect.media_shape(),
+                tracks=tracks_of(tracks),
+                bidirectional=spec.bidirectional,
+                masked=True,
+                mask_seed=int.from_bytes(call.entropy(8), "big"),
+                message_ms=self._message_ms,
+                bound_ms=round(spec.playout_s * 1000),
+                reserve_ms=1000 if spec.bidirectional else 0,
+                max_message_bytes=max_message_bytes,
+                timestamp_base_ms=self._timestamp_base_ms or None,
+            ),
+            leg_rate_hz=call.leg.media_format.sample_rate_hz,
+            now=now_ns,
         )
-        if status < 0:
-            raise CallEnded(EndReason.NO_CAPACITY)
-        self._keep = keep
-        self._native = native
+        native = self._stream.native
         if lib.tp_path_attach(call.path, self.index, native) < 0:
             lib.tp_stream_close(native, 0)
             raise NativeError("the path refused a stream index that was free")
+        self._native = native
         self._connection = connection = Connection(
             call.driver,
             link,
             native,
             self,
             masked=True,
+            live=True,
             max_message_bytes=max_message_bytes,
             mask_seed=int.from_bytes(call.entropy(8), "big"),
             leftover=leftover,
@@ -418,9 +407,9 @@ class CallStream:
     def on_native_event(self, event: Any) -> None:
         """One event of this stream."""
         match event.kind:
-            case 2:  # EVENT_MARK
+            case EventKind.MARK:
                 self._settle(event.id, OUTCOMES[event.value], event.at_sample)
-            case 4:  # EVENT_FILL
+            case EventKind.FILL:
                 self.call.note(StreamDegraded(self.control_id, event.value))
                 self._tell(
                     StatusKind.DEGRADED,
@@ -446,8 +435,7 @@ class CallStream:
         if self._live and self.end_reason is None:
             self._digits_received += 1
             rate = self.call.leg.media_format.sample_rate_hz
-            base = 0 if self._keep[0].timestamp_from_zero else self._keep[0].timestamp_base_ms
-            self._send(Digit(digit, timestamp_ms=base + samples_to_ms(at_sample, rate)))
+            self._send(Digit(digit, timestamp_ms=self._timestamp_base_ms + samples_to_ms(at_sample, rate)))
 
     def housekeeping(self, now_ns: int) -> None:
         connection = self._connection
@@ -531,7 +519,7 @@ class CallStream:
                 )
         finally:
             self._native = None
-            self._keep = []
+            self._stream = None
             self.ready.set()
             self.ended.set()
             self.call.stream_gone(self)

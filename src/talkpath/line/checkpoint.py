@@ -5,6 +5,7 @@ Each settles exactly once::
     SET --all before it written, checkpoint sent--> SENT --the platform's answer--> PLAYED, or ASSUMED where the wire
      |                                               |                              cannot tell
      |                                               +--a later clear, confirmed--> CLEARED
+     |                                               +--no answer long after it should have been heard--> ASSUMED
      +--cleared before it was written--> CLEARED
     SET, SENT --the line ends--> LOST
 
@@ -24,6 +25,8 @@ from talkpath.records import MarkOutcome, Outcome
 MAX_SENT = 4096
 """Checkpoints sent and unanswered; the next is LOST at once, so a platform that never answers costs no memory."""
 MAX_UNCONFIRMED = 256
+ASSUMED_AFTER_NS = 10_000_000_000
+"""How long after the model says that a checkpoint was heard its answer is waited for: a one-way stream gives none."""
 
 
 class Checkpoint:
@@ -33,6 +36,8 @@ class Checkpoint:
         self.name = name
         self.epoch = -1
         """The clears that came before it was sent; -1: not sent yet."""
+        self.expected_ns = 0
+        """When, by the model, it is heard."""
         self._settled = trio.Event()
         self._outcome: MarkOutcome | None = None
 
@@ -79,12 +84,13 @@ class Checkpoints:
         checkpoint = self._set[ident] = Checkpoint(name)
         return ident, checkpoint
 
-    def due(self, ident: int) -> Checkpoint | None:
+    def due(self, ident: int, expected_ns: int) -> Checkpoint | None:
         """Everything before it is written: return the checkpoint, to be sent now. None: it is settled already."""
         checkpoint = self._set.pop(ident, None)
         if checkpoint is None:
             return None
         checkpoint.epoch = self.epoch
+        checkpoint.expected_ns = expected_ns
         if self._n_sent >= MAX_SENT:
             self._settle(checkpoint, Outcome.LOST)
             return None
@@ -124,6 +130,12 @@ class Checkpoints:
         for name, waiting in list(self._sent.items()):
             while waiting and waiting[0].epoch < epoch:
                 self._settle(self._pop(name, waiting), Outcome.CLEARED)
+
+    def assume(self, now_ns: int) -> None:
+        """Settle what the platform owes an answer for too long."""
+        for name, waiting in list(self._sent.items()):
+            while waiting and waiting[0].expected_ns + ASSUMED_AFTER_NS < now_ns:
+                self._settle(self._pop(name, waiting), Outcome.ASSUMED)
 
     def lose_all(self) -> None:
         """The line is over."""

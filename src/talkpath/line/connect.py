@@ -19,7 +19,17 @@ from talkpath.path.pool import Pool
 from talkpath.transport.clock import open_clock
 from talkpath.transport.link import Link
 from talkpath.transport.memory import memory_link_pair
-from talkpath.transport.websocket import open_websocket, parse_url, receive_some, send_all
+from talkpath.transport.websocket import (
+    OPCODE_BINARY,
+    OPCODE_CLOSE,
+    OPCODE_PING,
+    OPCODE_PONG,
+    OPCODE_TEXT,
+    open_websocket,
+    parse_url,
+    receive_some,
+    send_all,
+)
 from talkpath.wire.websocket import close_payload, frame
 
 POOL_BYTES = 4 * 1024 * 1024
@@ -88,16 +98,16 @@ async def line_on(
     ours, theirs = memory_link_pair()
     failure: BaseException | None = None
     async with open_clock():
-        async with trio.open_nursery() as bridge:
-            bridge.start_soon(_bring_in, websocket, theirs)
-            bridge.start_soon(_take_out, websocket, theirs)
+        async with trio.open_nursery() as nursery:
+            bridge = _Bridge(websocket, theirs)
+            nursery.start_soon(bridge.run)
             try:
                 path = getattr(websocket, "path", None) or "/"
                 async with _line_on_link(ours, b"", wire, config, options, entropy, masked=False, path=path) as line:
                     yield line
             except BaseException as exc:
                 failure = exc
-            bridge.cancel_scope.cancel()
+            bridge.scope.cancel()
         theirs.close()
         ours.close()
     if failure is not None:
@@ -139,50 +149,84 @@ async def _line_on_link(
             yield line
 
 
-async def _bring_in(websocket: trio_websocket.WebSocketConnection, link: Link) -> None:
-    """Messages of the WebSocket become frames on the link; its end becomes a close frame."""
-    code: int | None = None
-    try:
-        while True:
-            message = await websocket.get_message()
-            opcode, payload = (1, message.encode()) if isinstance(message, str) else (2, message)
-            await send_all(link, frame(opcode, payload, NO_MASK))
-    except trio_websocket.ConnectionClosed as exc:
-        code = exc.reason.code if exc.reason is not None else None
-    except OSError:
-        return
-    try:
-        if code is not None and code != 1006:
-            await send_all(link, frame(8, close_payload(code if code != 1005 else 1000, ""), NO_MASK))
-        else:
-            link.close()
-    except OSError:
-        return
+class _Bridge:
+    """Carries messages between a WebSocket that a library reads and the memory link of a line.
 
+    It is shielded, like the line's own tasks: a block that is cancelled may still say goodbye. `scope` ends it.
+    """
 
-async def _take_out(websocket: trio_websocket.WebSocketConnection, link: Link) -> None:
-    """Frames on the link become messages of the WebSocket. A line writes whole messages, never fragments."""
-    buffer = bytearray(65536)
-    waiting = bytearray()
-    header = ffi.new("tp_websocket_frame *")
-    try:
-        while True:
-            data = await receive_some(link, buffer)
-            if not data:
-                return
-            waiting += data
-            while waiting and lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14)) == 1:
-                length = header.header_bytes + header.payload_bytes
-                if len(waiting) < length:
-                    break
-                payload = bytes(waiting[header.header_bytes : length])
-                del waiting[:length]
-                if header.opcode == 1:
-                    await websocket.send_message(payload.decode())
-                elif header.opcode == 2:
-                    await websocket.send_message(payload)
-                elif header.opcode == 9:
-                    await websocket.ping(payload or None)
-                    await send_all(link, frame(10, payload, NO_MASK))
-    except (trio_websocket.ConnectionClosed, OSError):
-        return
+    def __init__(self, websocket: trio_websocket.WebSocketConnection, link: Link) -> None:
+        self.scope = trio.CancelScope(shield=True)
+        self._websocket = websocket
+        self._link = link
+        self._writing = trio.Lock()
+        """A frame is written whole before another task writes the next."""
+
+    async def run(self) -> None:
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._bring_in)
+                await self._take_out(nursery)
+
+    async def _write(self, opcode: int, payload: bytes) -> None:
+        async with self._writing:
+            await send_all(self._link, frame(opcode, payload, NO_MASK))
+
+    async def _bring_in(self) -> None:
+        """Messages of the WebSocket become frames on the link; its end becomes a close frame."""
+        code: int | None = None
+        try:
+            while True:
+                message = await self._websocket.get_message()
+                if isinstance(message, str):
+                    await self._write(OPCODE_TEXT, message.encode())
+                else:
+                    await self._write(OPCODE_BINARY, message)
+        except trio_websocket.ConnectionClosed as exc:
+            code = exc.reason.code if exc.reason is not None else None
+        except OSError:
+            return
+        try:
+            if code is not None and code != 1006:
+                await self._write(OPCODE_CLOSE, close_payload(code if code != 1005 else 1000, ""))
+            else:
+                self._link.close()
+        except OSError:
+            return
+
+    async def _take_out(self, nursery: trio.Nursery) -> None:
+        """Frames on the link become messages of the WebSocket. A line writes whole messages, never fragments."""
+        buffer = bytearray(65536)
+        waiting = bytearray()
+        header = ffi.new("tp_websocket_frame *")
+        try:
+            while True:
+                data = await receive_some(self._link, buffer)
+                if not data:
+                    return
+                waiting += data
+                while waiting and lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14)) == 1:
+                    length = header.header_bytes + header.payload_bytes
+                    if len(waiting) < length:
+                        break
+                    payload = bytes(waiting[header.header_bytes : length])
+                    del waiting[:length]
+                    if header.opcode == OPCODE_TEXT:
+                        await self._websocket.send_message(payload.decode())
+                    elif header.opcode == OPCODE_BINARY:
+                        await self._websocket.send_message(payload)
+                    elif header.opcode == OPCODE_PING:
+                        nursery.start_soon(self._ping, payload)
+                    elif header.opcode == OPCODE_CLOSE:
+                        # The WebSocket stays open, so nobody else will answer the line's goodbye.
+                        await self._write(OPCODE_CLOSE, payload)
+        except (trio_websocket.ConnectionClosed, OSError):
+            return
+
+    async def _ping(self, payload: bytes) -> None:
+        """Ask the peer; audio does not wait for its answer."""
+        try:
+            await self._websocket.ping()
+            await self._write(OPCODE_PONG, payload)
+        except (trio_websocket.ConnectionClosed, OSError):
+            return

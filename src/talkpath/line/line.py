@@ -14,6 +14,7 @@ from the inbound track, whose clock is the same (`exact=False`), and what `play`
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections import deque
@@ -50,11 +51,21 @@ from talkpath.events import (
 )
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
-from talkpath.line.listen import TRACK_BITS, Digits, Listener
+from talkpath.line.listen import Digits, Listener
 from talkpath.line.speech import Speech
 from talkpath.path.barge_in import BargeIn
 from talkpath.path.pool import Pool
-from talkpath.path.stream import native_format
+from talkpath.path.stream import (
+    NEVER,
+    OUTCOMES,
+    EventKind,
+    Stream,
+    StreamOptions,
+    Tick,
+    Track,
+    native_format,
+    tracks_of,
+)
 from talkpath.records import EndReason, LineStatistics, Outcome, Played
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
@@ -63,24 +74,22 @@ from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.link import Link
 from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS, ms_to_samples, samples_to_ms
-from talkpath.wire.dialect import Dialect
-from talkpath.wire.media_message import compile_shape, compile_template
+from talkpath.wire.dialect import Dialect, Role
+from talkpath.wire.websocket import CLOSE as OPCODE_CLOSE
+from talkpath.wire.websocket import close_payload, frame
 
 log = logging.getLogger("talkpath.line.line")
 
 T = TypeVar("T")
 
-ROLE_APPLICATION = 2
-FRAMING_WEBSOCKET = 1
-EVENT_MARK, EVENT_MARK_DUE = 2, 7
-TICK_MARK_DUE = 4
-NEVER_NS = (1 << 63) - 1
+MARK_DUE = int(Tick.MARK_DUE)
 MAX_DIGITS = 256
 MAX_UNREADABLE = 1000
 """Messages that could not be read before the line is given up. What can be read and is merely unknown never ends
 one.
 """
 MAX_KINDS = 32
+CLOSE_TRY_LATER = 1013
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
 """An unknown event's name that may stand in a log: nothing that could be a number or a token."""
 
@@ -131,7 +140,6 @@ class Line:
         self._life = Lifetime(self, f"line {self.info.stream_id}")
         self._connection: Connection | None = None
         self._native: Any = None
-        self._keep: list[Any] = []
         self._event = ffi.new("tp_event *")
         self._format = dialect.media_format
         self._rate = self._format.sample_rate_hz
@@ -147,7 +155,7 @@ class Line:
         self._speech: Speech
         self._clears = 0
         # Listening.
-        self._rings: dict[str, Any] = {}
+        self._rings = Track(0)
         self._audio_lot = trio.lowlevel.ParkingLot()
         self._dropped_samples = 0
         self._digits: deque[str] = deque()
@@ -184,33 +192,26 @@ class Line:
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""
-        native = ffi.new("tp_stream *")
-        config = ffi.new("tp_stream_config *")
         options = self.config
-        config.role = ROLE_APPLICATION
-        config.framing = FRAMING_WEBSOCKET
-        config.format = self._native_format
-        config.tracks = sum(TRACK_BITS.get(track, 0) for track in self.info.tracks)
-        config.bidirectional = 1
-        config.masked = self._masked
-        config.message_ms = options.message_ms
-        config.bound_ms = round(options.queue_s * 1000)
-        config.reserve_ms = 1000
-        config.send_ahead_ms = options.send_ahead_ms
-        config.max_message_bytes = options.max_message_bytes
-        config.mask_seed = self._mask_seed
-        template = compile_template(self._dialect.media_template("inbound"))
-        config.templates[0] = template
-        shape = self._dialect.media_shape()
-        compiled = compile_shape(shape)
-        config.shape = compiled
-        config.encoding_name = shape.encoding_name.encode()
-        now = self.clock.now_ns()
-        if lib.tp_stream_init(native, self._pool.native, config, self._rate, now) < 0:
-            raise CallEnded(EndReason.NO_CAPACITY)
-        self._native = native
+        self._stream = Stream(
+            self._pool,
+            StreamOptions(
+                role=Role.APPLICATION,
+                media_format=self._format,
+                templates=(self._dialect.media_template("inbound"), None),
+                shape=self._dialect.media_shape(),
+                tracks=tracks_of(self.info.tracks),
+                masked=self._masked,
+                mask_seed=self._mask_seed,
+                message_ms=options.message_ms,
+                bound_ms=round(options.queue_s * 1000),
+                send_ahead_ms=options.send_ahead_ms,
+                max_message_bytes=options.max_message_bytes,
+            ),
+            now=self.clock.now_ns(),
+        )
+        native = self._native = self._stream.native
         self._speech = Speech(native, self._format, self._commands, self._checkpoints, queue_s=options.queue_s)
-        self._keep = [config, template, compiled]
         self.slot = self.driver.take_slot(self)
         self._connection = Connection(
             self.driver,
@@ -218,6 +219,7 @@ class Line:
             native,
             self,
             masked=self._masked,
+            live=False,
             max_message_bytes=options.max_message_bytes,
             mask_seed=self._mask_seed ^ 0x5DEECE66D,
             leftover=self._leftover,
@@ -238,6 +240,8 @@ class Line:
                 if not await self._connection.flush(self.config.stall_s):
                     self.end(EndReason.PEER_STALLED)
                     return
+                if self.end_reason is None:
+                    self.driver.command(self)  # What waited for the socket may be sent now.
             await self._send_lot.park()
 
     async def say_goodbye(self) -> None:
@@ -262,6 +266,10 @@ class Line:
             statistics,
         )
         if self._connection is None:
+            # It never began, for want of room: the platform is told to try again later, if it can be told at once.
+            key = self._mask_seed.to_bytes(8, "big")[:4] if self._masked else None
+            with contextlib.suppress(OSError):
+                self._link.send(frame(OPCODE_CLOSE, close_payload(CLOSE_TRY_LATER), key))
             self._link.close()
         self._finished.set()
 
@@ -309,23 +317,31 @@ class Line:
             self._reschedule()
 
     def _reschedule(self) -> None:
-        due = int(lib.tp_stream_next_deadline(self._native))
-        self._send_due = None if due >= NEVER_NS else due
+        assert self._connection is not None
+        if self._connection.backlogged():
+            self._send_due = (
+                None  # What is said is never dropped: it waits in the queue until the socket has taken more.
+            )
+            return
+        due = min(int(lib.tp_stream_next_deadline(self._native)), self._speech.tail_due_ns())
+        self._send_due = None if due >= NEVER else due
 
     def next_send_ns(self) -> int | None:
         return self._send_due
 
     def tick(self, now_ns: int) -> None:
         """Send what the model allows; a checkpoint goes out exactly where it lies."""
-        driver = self.driver
-        while self.end_reason is None:
+        driver, connection = self.driver, self._connection
+        assert connection is not None
+        self._speech.let_out_tails(now_ns)
+        while self.end_reason is None and not connection.backlogged():
             flags = lib.tp_stream_tick(self._native, self.slot, now_ns, driver.outbox)
             driver.flush_outbox()
             if flags < 0:
                 raise NativeError("a line found no room in an empty outbox")
             if self.end_reason is None:
                 self.pull_events(now_ns)
-            if not flags & TICK_MARK_DUE:
+            if not flags & MARK_DUE:
                 break
         if self.end_reason is None:
             self._reschedule()
@@ -340,12 +356,12 @@ class Line:
     def pull_events(self, now_ns: int) -> None:
         event = self._event
         while self.end_reason is None and lib.tp_stream_next_event(self._native, event) == 1:
-            if event.kind == EVENT_MARK_DUE:
-                checkpoint = self._checkpoints.due(int(event.id))
+            if event.kind == EventKind.MARK_DUE:
+                checkpoint = self._checkpoints.due(int(event.id), now_ns + self._speech.unheard_ns(now_ns))
                 if checkpoint is not None:
                     self._write(Mark(checkpoint.name))
-            elif event.kind == EVENT_MARK:
-                self._checkpoints.unsent(int(event.id), Outcome.CLEARED if event.value == 2 else Outcome.LOST)
+            elif event.kind == EventKind.MARK:
+                self._checkpoints.unsent(int(event.id), OUTCOMES[event.value])
 
     def _write(self, command: WireEvent) -> None:
         assert self._connection is not None
@@ -353,6 +369,7 @@ class Line:
             self._connection.send_text(text)
 
     def housekeeping(self, now_ns: int) -> None:
+        self._checkpoints.assume(now_ns)
         if self._connection is not None and not self._connection.check_alive(now_ns):
             self.end(EndReason.PEER_VANISHED)
 
@@ -386,7 +403,7 @@ class Line:
         match event:
             case Media(payload=payload, track=track, media_format=media_format):
                 native = native_format(media_format) if media_format is not None else self._native_format
-                bit = TRACK_BITS.get(track, 1)
+                bit = tracks_of((track,)) or Track.INBOUND
                 lib.tp_stream_receive_audio(
                     self._native, bit, native, ffi.from_buffer("uint8_t[]", payload), len(payload), now_ns
                 )
@@ -416,7 +433,7 @@ class Line:
         self._journal("mark", checkpoint.name, outcome.value)
 
     def _inbound_position(self) -> int:
-        return int(lib.tp_stream_track_written(self._native, 1)) if self._native is not None else 0
+        return int(lib.tp_stream_track_written(self._native, Track.INBOUND)) if self._native is not None else 0
 
     def _refuse(self, kind: str) -> None:
         if kind not in self._refused:
@@ -515,14 +532,12 @@ class Line:
                 self._journal("barge-in")
                 self._clear(now_ns)
 
-    def take_ring(self, track: str) -> None:
+    def take_ring(self, track: Track) -> None:
         """Give the native stream memory for a track; the first listener does."""
         if track not in self._rings:
+            self._rings |= track
             samples = ms_to_samples(self.config.listen_bound_ms + 500, self._rate)
-            memory = ffi.new("uint8_t[]", samples * self._sample_bytes)
-            self._rings[track] = memory
-            if lib.tp_stream_set_track(self._native, TRACK_BITS[track], memory, samples * self._sample_bytes) < 0:
-                raise NativeError("the native stream refused a track's ring")
+            self._stream.set_track(track, samples * self._sample_bytes)
 
     # Speaking ----------------------------------------------------------------------------------------------------
 
@@ -587,6 +602,7 @@ class Line:
 
         Cancellation: it may still happen.
         """
+        self._check_live()
         await self._commands.perform(self._clear)
 
     def _clear(self, now_ns: int) -> None:
@@ -603,10 +619,13 @@ class Line:
         self._journal("clear")
 
     async def drain(self) -> None:
-        """Wait until everything said so far has been played, cleared or lost. Cancellation changes nothing."""
-        if self.end_reason is not None:
-            return
-        await self._speech.mark_here().wait()
+        """Wait until everything said so far has been played, cleared or lost; at once when nothing is unheard.
+
+        Cancellation changes nothing.
+        """
+        await trio.lowlevel.checkpoint()
+        if self.end_reason is None and self._speech.is_heard(self.clock.now_ns()):
+            await self._speech.mark_here().wait()
 
     async def send_digits(self, digits: str) -> None:
         """Have the platform send digits to the caller; return once the message is written.
@@ -651,6 +670,8 @@ class Line:
     def _check_live(self) -> None:
         if self.end_reason is not None:
             raise CallEnded(self.end_reason, self.cause)
+        if self._native is None:
+            raise ConfigError("the line has not been entered; write `async with line:`")
 
     def statistics(self) -> LineStatistics:
         """Return a snapshot of the line's counters."""

@@ -11,35 +11,33 @@ import numpy as np
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import CALL_RATES_HZ, AudioChunk
+from talkpath.audio import AudioChunk
 from talkpath.dsp.resample import Resampler
 from talkpath.errors import ConfigError
+from talkpath.path.stream import KNOWN_RATES_HZ, tracks_of
 from talkpath.units import ms_to_samples
 
 if TYPE_CHECKING:
     from talkpath.line.line import Line
-
-TRACK_BITS = {"inbound": 1, "outbound": 2}
 
 
 class Listener:
     """An iterator over a track's audio; `Line.listen` makes it. One reader; a cancelled one loses nothing."""
 
     def __init__(self, line: Line, sample_rate_hz: int, chunk_ms: int, track: str) -> None:
-        if sample_rate_hz not in CALL_RATES_HZ:
-            raise ConfigError(
-                f"a listener's sample_rate_hz is {sample_rate_hz}; it must be one of "
-                + ", ".join(map(str, CALL_RATES_HZ))
-            )
+        if sample_rate_hz not in KNOWN_RATES_HZ:
+            rates = ", ".join(map(str, KNOWN_RATES_HZ))
+            raise ConfigError(f"a listener's sample_rate_hz is {sample_rate_hz}; it must be one of {rates}")
         if not 10 <= chunk_ms <= 500:
             raise ConfigError(f"a listener's chunk_ms is {chunk_ms}; it must be between 10 and 500")
         if track not in line.info.tracks:
             raise ConfigError(f"track {track!r} is not streamed on this line; there is {', '.join(line.info.tracks)}")
         line._check_live()
-        line.take_ring(track)
+        bit = tracks_of((track,))
+        line.take_ring(bit)
         self._line = line
         self._track = track
-        self._bit = TRACK_BITS[track]
+        self._bit = bit
         self._rate = sample_rate_hz
         self._chunk = ms_to_samples(chunk_ms, line._rate)
         self._bound = max(ms_to_samples(line.config.listen_bound_ms, line._rate), self._chunk)

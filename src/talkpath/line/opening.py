@@ -17,7 +17,16 @@ from talkpath.transport.link import Link
 from talkpath.transport.websocket import OPCODE_PONG, receive_some, send_all
 from talkpath.wire.catalog import WIRES, wire_named
 from talkpath.wire.dialect import Dialect
-from talkpath.wire.websocket import Close, MessageAssembler, Ping, TextMessage, frame
+from talkpath.wire.websocket import (
+    CLOSE_PROTOCOL_ERROR,
+    CLOSE_TOO_BIG,
+    Close,
+    FrameError,
+    MessageAssembler,
+    Ping,
+    TextMessage,
+    frame,
+)
 
 MAX_OPENING_MESSAGES = 16
 MAX_OPENING_BYTES = 256 * 1024
@@ -96,10 +105,10 @@ async def receive_start(
     while True:
         got = lib.tp_websocket_read_header(header, bytes(waiting[:14]), min(len(waiting), 14)) if waiting else 0
         if got < 0 or (got and bool(header.masked) == masked):
-            raise RemoteWireError("a frame breaks RFC 6455", wire="websocket", event="opening")
+            raise FrameError("a frame breaks RFC 6455", CLOSE_PROTOCOL_ERROR)
         length = header.header_bytes + header.payload_bytes if got else 0
         if length > MAX_OPENING_BYTES:
-            raise RemoteWireError("the opening message is too long", wire="websocket", event="opening", kind="too_long")
+            raise FrameError("the opening message is too long", CLOSE_TOO_BIG, "too_long")
         if not got or len(waiting) < length:
             data = await receive_some(link, buffer)
             if not data:

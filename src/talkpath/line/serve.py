@@ -24,12 +24,13 @@ from talkpath.records import EndReason
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.memory import listen_memory
-from talkpath.transport.websocket import receive_upgrade, send_all
+from talkpath.transport.websocket import receive_upgrade, refuse, send_all
 from talkpath.wire.signature import verify_headers
-from talkpath.wire.websocket import UpgradeRequest, close_payload, frame
+from talkpath.wire.websocket import CLOSE, ServerHandshake, UpgradeRequest, close_payload, frame
 
 log = logging.getLogger("talkpath.line.serve")
 
+CLOSE_POLICY = 1008
 Bot = Callable[[Line], Awaitable[None]]
 Entropy = Callable[[int], bytes]
 
@@ -43,8 +44,10 @@ class _Server:
         self.config = config
         self.clock = clock
         self.entropy = entropy
+        Recogniser(wire, config.options)  # A wire or options that do not exist are said now, not at the first call.
         self.pool = Pool(config.pool_bytes)
         self.lines = 0
+        Recogniser(wire, config.options)  # a wire that does not exist, or options of another, are said now
         self.handshakes = trio.CapacityLimiter(config.max_handshakes)
 
 
@@ -75,7 +78,8 @@ async def serve_lines(
         task_status: readiness; its value is the list of bound addresses.
 
     Raises:
-        ConfigError: an address other than loopback without a way to know who connects (see `ServeConfig`).
+        ConfigError: an address other than loopback without a way to know who connects (see `ServeConfig`), or a wire
+            that does not exist.
         OSError: the address cannot be bound.
 
     Cancellation: bots are cancelled, lines closed with 1001, nothing remains.
@@ -196,40 +200,52 @@ async def _serve_link(server: _Server, link: Link, token: object | None) -> None
             if line is None:
                 link.close()
         if line is not None:
-            server.lines += 1
             try:
                 await run_bot(server.bot, line)
             finally:
                 server.lines -= 1
                 if line.record is not None and server.config.on_ended is not None:
                     server.config.on_ended(line.record)
+    except CallEnded as exc:
+        log.warning("a line could not be opened: %s", exc.reason.value)
     except Exception as exc:
         log.error("a line failed: %s", type(exc).__name__, exc_info=exc)
         link.close()
 
 
 async def _open_line(server: _Server, link: Link) -> Line | None:
-    """TLS, upgrade, opening message; None when the peer was told to go away."""
+    """TLS, upgrade, opening message; None when the peer was told to go away. A line that is returned is counted."""
     config = server.config
     if config.tls_context is not None and isinstance(link, SocketLink):
         link = TlsLink(link, config.tls_context, server_side=True, server_hostname=None)
         await link.do_handshake()
     handshake, request = await receive_upgrade(link)
-    if server.lines >= config.max_lines:
-        await send_all(link, handshake.reject(503, "Service Unavailable", (("Retry-After", "1"),)))
-        return None
     if config.plivo_auth_token and not _signed(request, config):
-        await send_all(link, handshake.reject(403, "Forbidden"))
         log.info("an upgrade from %s was refused: no valid signature", link.peer_name())
+        await refuse(link, handshake.reject(403, "Forbidden"))
         return None
+    if server.lines >= config.max_lines:
+        await refuse(link, handshake.reject(503, "Service Unavailable", (("Retry-After", "1"),)))
+        return None
+    server.lines += 1
+    try:
+        return await _recognise(server, link, handshake, request)
+    except BaseException:
+        server.lines -= 1
+        raise
+
+
+async def _recognise(server: _Server, link: Link, handshake: ServerHandshake, request: UpgradeRequest) -> Line:
+    """Accept the upgrade and see by the opening message which wire this is."""
+    config = server.config
     await send_all(link, handshake.accept())
     try:
         dialect, started, leftover = await receive_start(
             link, handshake.leftover, Recogniser(server.wire, config.options), masked=False
         )
     except RemoteWireError as exc:
-        reason = str(exc).encode()[:120].decode(errors="ignore")
-        await send_all(link, frame(8, close_payload(getattr(exc, "close_code", None) or 1008, reason), None))
+        code = getattr(exc, "close_code", CLOSE_POLICY)
+        await refuse(link, frame(CLOSE, close_payload(code, str(exc)), None))
         raise
     return Line(
         server.clock,

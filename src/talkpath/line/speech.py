@@ -23,12 +23,15 @@ from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.path.stream import native_format
 from talkpath.records import Outcome, Played
 from talkpath.transport.commands import Commands
-from talkpath.units import ms_to_samples
+from talkpath.units import ms_to_samples, samples_to_ns
 
 FEED_AHEAD_MS = 4000
 """`play` keeps this much in the queue: enough to send ahead, and short enough to drop."""
 PLAY_NAME = "talkpath-play-"
 CLEARS_REMEMBERED = 64
+TAIL_AFTER_NS = 100_000_000
+"""Speech whose queue has run dry for so long is over, and its resampler's tail is let out."""
+NEVER_NS = (1 << 63) - 1
 
 
 class _Play:
@@ -60,6 +63,9 @@ class Speech:
         self._queue_s = queue_s
         self._pending_samples = 0
         self._speakers: dict[int, Resampler] = {}
+        self._tails: dict[int, Resampler] = {}
+        """Those of them that hold back the end of what was said."""
+        self._tail_due_ns = NEVER_NS
         self._room = trio.lowlevel.ParkingLot()
         self._plays = 0
         self._played_at_clear: dict[int, int] = {}
@@ -84,8 +90,28 @@ class Speech:
             resampler = self._speakers.get(rate)
             if resampler is None:
                 resampler = self._speakers[rate] = Resampler(rate, self._rate)
+            self._tails[rate] = resampler
             pcm = resampler.process(pcm)
         self._queue(pcm)
+
+    def let_out_tails(self, now_ns: int = NEVER_NS) -> None:
+        """Queue what the resamplers hold back, once nothing follows what was said."""
+        if now_ns < self._tail_due_ns or not self._tails:
+            return
+        tails, self._tails = self._tails, {}
+        self._tail_due_ns = NEVER_NS
+        for rate, resampler in tails.items():
+            self._queue(_tail(resampler, rate, self._rate))
+            resampler.reset()
+
+    def tail_due_ns(self) -> int:
+        """Return when `let_out_tails` has something to do."""
+        return self._tail_due_ns
+
+    def unheard_ns(self, now_ns: int) -> int:
+        """Return how long, by the model, what was said is still to be heard."""
+        sent = int(lib.tp_stream_sent_samples(self._native)) - int(lib.tp_stream_model_played(self._native, now_ns))
+        return samples_to_ns(sent + int(lib.tp_stream_queued_samples(self._native)), self._rate)
 
     def _queue(self, pcm: npt.NDArray[np.int16]) -> None:
         n = len(pcm)
@@ -99,12 +125,15 @@ class Speech:
         def write(now_ns: int) -> None:
             self._pending_samples -= n
             lib.tp_stream_play(self._native, self._native_format, data, len(payload))
+            if self._tails:
+                self._tail_due_ns = now_ns + self.unheard_ns(now_ns) + TAIL_AFTER_NS
 
         self._commands.put(write)
         self._pending_samples += n
 
     def mark(self, name: str) -> Checkpoint:
         """Set a checkpoint after everything said so far. Raises CallEnded."""
+        self.let_out_tails()
         ident, checkpoint = self._checkpoints.set(name)
 
         def mark(now_ns: int) -> None:
@@ -179,8 +208,7 @@ class Speech:
         """Let out what the resampler holds back."""
         resampler, play.resampler = play.resampler, None
         if resampler is not None and play.start is not None and not self._is_over(play):
-            n_in = math.ceil(resampler.delay_samples * play.rate_hz / self._rate)
-            tail = resampler.process(np.zeros(n_in, dtype=np.int16))[: resampler.delay_samples]
+            tail = _tail(resampler, play.rate_hz, self._rate)
             self._queue(tail)
             play.samples += len(tail)
 
@@ -208,10 +236,12 @@ class Speech:
         self._played_at_clear.pop(epoch - CLEARS_REMEMBERED, None)
         for resampler in self._speakers.values():
             resampler.reset()
+        self._tails.clear()
+        self._tail_due_ns = NEVER_NS
 
     def is_heard(self, now_ns: int) -> bool:
         """Whether, by the model, anything said is still to be heard."""
-        if lib.tp_stream_queued_samples(self._native) or self._checkpoints.outstanding():
+        if self.queued_samples() or self._checkpoints.outstanding():
             return True
         return bool(lib.tp_stream_model_played(self._native, now_ns) < lib.tp_stream_sent_samples(self._native))
 
@@ -223,3 +253,9 @@ class Speech:
         """The line is over: nothing more is said."""
         self._played_at_end = int(lib.tp_stream_model_played(self._native, now_ns))
         self._room.unpark_all()
+
+
+def _tail(resampler: Resampler, from_hz: int, to_hz: int) -> npt.NDArray[np.int16]:
+    """Return what a resampler still holds back."""
+    n_in = math.ceil(resampler.delay_samples * from_hz / to_hz)
+    return resampler.process(np.zeros(n_in, dtype=np.int16))[: resampler.delay_samples]

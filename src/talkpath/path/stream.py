@@ -7,6 +7,7 @@ native functions on `Stream.native` directly; the methods below do the same with
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from talkpath._native import ffi, lib
 from talkpath.errors import CallEnded, ConfigError, FormatError, NativeError
 from talkpath.events import MediaFormat
 from talkpath.path.pool import Outbox, Pool
-from talkpath.records import EndReason
+from talkpath.records import EndReason, Outcome
 from talkpath.wire.dialect import MediaShape, MediaTemplate, Role
 from talkpath.wire.media_message import compile_shape, compile_template
 
@@ -56,6 +57,14 @@ class MarkOutcome(enum.IntEnum):
     PLAYED = 1
     CLEARED = 2
     LOST = 3
+
+
+OUTCOMES = {
+    MarkOutcome.PLAYED: Outcome.PLAYED,
+    MarkOutcome.CLEARED: Outcome.CLEARED,
+    MarkOutcome.LOST: Outcome.LOST,
+}
+"""The native core's numbers for what everybody else calls an `Outcome`."""
 
 
 class Tick(enum.IntFlag):
@@ -106,6 +115,14 @@ def native_format(media_format: MediaFormat) -> tuple[int, int]:
     if media_format.sample_rate_hz not in KNOWN_RATES_HZ:
         raise FormatError(f"unknown rate {media_format.sample_rate_hz} Hz; known: 8000, 16000, 24000, 48000")
     return media_format.sample_rate_hz, encoding
+
+
+def tracks_of(names: Iterable[str]) -> Track:
+    """Return the `Track` bits of ``inbound`` and ``outbound``; other names are none."""
+    bits = Track(0)
+    for name in names:
+        bits |= {"inbound": Track.INBOUND, "outbound": Track.OUTBOUND}.get(name, Track(0))
+    return bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

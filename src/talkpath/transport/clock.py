@@ -105,7 +105,7 @@ class Lateness:
             seen += count
             if count and seen >= wanted:
                 if bucket == LATENESS_BUCKETS - 1:
-                    break
+                    break  # it has no end; the latest of all is at least as late
                 fine = bucket < _FINE_BUCKETS
                 edge_ms = (bucket + 1) * _FINE_NS / 1e6 if fine else 20.0 + (bucket - _FINE_BUCKETS + 1) * 5.0
                 return min(edge_ms, self.max_ns / 1e6)

@@ -28,6 +28,8 @@ from weakref import WeakSet
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
+from talkpath.path.path import OutputKind
+from talkpath.path.stream import Tick
 from talkpath.transport.clock import Lateness
 from talkpath.units import NS_PER_MS
 
@@ -50,12 +52,12 @@ PHASE_NS = 5 * NS_PER_MS
 HOUSEKEEPING_NS = 1000 * NS_PER_MS
 """Liveness of connections is looked at once a second: no timer per call."""
 SOCKET_POLL_NS = 5 * NS_PER_MS
-"""A line on a real socket is read at least this often; calls are read when they tick."""
+"""In real time a line is read, and its commands are done, at least this often; calls have their ticks for it."""
 
-TICK_EVENTS = 1
-TICK_MARK_DUE = 4
-OUTPUT_RTP = 1
-OUTPUT_MESSAGE = 2
+# Plain integers: an enum's arithmetic costs more than the work.
+TICK_EVENTS = int(Tick.EVENTS)
+OUTPUT_RTP = int(OutputKind.RTP)
+OUTPUT_MESSAGE = int(OutputKind.MESSAGE)
 
 
 class Member(Protocol):
@@ -183,7 +185,7 @@ class TasksDriver:
         self._taken: dict[int, Member] = {}
         self._groups: dict[tuple[int, int], Group] = {}
         self._lines: dict[int, LineMember] = {}
-        self._socket_lines = 0
+        self._polled_lines = 0
         self._poll_due_ns = 0
         self._housekeeping_due_ns = 0
         self._commanded: dict[int, Member] = {}
@@ -247,12 +249,16 @@ class TasksDriver:
     def add_line(self, line: LineMember) -> None:
         self._members[line.slot] = line
         self._lines[line.slot] = line
-        if line.on_socket:
-            if self._socket_lines == 0:
+        if self._is_polled(line):
+            if self._polled_lines == 0:
                 self._poll_due_ns = self.clock.now_ns() // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
-            self._socket_lines += 1
+            self._polled_lines += 1
         self._start_housekeeping()
         self.clock.nudge()
+
+    def _is_polled(self, line: LineMember) -> bool:
+        """Whether a line has nothing that wakes the clock for it: a socket, or in real time a memory link as well."""
+        return line.on_socket or not self.clock.virtual
 
     def remove(self, member: Member) -> None:
         """Forget `member` at once, whether it was added or only had a slot; nothing of it is touched from here on.
@@ -268,8 +274,8 @@ class TasksDriver:
         self._commanded.pop(slot, None)
         line = self._lines.pop(slot, None)
         if line is not None:
-            if line.on_socket:
-                self._socket_lines -= 1
+            if self._is_polled(line):
+                self._polled_lines -= 1
         else:
             for key, group in list(self._groups.items()):
                 if member in group.calls:
@@ -342,7 +348,7 @@ class TasksDriver:
             if due is None or group.due_ns < due:
                 due = group.due_ns
         if self._lines:
-            if self._socket_lines and (due is None or self._poll_due_ns < due):
+            if self._polled_lines and (due is None or self._poll_due_ns < due):
                 due = self._poll_due_ns
             for line in self._lines.values():
                 at = line.next_send_ns()
@@ -371,7 +377,7 @@ class TasksDriver:
                     self._run_commands(now_ns)
                 if self._lines:
                     self._tick_lines(now_ns)
-            if self._socket_lines and self._poll_due_ns <= now_ns:
+            if self._polled_lines and self._poll_due_ns <= now_ns:
                 self._poll_due_ns = now_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
             if self._housekeeping_due_ns <= now_ns:
                 self._housekeeping_due_ns = now_ns + HOUSEKEEPING_NS

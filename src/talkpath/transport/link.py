@@ -51,6 +51,10 @@ class Link(Protocol):
 
     async def wait_writable(self) -> None: ...
 
+    def finish(self) -> None:
+        """Say that nothing more will be sent, as far as the link can; reading goes on. Never raises."""
+        ...
+
     def close(self) -> None:
         """Close at once; idempotent."""
         ...
@@ -89,6 +93,10 @@ class SocketLink:
 
     async def wait_writable(self) -> None:
         await trio.lowlevel.wait_writable(self.sock)
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         if self.fd is not None:
@@ -134,6 +142,11 @@ class TlsLink:
                 with contextlib.suppress(BlockingIOError):
                     self._pull()
                 continue
+            except ssl.SSLError:
+                # What is left to say is the alert that tells the peer why.
+                with contextlib.suppress(OSError):
+                    self.flush()
+                raise
             await self._flush_all()
             return
 
@@ -214,6 +227,13 @@ class TlsLink:
 
     def tune_for_media(self) -> None:
         self._inner.tune_for_media()
+
+    def finish(self) -> None:
+        with contextlib.suppress(ssl.SSLError, ValueError):
+            self._tls.unwrap()
+        with contextlib.suppress(OSError):
+            self.flush()
+        self._inner.finish()
 
     def close(self) -> None:
         if self._inner.fd is not None:

@@ -25,6 +25,7 @@ class MemoryLink:
         self._inbox: deque[bytes] = deque()
         self._held = 0
         self._eof = False
+        self._finished = False
         self.closed = False
         self._peer: MemoryLink | None = None
         self._readers = trio.lowlevel.ParkingLot()
@@ -58,7 +59,7 @@ class MemoryLink:
         if self.closed:
             raise OSError(9, "the link is closed")
         peer = self._peer
-        if peer is None or peer.closed:
+        if peer is None or peer.closed or self._finished:
             raise BrokenPipeError(32, "the other end is closed")
         room = peer._capacity - peer._held
         if room <= 0:
@@ -100,6 +101,12 @@ class MemoryLink:
             await trio.lowlevel.checkpoint()
             return
         await self._writers.park()
+
+    def finish(self) -> None:
+        peer = self._peer
+        if not self.closed and peer is not None and not peer.closed:
+            self._finished = peer._eof = True
+            peer._readable()
 
     def close(self) -> None:
         if self.closed:

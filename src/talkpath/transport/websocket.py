@@ -27,6 +27,7 @@ from talkpath.wire.websocket import (
     ClientHandshake,
     Close,
     FrameError,
+    HandshakeError,
     MessageAssembler,
     Ping,
     Pong,
@@ -51,6 +52,8 @@ MAX_PENDING_CONTROL_BYTES = 64 * 1024
 MAX_GOODBYE_BYTES = 1024 * 1024
 MAX_GOODBYE_FRAMES = 4096
 """What a peer may send between our close frame and its own before it is hung up on."""
+REFUSAL_S = 0.5
+"""How long one that was turned away may take to hang up."""
 PING_AFTER_NS = 10_000_000_000
 VANISHED_AFTER_NS = 30_000_000_000
 """A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the
@@ -196,13 +199,37 @@ async def open_websocket(
 
 
 async def receive_upgrade(link: Link) -> tuple[ServerHandshake, UpgradeRequest]:
-    """Read an upgrade request. Raises RemoteWireError or OSError. The caller bounds the wait and closes the link."""
+    """Read an upgrade request. The caller bounds the wait and closes the link.
+
+    Raises:
+        RemoteWireError: it is none; who sent it has been told so, in HTTP.
+        OSError: the connection broke.
+    """
     handshake = ServerHandshake()
     buffer = bytearray(4096)
-    while True:
-        request = handshake.receive(bytes(await receive_some(link, buffer)))
-        if request is not None:
-            return handshake, request
+    try:
+        while True:
+            request = handshake.receive(bytes(await receive_some(link, buffer)))
+            if request is not None:
+                return handshake, request
+    except HandshakeError as exc:
+        if exc.status is not None:
+            await refuse(link, handshake.reject(exc.status, "", exc.headers.items()))
+        raise
+
+
+async def refuse(link: Link, goodbye: bytes) -> None:
+    """Say why not, and let the peer read it: closing a socket that holds unread bytes would take the words back.
+
+    Cancellation: the peer may have read it or not.
+    """
+    await send_all(link, goodbye)
+    link.finish()
+    n_bytes = 0
+    buffer = bytearray(16384)
+    with trio.move_on_after(REFUSAL_S):
+        while n_bytes < MAX_GOODBYE_BYTES and (data := await receive_some(link, buffer)):
+            n_bytes += len(data)
 
 
 class ConnectionOwner(Protocol):
@@ -279,6 +306,7 @@ class Connection:
         owner: ConnectionOwner,
         *,
         masked: bool,
+        live: bool,
         max_message_bytes: int,
         mask_seed: int,
         leftover: bytes = b"",
@@ -286,6 +314,9 @@ class Connection:
         self.driver = driver
         self.link = link
         self._stream = stream
+        self._live = live
+        """Whether media is worth nothing later: a call's tracks. What a program says is not, and its owner asks for
+        `backlogged` before it sends more."""
         self._owner = owner
         self._masks = MaskKeys(mask_seed) if masked else None
         self._max_message_bytes = max_message_bytes
@@ -324,6 +355,8 @@ class Connection:
         if self.link.fd is not None:
             self._watched = ("fd", self.link.fd)
             self.driver.watch(self.link.fd, self.on_readable)
+            if self.link.more():  # decrypted with the handshake: the system will not say again that it is there
+                self.on_readable(now_ns)
         else:
             assert isinstance(self.link, MemoryLink)
             self._watched = ("memory", self.driver.watch_memory(self.link, self.on_readable))
@@ -499,11 +532,11 @@ class Connection:
     # Writing, in the step ----------------------------------------------------------------------------------------
 
     def send_media(self, framed: memoryview) -> None:
-        """Send one framed media message now, or let it wait, or drop it whole: live audio never blocks anybody."""
+        """Send one framed media message now, or let it wait; live audio that finds no room is dropped whole."""
         if self.broken or self.close_sent:
             return
         if self._pending:
-            if len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
+            if self._live and len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
                 self.media_dropped += 1
             else:
                 self._pending += framed
@@ -520,6 +553,10 @@ class Connection:
             self._owner.on_full()
         elif self.link.unsent():
             self._owner.on_full()
+
+    def backlogged(self) -> bool:
+        """Whether bytes wait for the socket."""
+        return bool(self._pending) or self.link.unsent()
 
     def send_text(self, payload: bytes) -> None:
         """Send a control message; it is never dropped."""
