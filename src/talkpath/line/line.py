@@ -502,14 +502,17 @@ class Line:
 
         Anything that takes an `AudioChunk` and returns a bool serves; `EnergyGate` is built in; None removes it. It
         is called within the driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
+
+        Raises:
+            ConfigError: the caller is not streamed on this line.
+            CallEnded: the line is over.
         """
-        self._policy = policy
-        if policy is None:
-            if self._policy_ear is not None:
-                self._policy_ear.close()
-                self._policy_ear = None
-        elif self._policy_ear is None:
+        if policy is not None and self._policy_ear is None:
             self._policy_ear = Listener(self, self._rate, 20, "inbound")
+        elif policy is None and self._policy_ear is not None:
+            self._policy_ear.close()
+            self._policy_ear = None
+        self._policy = policy
 
     def _ask_policy(self, now_ns: int) -> None:
         policy, ear = self._policy, self._policy_ear
@@ -526,6 +529,10 @@ class Line:
                     "line %s: the barge-in policy raised %s", self.info.stream_id, type(exc).__name__, exc_info=exc
                 )
                 self.end(EndReason.POLICY_FAILED, exc)
+                return
+            if speaking:
+                self._commands.run(now_ns)  # What the program has said by now is cleared with the rest.
+            if self.end_reason is not None:
                 return
             if speaking and self._speech.is_heard(now_ns):
                 self._barge_ins += 1
@@ -622,7 +629,10 @@ class Line:
         Cancellation changes nothing.
         """
         await trio.lowlevel.checkpoint()
-        if self.end_reason is None and self._speech.is_heard(self.clock.now_ns()):
+        if self.end_reason is not None:
+            return
+        self._speech.let_out_tails()
+        if self._speech.is_heard(self.clock.now_ns()):
             await self._speech.mark_here().wait()
 
     async def send_digits(self, digits: str) -> None:

@@ -7,7 +7,7 @@ the next step will queue.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,8 @@ class Speech:
             raise PlayoutFull(
                 f"{self._queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
             )
+        self._commands.check_room(1 + len(self._tails))
+        self._let_out(other for other in self._tails if other != rate)  # What was said first is heard first.
         if rate != self._rate:
             resampler = self._speakers.get(rate)
             if resampler is None:
@@ -99,9 +101,12 @@ class Speech:
         """Queue what the resamplers hold back, once nothing follows what was said."""
         if now_ns < self._tail_due_ns or not self._tails:
             return
-        tails, self._tails = self._tails, {}
+        self._let_out(self._tails)
         self._tail_due_ns = NEVER_NS
-        for rate, resampler in tails.items():
+
+    def _let_out(self, rates_hz: Iterable[int]) -> None:
+        for rate in list(rates_hz):
+            resampler = self._tails.pop(rate)
             self._queue(_tail(resampler, rate, self._rate))
             resampler.reset()
 
@@ -201,6 +206,7 @@ class Speech:
             pcm = pcm[skipped:]
             play.to_skip -= skipped
         if play.start is None:
+            self.let_out_tails()
             play.start = self._position()
         self._queue(pcm)
         play.samples += len(pcm)
@@ -209,7 +215,7 @@ class Speech:
         """Let out what the resampler holds back."""
         resampler, play.resampler = play.resampler, None
         if resampler is not None and play.start is not None and not self._is_over(play):
-            tail = _tail(resampler, play.rate_hz, self._rate)
+            tail = _tail(resampler, play.rate_hz, self._rate)[play.to_skip :]
             self._queue(tail)
             play.samples += len(tail)
 
