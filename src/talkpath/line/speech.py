@@ -7,7 +7,7 @@ the next step will queue.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,8 @@ class Speech:
         self._tail_due_ns = NEVER_NS
         self._room = trio.lowlevel.ParkingLot()
         self._plays = 0
+        self.clears_asked = 0
+        """Clears the program has asked for; those that wait for the next step are ahead of the checkpoints' epoch."""
         self._played_at_clear: dict[int, int] = {}
         self._played_at_end: int | None = None
 
@@ -86,6 +88,8 @@ class Speech:
             raise PlayoutFull(
                 f"{self._queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
             )
+        self._commands.check_room(1 + len(self._tails))
+        self._let_out(other for other in self._tails if other != rate)  # What was said first is heard first.
         if rate != self._rate:
             resampler = self._speakers.get(rate)
             if resampler is None:
@@ -96,11 +100,13 @@ class Speech:
 
     def let_out_tails(self, now_ns: int = NEVER_NS) -> None:
         """Queue what the resamplers hold back, once nothing follows what was said."""
-        if now_ns < self._tail_due_ns or not self._tails:
-            return
-        tails, self._tails = self._tails, {}
-        self._tail_due_ns = NEVER_NS
-        for rate, resampler in tails.items():
+        if now_ns >= self._tail_due_ns:
+            self._tail_due_ns = NEVER_NS
+            self._let_out(self._tails)
+
+    def _let_out(self, rates_hz: Iterable[int]) -> None:
+        for rate in list(rates_hz):
+            resampler = self._tails.pop(rate)
             self._queue(_tail(resampler, rate, self._rate))
             resampler.reset()
 
@@ -154,7 +160,7 @@ class Speech:
 
     async def play(self, audio: object, sample_rate_hz: int | None) -> Played:
         """See `Line.play`."""
-        play = _Play(self._checkpoints.epoch)
+        play = _Play(self.clears_asked)
         try:
             if isinstance(audio, AsyncIterable):
                 pieces = aiter(audio)
@@ -173,7 +179,7 @@ class Speech:
         except CallEnded:
             outcome = Outcome.LOST
         if outcome is None:
-            outcome = Outcome.LOST if self._checkpoints.epoch == play.epoch else Outcome.CLEARED
+            outcome = Outcome.CLEARED if self._checkpoints.epoch > play.epoch else Outcome.LOST
         if outcome in (Outcome.PLAYED, Outcome.ASSUMED):
             return Played(play.samples, outcome, outcome is Outcome.PLAYED)
         return Played(self._heard(play, outcome), outcome, False)
@@ -200,6 +206,7 @@ class Speech:
             pcm = pcm[skipped:]
             play.to_skip -= skipped
         if play.start is None:
+            self.let_out_tails()
             play.start = self._position()
         self._queue(pcm)
         play.samples += len(pcm)
@@ -208,12 +215,12 @@ class Speech:
         """Let out what the resampler holds back."""
         resampler, play.resampler = play.resampler, None
         if resampler is not None and play.start is not None and not self._is_over(play):
-            tail = _tail(resampler, play.rate_hz, self._rate)
+            tail = _tail(resampler, play.rate_hz, self._rate)[play.to_skip :]
             self._queue(tail)
             play.samples += len(tail)
 
     def _is_over(self, play: _Play) -> bool:
-        return self._played_at_end is not None or self._checkpoints.epoch != play.epoch
+        return self._played_at_end is not None or self._checkpoints.epoch > play.epoch
 
     async def _wait_room(self) -> None:
         """Wait until the queue is short enough for more, or the line is over."""

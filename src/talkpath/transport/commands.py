@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,9 +28,16 @@ class Commands:
     def __init__(self, driver: TasksDriver, member: Member) -> None:
         self._driver = driver
         self._member = member
-        self._waiting: deque[Callable[[int], None]] = deque()
+        self._waiting: list[Callable[[int], None]] = []
         self._performing: dict[trio.Event, None] = {}
         self._end: tuple[EndReason, BaseException | None] | None = None
+
+    def check_room(self, n: int = 1) -> None:
+        """Raise what `put` would raise at the last of `n` commands: for whoever must change something before it."""
+        if self._end is not None:
+            raise CallEnded(*self._end)
+        if len(self._waiting) + n > MAX_COMMANDS:
+            raise PlayoutFull(f"{MAX_COMMANDS} operations wait for the next tick; await something between them")
 
     def put(self, what: Callable[[int], None]) -> None:
         """Have `what(now_ns)` done in the next step.
@@ -39,10 +45,7 @@ class Commands:
         Raises:
             CallEnded: it is over. PlayoutFull: 4,096 wait already.
         """
-        if self._end is not None:
-            raise CallEnded(*self._end)
-        if len(self._waiting) >= MAX_COMMANDS:
-            raise PlayoutFull(f"{MAX_COMMANDS} operations wait for the next tick; await something between them")
+        self.check_room()
         self._waiting.append(what)
         self._driver.command(self._member)
 
@@ -74,8 +77,11 @@ class Commands:
 
     def run(self, now_ns: int) -> None:
         """Apply what waits; the driver's step alone calls it."""
-        while self._waiting:
-            self._waiting.popleft()(now_ns)
+        while self._waiting and self._end is None:
+            waiting, self._waiting = self._waiting, []
+            for what in waiting:
+                if self._end is None:
+                    what(now_ns)
 
     def close(self, reason: EndReason, cause: BaseException | None) -> None:
         """Apply nothing more; wake whoever waits."""
