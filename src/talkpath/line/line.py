@@ -507,9 +507,11 @@ class Line:
             ConfigError: the caller is not streamed on this line.
             CallEnded: the line is over.
         """
-        if policy is not None and self._policy_ear is None:
-            self._policy_ear = Listener(self, self._rate, 20, "inbound")
-        elif policy is None and self._policy_ear is not None:
+        if policy is not None:
+            self._check_live()
+            if self._policy_ear is None:
+                self._policy_ear = Listener(self, self._rate, 20, "inbound")
+        elif self._policy_ear is not None:
             self._policy_ear.close()
             self._policy_ear = None
         self._policy = policy
