@@ -116,7 +116,7 @@ test: $(VENV)/test $(VENV)/native ## everything that must hold: lint, C tests, p
 	@$(RUN) -m pytest
 
 .PHONY: bench
-bench: $(VENV)/bench $(VENV)/native ## measure against named peers in the same run; JSON on stdout and in build/
+bench: $(VENV)/bench $(VENV)/native ## measure against named peers in the same run; tables on stdout, JSON in build/bench.json
 	@$(RUN) -m talkpath bench
 
 # Packages.

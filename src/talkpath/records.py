@@ -139,6 +139,8 @@ class CallStatistics:
     packets_refused: int = 0
     """Datagrams from a source that is not the caller's."""
     packets_malformed: int = 0
+    packets_wrong_payload_type: int = 0
+    """Of a payload type that was not negotiated."""
     rtcp_packets_received: int = 0
     ssrc_changes: int = 0
     jitter_ms: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import socket
@@ -21,10 +22,12 @@ from talkpath.audio import AudioClip, Samples, read_audio, write_audio
 from talkpath.cli import main
 from talkpath.cli.call import CallPlan, PlacedCall, place_call
 from talkpath.cli.progress import Progress
-from talkpath.cli.values import Press
+from talkpath.engine import Call
+from talkpath.errors import CallEnded
 from talkpath.line import Line, serve_lines
 from talkpath.records import EndReason
 from talkpath.testing import ToneSource, find_tones, quiescence
+from talkpath.testing.caller import Press
 
 pytestmark = pytest.mark.smoke
 
@@ -158,6 +161,29 @@ def test_a_server_of_another_kind_is_named_as_such(capsys: pytest.CaptureFixture
     assert reason in ("handshake_refused", "connect_failed")
 
 
+@pytest.mark.parametrize(
+    ("ended", "says"),
+    [
+        (
+            CallEnded(EndReason.HANDSHAKE_TIMED_OUT, trio.TooSlowError()),
+            "handshake_timed_out: no connection, or no answer to the upgrade, in the time allowed: TooSlowError\n",
+        ),
+        (CallEnded(EndReason.NO_CAPACITY), "no_capacity: the engine is full\n"),
+    ],
+)
+def test_a_failure_without_a_message_is_told_in_words(
+    ended: CallEnded, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def start_stream(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ended
+
+    monkeypatch.setattr(Call, "start_stream", start_stream)
+    reason, said = failed(["call", "ws://127.0.0.1:1"], capsys)
+    assert reason == ended.reason.value
+    assert said == f"talkpath call: {says}"
+
+
 def test_an_echo_that_cannot_listen_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["echo", "--port", str(taken.getsockname()[1])]) == 1
@@ -206,15 +232,13 @@ async def test_whoever_interrupts_a_call_hangs_up_in_an_orderly_way(interrupt: s
 
     async def application(request: trio_websocket.WebSocketRequest) -> None:
         connection = await request.accept()
-        n_messages = 0
-        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
-            while True:
+        with contextlib.suppress(trio_websocket.ConnectionClosed):
+            for n_messages in itertools.count(1):
                 await connection.get_message()
-                n_messages += 1
                 if n_messages == 10:
                     live.set()
-        assert closed.value.reason is not None
-        codes.append(closed.value.reason.code)
+        assert connection.closed is not None
+        codes.append(connection.closed.code)
 
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:

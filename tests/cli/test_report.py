@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
 from talkpath.cli.progress import Progress, meter
-from talkpath.cli.report import ORDERLY, CallReport, Checkpoint, Lateness, table
+from talkpath.cli.report import ORDERLY, CallReport, Checkpoint, Lateness, in_words, table
 from talkpath.records import EndReason, MarkOutcome, Outcome
 
 REPORT = CallReport(
@@ -65,8 +66,31 @@ def test_which_ends_are_a_success() -> None:
     assert REPORT.orderly
 
 
+@pytest.mark.parametrize("reason", EndReason)
+def test_every_failure_has_words_on_one_line(reason: EndReason) -> None:
+    said = in_words(reason, "TooSlowError")
+    if reason in ORDERLY:
+        assert said == ""
+        return
+    words, colon, detail = said.rpartition(": ")
+    assert (words, colon, detail) == (in_words(reason), ": ", "TooSlowError")
+    assert len(words) > 10
+    assert in_words(reason, " of\n two lines ").endswith(": of two lines")
+
+
+@pytest.mark.parametrize("reason", EndReason)
+def test_every_end_is_in_the_documented_table_with_its_exit_status(reason: EndReason) -> None:
+    page = Path(__file__).parents[2] / "docs" / "command-line.md"
+    (row,) = [line for line in page.read_text().splitlines() if line.startswith("|") and f"`{reason.value}`" in line]
+    assert row.split("|")[2].strip() == ("0" if reason in ORDERLY else "1")
+
+
 def test_marks_move_from_the_track_to_the_recording() -> None:
     assert Checkpoint.of(MarkOutcome("a", Outcome.CLEARED, 10_000), 960) == Checkpoint("a", "CLEARED", 9_040)
+
+
+def test_what_was_settled_before_the_recording_begins_is_not_moved_into_it() -> None:
+    assert Checkpoint.of(MarkOutcome("a", Outcome.PLAYED, 0), 47).at_sample == -47
 
 
 def test_the_table_says_what_happened() -> None:

@@ -45,6 +45,8 @@ def test_what_may_be_written(read: Callable[[str], object], text: str, value: ob
         (values.duration_ms, "-1s", "no duration"),
         (values.duration_ms, "4 s", "no duration"),
         (values.duration_ms, "48000m", "more than a day"),
+        (values.duration_ms, "50.5ms", "whole ones"),
+        (values.duration_ms, "0.0001s", "whole ones"),
         (values.positive_duration_ms, "0ms", "more than 0"),
         (values.share, "3", "write 3%"),
         (values.share, "130%", "no share"),

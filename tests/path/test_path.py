@@ -45,6 +45,7 @@ class Leg:
 
     def __init__(self, media_format: MediaFormat = PCMU, *, n_bytes: int = 1 << 20, **options: Any) -> None:
         self.pool = Pool(n_bytes)
+        self.leg_rate_hz = media_format.sample_rate_hz
         self.path = Path(self.pool, PathOptions(media_format=media_format, **options))
         self.outbox = Outbox()
         self.now = 0
@@ -55,7 +56,7 @@ class Leg:
         self.events: list[Event] = []
 
     def stream(self, index: int = 0, media_format: MediaFormat = PCMU, **options: Any) -> Stream:
-        stream = platform(self.pool, media_format, leg_rate_hz=self.path.options.media_format.sample_rate_hz, **options)
+        stream = platform(self.pool, media_format, leg_rate_hz=self.leg_rate_hz, **options)
         self.path.attach(index, stream)
         return stream
 

@@ -293,7 +293,8 @@ def read_ring(line: Stream, track: Track, start: int, n: int) -> tuple[int, byte
     out = ffi.new("uint8_t[]", 4096)
     at = ffi.new("uint64_t *", start)
     got = lib.tp_stream_track_read(line.native, track, out, 4096, at, n)
-    return at[0], bytes(ffi.buffer(out, got * line.options.media_format.sample_bytes))
+    sample_bytes = 1 if line._config.format.encoding in (1, 2) else 2
+    return at[0], bytes(ffi.buffer(out, got * sample_bytes))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

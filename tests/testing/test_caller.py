@@ -112,6 +112,39 @@ def test_presses_that_overlap_are_pressed_one_after_the_other() -> None:
     assert [(packet.at_ms, packet.payload[0]) for packet in events] == [(0, 1), (200, 2), (400, 3)]
 
 
+@pytest.mark.parametrize("ptime_ms", [10, 20, 30])
+@pytest.mark.parametrize(
+    ("at_ms", "on_ms", "off_ms"), [(100, 50, 100), (100, 30, 45), (105, 41, 7), (0, 1, 0), (7, 33, 3)]
+)
+def test_digits_last_as_long_as_asked_to_the_sample(ptime_ms: int, at_ms: int, on_ms: int, off_ms: int) -> None:
+    script = CallerScript(
+        presses=[Press("12#", at_ms)], digit_on_ms=on_ms, digit_off_ms=off_ms, ptime_ms=ptime_ms, seed=3
+    )
+    machine = CallerMachine(script)
+    machine.begin()
+    stream = packets(machine, 1_000)
+    origin = stream[0].timestamp if stream[0].payload_type == 0 else stream[0].timestamp - 8 * at_ms
+    events: dict[int, list[tuple[Packet, int, bool, int]]] = {}
+    for packet in stream:
+        if packet.payload_type == 101:
+            code, flags, duration = struct.unpack("!BBH", packet.payload)
+            events.setdefault((packet.timestamp - origin) % 2**32, []).append(
+                (packet, code, bool(flags & 0x80), duration)
+            )
+    period = on_ms + off_ms
+    assert list(events) == [8 * (at_ms + n * period) for n in range(3)]
+    for (start, updates), digit in zip(events.items(), (1, 2, 11), strict=True):
+        assert {code for _, code, _, _ in updates} == {digit}
+        assert [packet.marker for packet, *_ in updates] == [True] + [False] * (len(updates) - 1)
+        durations = [duration for *_, duration in updates]
+        assert durations[-3:] == [8 * on_ms] * 3
+        assert [end for *_, end, _ in updates] == [False] * (len(updates) - 3) + [True] * 3
+        # A packet a frame, each up to the frame's end.
+        assert all((start + duration) % (8 * ptime_ms) == 0 for duration in durations[:-3])
+        assert [b - a for a, b in pairwise(durations[:-3])] == [8 * ptime_ms] * max(len(durations) - 4, 0)
+    assert script.pressing_ends_ms() == at_ms + 3 * period
+
+
 def test_the_link_strikes_what_he_says() -> None:
     link = LinkEmulator(7, loss=0.2, jitter_ms=30, reorder=0.05)
     machine = CallerMachine(CallerScript(outward=link))
@@ -210,7 +243,10 @@ def test_noise_is_not_heard(noise: bytes) -> None:
     [
         (CallerScript(codec="G722"), "codec='G722'"),
         (CallerScript(presses=[Press("x", 0)]), "'X' is on no telephone"),
-        (CallerScript(digit_on_ms=5), "digit_on_ms=5"),
+        (CallerScript(digit_on_ms=0), "digit_on_ms is 0"),
+        (CallerScript(digit_on_ms=8_192), "between 1 and 8191"),
+        (CallerScript(digit_off_ms=-1), "digit_off_ms is -1"),
+        (CallerScript(ptime_ms=25), "ptime_ms=25"),
     ],
 )
 def test_what_he_cannot_do_is_refused(script: CallerScript, says: str) -> None:

@@ -9,6 +9,7 @@ Exit status: 0 it went as it should; 1 it did not; 2 wrong usage.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -28,6 +29,9 @@ examples:
 exit status: 0 it went as it should, 1 it did not, 2 wrong usage
 """
 
+_NEGATIVE = re.compile(r"-\.?\d")
+_OPTION = re.compile(r"--[a-z][a-z-]*")
+
 
 def _modules() -> list[ModuleType]:
     from talkpath.cli import bench, call, demo, echo
@@ -46,6 +50,19 @@ def _parser(modules: Sequence[ModuleType]) -> argparse.ArgumentParser:
     for module in modules:
         module.add_command(commands)
     return parser
+
+
+def _with_negative_values(words: Sequence[str]) -> list[str]:
+    """Write ``--loss -1%`` as ``--loss=-1%``; argparse would take ``-1%`` for an option."""
+    joined: list[str] = []
+    for place, word in enumerate(words):
+        if word == "--":
+            return joined + list(words[place:])
+        if _NEGATIVE.match(word) and joined and _OPTION.fullmatch(joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +88,7 @@ def _run(words: list[str]) -> int:
             return 1
         modules = [doctor]
     try:
-        options = _parser(modules).parse_args(words)
+        options = _parser(modules).parse_args(_with_negative_values(words))
     except SystemExit as stop:
         # argparse has said what it had to say: help (0) or what is wrong (2).
         return stop.code if isinstance(stop.code, int) else 2

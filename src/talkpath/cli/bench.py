@@ -15,6 +15,8 @@ The benchmarks live in the source tree, beside the peers they measure against; w
 
 examples:
   talkpath bench
+  talkpath bench -- calls --short
+  talkpath bench -- --json -     JSON on stdout, tables on stderr
   talkpath bench -- --help
 """
 
@@ -24,7 +26,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure against named peers in the same run (in a checkout)",
-        description="Measure against named peers in the same run; JSON on stdout.",
+        description="Measure against named peers in the same run; tables on stdout, JSON in build/bench.json.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -18,13 +18,14 @@ import numpy as np
 from talkpath.audio import AudioClip, read_audio, write_audio
 from talkpath.cli import values
 from talkpath.cli.progress import Progress, meter
-from talkpath.cli.report import CallReport, Checkpoint, Lateness, table
+from talkpath.cli.report import CallReport, Checkpoint, Lateness, in_words, table
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived, MarkSettled, SourceCleared, StreamDegraded
 from talkpath.records import CallRecord, EndReason, StreamRecord
 from talkpath.testing.caller import Caller, CallerScript, Press
 from talkpath.testing.link import LinkEmulator
 from talkpath.units import NS_PER_MS, samples_to_ms
+from talkpath.wire.plivo_parameters import write_extra_headers
 
 if TYPE_CHECKING:
     from talkpath.engine import Call, StreamSpec
@@ -39,8 +40,9 @@ _LONGEST_MS = 3_600_000
 
 _EPILOG = """\
 The caller says the file from the moment the wire's start has been written, then is silent. Every time counts from the
-file's first sample, which is also sample 0 of the recording: delays and at_sample can be read off it. The recording is
-what left the engine; with --impair both, what arrives through the caller's own jitter buffer.
+file's first sample, which is also sample 0 of the recording: delays and at_sample can be read off it (what happens
+between the start and that sample has a negative at_sample). The recording is what left the engine; with --impair both,
+what arrives through the caller's own jitter buffer.
 
 examples:
   talkpath call ws://127.0.0.1:8080 --play caller.wav --record heard.wav
@@ -80,7 +82,7 @@ class CallPlan:
     seed: int = 0
     impair_both: bool = False
     bidirectional: bool = True
-    bearer_token: str = ""
+    bearer_token: str = field(default="", repr=False)
     parameters: dict[str, str] = field(default_factory=dict)
     ca_file: Path | None = None
 
@@ -187,15 +189,12 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         duration_ms = _WITHOUT_A_FILE_MS if speech is None else round(speech.duration_ms) + _AFTER_THE_FILE_MS
     if duration_ms > _LONGEST_MS:
         raise ConfigError(f"the call would last {duration_ms // 1000} s; at most an hour: give --duration")
-    for press in options.press:
-        if press.at_ms >= duration_ms:
-            raise ConfigError(
-                f"--press {press.digits}@{press.at_ms}ms: the call is over after {duration_ms} ms; give --duration"
-            )
     parameters = dict(options.parameter)
     if len(parameters) != len(options.parameter):
         raise ConfigError("--parameter: the same name twice")
-    return CallPlan(
+    # The wire's own bound; without this look the call would fail as if the application had.
+    write_extra_headers(parameters)
+    plan = CallPlan(
         url=options.url,
         wire=options.wire,
         speech=speech,
@@ -218,6 +217,13 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         parameters=parameters,
         ca_file=options.ca_file,
     )
+    pressed_ms = _script(plan).pressing_ends_ms()
+    if pressed_ms > duration_ms:
+        raise ConfigError(
+            f"--press: with {plan.digit_on_ms} ms for each digit and {plan.digit_off_ms} ms after it the last is done"
+            f" at {pressed_ms} ms, but the call is over after {duration_ms} ms; give --duration {pressed_ms}ms"
+        )
+    return plan
 
 
 def run(options: argparse.Namespace) -> int:
@@ -233,8 +239,7 @@ def run(options: argparse.Namespace) -> int:
         print(table(placed.report.rows()))
     if placed.report.orderly:
         return 0
-    reason = placed.report.end_reason.value
-    print(f"talkpath call: {reason}{': ' + placed.failure if placed.failure else ''}", file=sys.stderr)
+    print(f"talkpath call: {placed.report.end_reason.value}: {placed.failure}", file=sys.stderr)
     return 1
 
 
@@ -252,11 +257,12 @@ def place_call_now(plan: CallPlan, progress: Progress) -> PlacedCall:
         raise
     except Exception as error:
         report = CallReport(wire=plan.wire, end_reason=EndReason.INTERNAL_ERROR)
-        return PlacedCall(report, AudioClip(np.zeros(0, np.int16), 8000), f"{type(error).__name__}: {error}")
+        failure = in_words(report.end_reason, _described(error))
+        return PlacedCall(report, AudioClip(np.zeros(0, np.int16), 8000), failure)
 
 
 async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
-    """Place one simulated call and wait for its end. SIGINT (Ctrl-C) and SIGTERM are the caller hanging up, at any time.
+    """Place one simulated call and wait for its end. SIGINT and SIGTERM are the caller hanging up, at any time.
 
     Raises:
         ConfigError: the plan asks for what the wire or the engine does not have.
@@ -272,7 +278,7 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
     trusted = ssl.create_default_context(cafile=str(plan.ca_file)) if plan.ca_file is not None else None
     caller = Caller(_script(plan))
     log = _CallLog(progress, caller)
-    failure = ""
+    cause = ""
     conversation = trio.CancelScope()
 
     def hang_up() -> None:
@@ -289,7 +295,7 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
                 try:
                     await call.start_stream(spec)
                 except CallEnded as error:
-                    failure = "" if error.cause is None else f"{type(error.cause).__name__}: {error.cause}"
+                    cause = "" if error.cause is None else _described(error.cause)
                     log.end(error.reason)
                 else:
                     caller.begin()
@@ -303,7 +309,8 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
         nursery.cancel_scope.cancel()
     end_ns = (caller.machine.begun_at_ns or 0) + lasted_ms * NS_PER_MS
     heard = AudioClip(caller.machine.heard(end_ns), caller.machine.sample_rate_hz)
-    return PlacedCall(log.report(plan, record, lasted_ms), heard, failure or _cause(record))
+    report = log.report(plan, record, lasted_ms)
+    return PlacedCall(report, heard, in_words(report.end_reason, cause or _cause(record)))
 
 
 def _script(plan: CallPlan) -> CallerScript:
@@ -428,6 +435,11 @@ def _of_stream(stream: StreamRecord | None, shift: int) -> dict[str, Any]:
         "clears": stream.clears,
         "refused_messages": stream.refused,
     }
+
+
+def _described(error: BaseException) -> str:
+    """Name an error's kind, and what it says if it says something."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _cause(record: CallRecord) -> str:

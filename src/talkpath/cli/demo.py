@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkpath.audio import AudioClip, Samples, read_audio, write_audio
+from talkpath.cli import values
 from talkpath.cli.bench import checkout
 from talkpath.cli.call import CallPlan, PlacedCall, place_call
 from talkpath.cli.progress import Progress
@@ -80,7 +81,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where heard.wav goes (demo-out)"
     )
-    parser.add_argument("--seed", type=int, default=7, metavar="N", help="of the bad link (7)")
+    parser.add_argument("--seed", type=values.seed, default=7, metavar="N", help="of the bad link (7)")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     parser.set_defaults(run=run)
 
@@ -176,16 +177,14 @@ def judge(placed: PlacedCall, greeting: Samples, echo: Echo) -> list[Verdict]:
         Verdict(
             "its checkpoint is PLAYED",
             greeted is not None and greeted.outcome == Outcome.PLAYED,
-            f"{greeted.outcome} at sample {greeted.at_sample}" if greeted else "not reported",
+            str(greeted) if greeted else "not reported",
         ),
         Verdict(
             "talking over it clears",
             again is not None
             and again.outcome == Outcome.CLEARED
             and _SPEAKS_AT_MS <= cleared_ms <= _SPEAKS_AT_MS + 1_000,
-            f"{again.outcome} at sample {again.at_sample}, {cleared_ms - _SPEAKS_AT_MS} ms into the caller's speech"
-            if again
-            else "not reported",
+            f"{again}, {cleared_ms - _SPEAKS_AT_MS} ms into the caller's speech" if again else "not reported",
         ),
         Verdict(
             "the caller is echoed",
@@ -204,20 +203,16 @@ def judge(placed: PlacedCall, greeting: Samples, echo: Echo) -> list[Verdict]:
 def rows(placed: PlacedCall, echo: Echo, verdicts: list[Verdict]) -> list[tuple[str, str]]:
     """Lay out the call for people."""
     report = placed.report
-    late = report.lateness_ms
     spread = f" ({min(echo.delays_ms):.0f} to {max(echo.delays_ms):.0f})" if echo.delays_ms else ""
     lines = [(("ok      " if verdict.held else "NOT SO  ") + verdict.name, verdict.says) for verdict in verdicts]
     lines += [
         ("", ""),
         ("round-trip delay", f"median {echo.median_ms:.0f} ms{spread}, jitter buffer and codec included"),
-        ("outgoing lateness", f"p50 {late.p50:.2f} ms, p99 {late.p99:.2f} ms, max {late.max:.2f} ms"),
+        ("outgoing lateness", str(report.lateness_ms)),
         ("caller's packets", f"{report.lost} lost, {report.late} late, {report.concealed_ms} ms concealed"),
         ("messages", f"{report.media_sent} media to the bot, {report.media_received} from it, {report.clears} clears"),
     ]
-    lines += [
-        (f"checkpoint {point.name}", f"{point.outcome} at sample {point.at_sample}") for point in report.checkpoints
-    ]
-    return lines
+    return lines + report.checkpoint_rows()
 
 
 def _bot(path: Path) -> Bot:

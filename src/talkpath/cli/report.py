@@ -18,6 +18,35 @@ ORDERLY = frozenset(
 )
 """The ends that a script may take for success; every other reason is exit status 1."""
 
+_IN_WORDS = {
+    EndReason.CONNECT_FAILED: "nobody answers at the address, or TLS fails",
+    EndReason.HANDSHAKE_TIMED_OUT: "no connection, or no answer to the upgrade, in the time allowed",
+    EndReason.HANDSHAKE_REFUSED: "the server declines the WebSocket",
+    EndReason.WIRE_ERROR: "the wire's rules were broken beyond what can be skipped and counted",
+    EndReason.PEER_STALLED: "the application reads nothing any more",
+    EndReason.PEER_VANISHED: "the connection broke, or pings are not answered",
+    EndReason.MEDIA_TIMED_OUT: "no RTP came from the caller",
+    EndReason.CONTROL_OVERFLOW: "more control messages than can be kept",
+    EndReason.APPLICATION_FAILED: "the application's code failed",
+    EndReason.POLICY_FAILED: "the application's barge-in policy failed",
+    EndReason.NO_CAPACITY: "the engine is full",
+    EndReason.INTERNAL_ERROR: "a bug of ours",
+    EndReason.PLATFORM_HUNG_UP: "the platform ended the call",
+    EndReason.STOPPED: "the platform stopped the stream",
+    EndReason.DRAINED: "the engine takes no more calls",
+    EndReason.BLOCK_LEFT: "the program that holds the call left it",
+    EndReason.BLOCK_FAILED: "the program that holds the call failed",
+    EndReason.CANCELLED: "the program that holds the call cancelled it",
+}
+
+
+def in_words(reason: EndReason, detail: str = "") -> str:
+    """Say on one line why a call failed; empty for an end that is a success."""
+    if reason in ORDERLY:
+        return ""
+    # An exception's text may be of many lines, or of none.
+    return ": ".join(part for part in (_IN_WORDS[reason], " ".join(detail.split())) if part)
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -27,12 +56,19 @@ class Checkpoint:
     outcome: str
     """``PLAYED``, ``CLEARED``, ``LOST`` or ``ASSUMED``."""
     at_sample: int
-    """Of the recording: sample 0 is the instant at which the first sample of what is played leaves."""
+    """Of the recording: sample 0 is the instant at which the first sample of what is played leaves.
+
+    Negative: so many samples before it. The wire's start is written first and the caller's next packet is the first of
+    his speech, so what an application sends at once may be settled in between.
+    """
 
     @classmethod
     def of(cls, mark: MarkOutcome, begun_at_sample: int) -> Checkpoint:
         """Move a mark from the track's clock to the recording's."""
         return cls(mark.name, mark.outcome.value, mark.at_sample - begun_at_sample)
+
+    def __str__(self) -> str:
+        return f"{self.outcome} at sample {self.at_sample}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +78,9 @@ class Lateness:
     p50: float = 0.0
     p99: float = 0.0
     max: float = 0.0
+
+    def __str__(self) -> str:
+        return f"p50 {self.p50:.2f} ms, p99 {self.p99:.2f} ms, max {self.max:.2f} ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +125,25 @@ class CallReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the report as lines for people."""
-        late = self.lateness_ms
         rows = [
             ("ended", f"{self.end_reason.value} after {seconds(self.duration_ms)}"),
             ("messages", f"{self.media_sent} media to the application, {self.media_received} from it"),
             ("heard", f"{seconds(self.heard_ms)} of the application's audio"),
-            ("lateness", f"p50 {late.p50:.2f} ms, p99 {late.p99:.2f} ms, max {late.max:.2f} ms"),
+            ("lateness", str(self.lateness_ms)),
             ("caller's audio", f"{self.lost} packets lost, {self.late} late, {self.concealed_ms} ms concealed"),
             ("clears", str(self.clears)),
         ]
         if self.digits_sent or self.digits_received:
             rows.append(("digits", f"pressed {self.digits_sent or 'none'}, received {self.digits_received or 'none'}"))
-        rows += [
-            (f"checkpoint {point.name}", f"{point.outcome} at sample {point.at_sample}") for point in self.checkpoints
-        ]
+        rows += self.checkpoint_rows()
         if self.refused_messages:
             refused = ", ".join(f"{count} {kind}" for kind, count in sorted(self.refused_messages.items()))
             rows.append(("refused", refused))
         return rows
+
+    def checkpoint_rows(self) -> list[tuple[str, str]]:
+        """Return one line for each checkpoint."""
+        return [(f"checkpoint {point.name}", str(point)) for point in self.checkpoints]
 
 
 def seconds(ms: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from fractions import Fraction
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,10 +24,12 @@ def duration_ms(text: str) -> int:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 4s, 500ms or 2m")
-    value = round(float(match[1]) * _UNIT_MS[match[2]])
+    value = Fraction(match[1]) * _UNIT_MS[match[2]]
+    if value.denominator != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} has a fraction of a millisecond; write whole ones")
     if value > _MAX_DURATION_MS:
         raise argparse.ArgumentTypeError(f"{text!r} is more than a day")
-    return value
+    return int(value)
 
 
 def positive_duration_ms(text: str) -> int:

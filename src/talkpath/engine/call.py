@@ -468,6 +468,7 @@ class Call:
             packets_reordered=jitter.packets_reordered if rtp else 0,
             packets_refused=leg.packets_refused,
             packets_malformed=counters.rtp_malformed,
+            packets_wrong_payload_type=counters.rtp_wrong_payload_type,
             rtcp_packets_received=counters.rtcp_packets_in,
             ssrc_changes=counters.ssrc_changes,
             jitter_ms=jitter.jitter_x16 / 16 / rate * 1000 if rtp else 0.0,

@@ -38,6 +38,8 @@ MAX_STRANGERS = 256
 ones, so a flood that it can take does not silence the caller."""
 LEARN_PACKETS = 3
 """Consecutive valid packets that make a source the caller's."""
+MAX_CANDIDATES = 8
+"""Sources whose packets are counted at once; of more the one that was heard longest ago is forgotten."""
 LEARN_WINDOW_NS = 5_000_000_000
 """`symmetric="any"` learns within this time of opening (or of `update`), then never again."""
 REBIND_SILENCE_NS = 1_000_000_000
@@ -175,6 +177,12 @@ class RtpLeg(Leg):
         if port_range is not None:
             check_range("the first port of port_range", port_range[0], 1, 65535)
             check_range("the last port of port_range", port_range[1], port_range[0], 65535)
+            if port_range[0] % 2 and port_range[0] == port_range[1]:
+                raise ConfigError("port_range holds no even port; RTP wants one")
+        if remote is not None and (":" in remote[0]) != (":" in local[0]):
+            raise ConfigError(
+                "one of local and remote is an IPv6 address and the other is not; media cannot pass between"
+            )
         self.local = local
         self.remote = _numeric(remote) if remote is not None else None
         self.ptime_ms = ptime_ms
@@ -190,12 +198,10 @@ class RtpLeg(Leg):
         self._send_to: Any = None
         self._source: Any = None
         self._target: Any = self.remote
-        self._source_heard_ns = 0
+        self._source_heard_ns = -REBIND_SILENCE_NS  # nothing has been heard: another port may be learned at once
         self._learn_until_ns = 0
-        self._candidate: Any = None
-        self._candidate_seq = 0
-        self._candidate_ssrc = 0
-        self._candidate_count = 0
+        self._candidates: dict[Any, tuple[int, int, int]] = {}
+        """Sources that may turn out to be the caller: (SSRC, sequence number that is next, packets in a row)."""
         self._header = ffi.new("tp_rtp_header *")
         self._path: Any = None
         self._scratch: memoryview = memoryview(b"")
@@ -238,7 +244,7 @@ class RtpLeg(Leg):
             break
         else:
             raise last_error if last_error is not None else OSError("port_range holds no even port")
-        if self.symmetric is False:
+        if self.symmetric != "any":
             self._source = self._with_family(self.remote)
 
     def _with_family(self, address: Address | None) -> Any:
@@ -306,20 +312,17 @@ class RtpLeg(Leg):
             return False
         if header.payload_type != self.payload_type or header.payload_bytes == 0:
             return False
-        if (
-            source == self._candidate
-            and header.ssrc == self._candidate_ssrc
-            and header.seq == (self._candidate_seq + 1) & 0xFFFF
-        ):
-            self._candidate_count += 1
-        else:
-            self._candidate, self._candidate_ssrc, self._candidate_count = source, header.ssrc, 1
-        self._candidate_seq = header.seq
-        if self._candidate_count < LEARN_PACKETS:
+        # Each candidate is counted by itself: what a stranger sends in between must not keep the caller out.
+        ssrc, next_seq, count = self._candidates.pop(source, (header.ssrc, header.seq, 0))
+        count = count + 1 if (header.ssrc, header.seq) == (ssrc, next_seq) else 1
+        if count < LEARN_PACKETS:
+            if len(self._candidates) >= MAX_CANDIDATES:
+                del self._candidates[next(iter(self._candidates))]
+            self._candidates[source] = header.ssrc, (header.seq + 1) & 0xFFFF, count
             return False
         self._source = self._target = source
         self._source_heard_ns = now_ns
-        self._candidate = None
+        self._candidates.clear()
         call = self._call
         assert call is not None
         call.note(LegChanged("source_learned"))
@@ -356,8 +359,9 @@ class RtpLeg(Leg):
             if target is not None:
                 self.remote = target
                 self._target = self._with_family(target)
-                self._source = self._target if self.symmetric is False else None
-                self._candidate = None
+                self._source = self._target if self.symmetric != "any" else None
+                self._source_heard_ns = now_ns - REBIND_SILENCE_NS
+                self._candidates.clear()
                 self._learn_until_ns = now_ns + LEARN_WINDOW_NS
                 lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
@@ -373,12 +377,13 @@ _FATAL_ERRNOS = frozenset({9, 88})
 
 
 def _numeric(address: Address) -> Address:
+    """Return the address as the system writes it: one address may be written in many ways."""
     try:
-        ipaddress.ip_address(address[0])
+        host = str(ipaddress.ip_address(address[0]))
     except ValueError:
         raise ConfigError("a leg's remote address must be a numeric IP address, as in an SDP connection line") from None
     check_range("the remote port", address[1], 1, 65535)
-    return address
+    return host, address[1]
 
 
 class MemoryLeg(Leg):

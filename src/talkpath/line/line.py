@@ -33,6 +33,7 @@ from talkpath.errors import (
     ConfigError,
     NativeError,
     NotOnThisWire,
+    PlayoutFull,
     RemoteWireError,
 )
 from talkpath.events import (
@@ -504,11 +505,12 @@ class Line:
         is called within the driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
 
         Raises:
-            ConfigError: the caller is not streamed on this line.
-            CallEnded: the line is over.
+            NotOnThisWire: the wire has no clear.
+            ConfigError: the caller's track is not streamed. CallEnded: the line is over.
         """
         if policy is not None:
             self._check_live()
+            self._dialect.send(Clear())
             if self._policy_ear is None:
                 self._policy_ear = Listener(self, self._rate, 20, "inbound")
         elif self._policy_ear is not None:
@@ -533,13 +535,15 @@ class Line:
                 self.end(EndReason.POLICY_FAILED, exc)
                 return
             if speaking:
-                self._commands.run(now_ns)  # What the program has said by now is cleared with the rest.
-            if self.end_reason is not None:
-                return
-            if speaking and self._speech.is_heard(now_ns):
-                self._barge_ins += 1
-                self._journal("barge-in")
-                self._clear(now_ns)
+                # What the program said before it could know of this speech is cleared with the rest.
+                self._commands.run(now_ns)
+                if self.end_reason is not None:
+                    return
+                if self._speech.is_heard(now_ns):
+                    self._barge_ins += 1
+                    self._journal("barge-in")
+                    self._speech.clears_asked += 1
+                    self._clear(now_ns)
 
     def take_ring(self, track: Track) -> None:
         """Give the native stream memory for a track; the first listener does."""
@@ -594,23 +598,33 @@ class Line:
 
         Raises:
             ConfigError: an empty name, or one of more than 256 characters.
+            LocalWireError: the wire cannot carry the name.
+            NotOnThisWire: the wire has no checkpoints.
             CallEnded: the line is over.
         """
         if not 1 <= len(name) <= 256:
             raise ConfigError(f"a checkpoint's name has 1 to 256 characters, not {len(name)}")
         self._check_live()
+        self._dialect.send(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
         return self._speech.mark(name)
 
     async def clear(self) -> None:
         """Drop what has not been sent, and have the platform drop what has; return once the wire's clear is written.
 
         Raises:
+            NotOnThisWire: the wire has no clear.
             CallEnded: the line is over.
 
         Cancellation: it may still happen.
         """
         self._check_live()
-        await self._commands.perform(self._clear)
+        self._dialect.send(Clear())
+        self._speech.clears_asked += 1
+        try:
+            await self._commands.perform(self._clear)
+        except PlayoutFull:
+            self._speech.clears_asked -= 1
+            raise
 
     def _clear(self, now_ns: int) -> None:
         self._speech.clear(now_ns)

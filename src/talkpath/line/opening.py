@@ -7,6 +7,7 @@ read beyond the opening message is handed on untouched.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ from talkpath.wire.websocket import (
 
 MAX_OPENING_MESSAGES = 16
 MAX_OPENING_BYTES = 256 * 1024
+NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
+"""A key that may be repeated: nothing that could be a number or a token."""
 
 
 class Recogniser:
@@ -79,7 +82,7 @@ def _describe(text: bytes) -> str:
         return f"{len(text)} bytes that are not JSON"
     if not isinstance(message, dict):
         return f"JSON, but a {type(message).__name__} and not an object"
-    keys: Sequence[str] = [key for key in list(message)[:8] if key.isascii() and key.isprintable() and len(key) <= 32]
+    keys: Sequence[str] = [key for key in list(message)[:8] if NAMEABLE.fullmatch(key)]
     return f"an object with the keys {', '.join(keys) or 'none'}"
 
 

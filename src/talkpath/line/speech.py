@@ -69,6 +69,8 @@ class Speech:
         self._tail_due_ns = NEVER_NS
         self._room = trio.lowlevel.ParkingLot()
         self._plays = 0
+        self.clears_asked = 0
+        """Clears the program has asked for; those that wait for the next step are ahead of the checkpoints' epoch."""
         self._played_at_clear: dict[int, int] = {}
         self._played_at_end: int | None = None
 
@@ -99,10 +101,9 @@ class Speech:
 
     def let_out_tails(self, now_ns: int = NEVER_NS) -> None:
         """Queue what the resamplers hold back, once nothing follows what was said."""
-        if now_ns < self._tail_due_ns or not self._tails:
-            return
-        self._let_out(self._tails)
-        self._tail_due_ns = NEVER_NS
+        if now_ns >= self._tail_due_ns:
+            self._tail_due_ns = NEVER_NS
+            self._let_out(self._tails)
 
     def _let_out(self, rates_hz: Iterable[int]) -> None:
         for rate in list(rates_hz):
@@ -160,7 +161,7 @@ class Speech:
 
     async def play(self, audio: object, sample_rate_hz: int | None) -> Played:
         """See `Line.play`."""
-        play = _Play(self._checkpoints.epoch)
+        play = _Play(self.clears_asked)
         try:
             if isinstance(audio, AsyncIterable):
                 pieces = aiter(audio)
@@ -179,7 +180,7 @@ class Speech:
         except CallEnded:
             outcome = Outcome.LOST
         if outcome is None:
-            outcome = Outcome.LOST if self._checkpoints.epoch == play.epoch else Outcome.CLEARED
+            outcome = Outcome.CLEARED if self._checkpoints.epoch > play.epoch else Outcome.LOST
         if outcome in (Outcome.PLAYED, Outcome.ASSUMED):
             return Played(play.samples, outcome, outcome is Outcome.PLAYED)
         return Played(self._heard(play, outcome), outcome, False)
@@ -220,7 +221,7 @@ class Speech:
             play.samples += len(tail)
 
     def _is_over(self, play: _Play) -> bool:
-        return self._played_at_end is not None or self._checkpoints.epoch != play.epoch
+        return self._played_at_end is not None or self._checkpoints.epoch > play.epoch
 
     async def _wait_room(self) -> None:
         """Wait until the queue is short enough for more, or the line is over."""

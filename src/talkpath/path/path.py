@@ -87,7 +87,7 @@ class Path:
         FormatError: an unknown encoding or rate.
     """
 
-    __slots__ = ("_config", "_event", "_jitter_bytes", "_streams", "native", "options", "pool")
+    __slots__ = ("_config", "_event", "_jitter_bytes", "_streams", "native", "pool")
 
     def __init__(self, pool: Pool, options: PathOptions, *, now: int = 0) -> None:
         rate_hz, encoding = native_format(options.media_format)
@@ -109,7 +109,6 @@ class Path:
                 "a leg needs a ptime of 10 to 60 ms and, as RTP, G.711 or L16 at 8 or 16 kHz; as PCM, little-endian L16"
             )
         self.pool = pool
-        self.options = options
         self._jitter_bytes = ffi.new("uint8_t[]", n_bytes)
         self._event = ffi.new("tp_event *")
         self._streams: list[Stream | None] = [None] * MAX_STREAMS

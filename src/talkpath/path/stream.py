@@ -168,7 +168,7 @@ class Stream:
         CallEnded: with NO_CAPACITY, when the pool cannot promise the reserve.
     """
 
-    __slots__ = ("_config", "_event", "_report", "_rings", "_shape", "_templates", "native", "options", "pool")
+    __slots__ = ("_config", "_event", "_report", "_rings", "_shape", "_templates", "native", "pool")
 
     def __init__(self, pool: Pool, options: StreamOptions, *, leg_rate_hz: int = 8000, now: int = 0) -> None:
         rate_hz, encoding = native_format(options.media_format)
@@ -179,7 +179,6 @@ class Stream:
         if not 0 < options.message_ms <= 200:
             raise ConfigError(f"message_ms is 1 to 200, not {options.message_ms}")
         self.pool = pool
-        self.options = options
         self._templates = [None if t is None else compile_template(t) for t in options.templates]
         self._shape = None if options.shape is None else compile_shape(options.shape)
         self._rings: dict[Track, Any] = {}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,7 +26,7 @@ import trio
 
 from talkpath.audio import AudioClip, Samples
 from talkpath.dsp import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
-from talkpath.errors import ConfigError
+from talkpath.errors import ConfigError, check_range
 from talkpath.testing.ear import EVENT, EVENT_DIGITS, HEADER, Ear, Telephone
 from talkpath.testing.link import LinkEmulator, LinkStatistics
 from talkpath.units import NS_PER_MS, NS_PER_S, seconds_to_ns
@@ -37,6 +37,9 @@ _CODECS: dict[str, tuple[int, int, Callable[[Samples], bytes], Callable[[bytes],
     "PCMU": (0, 8000, pcmu_encode, pcmu_decode),
     "PCMA": (8, 8000, pcma_encode, pcma_decode),
 }
+_LONGEST_EVENT_MS = 8_191
+"""RFC 4733 2.3.5: 16 bits of duration, in samples of 8 kHz; longer events would have to be sent in segments."""
+_LONGEST_PAUSE_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Press:
     digits: str
     """0-9 * # A-D."""
     at_ms: int
-    """From the first sample of what is played."""
+    """From the first sample of what is played, exact to the sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ class CallerScript:
     """``PCMU`` or ``PCMA``."""
     ptime_ms: int = 20
     digit_on_ms: int = 100
+    """How long a key is down: 1 to 8191, what the duration of one RFC 4733 event can hold."""
     digit_off_ms: int = 100
+    """The pause after it."""
     event_payload_type: int = 101
     outward: LinkEmulator = field(default_factory=LinkEmulator)
     """The path from the caller to the engine."""
@@ -68,6 +73,14 @@ class CallerScript:
     """The path back to him, who then hears through a jitter buffer of his own; None: he hears all that left."""
     seed: int = 0
     """Of SSRC, first sequence number and first timestamp."""
+
+    def pressing_ends_ms(self) -> int:
+        """Return when the pause after the last digit is over, from the first sample of the speech; 0 without digits.
+
+        Raises:
+            ConfigError: a length or a digit that he does not have.
+        """
+        return max((key.up_ms + self.digit_off_ms for key in _keys(self)), default=0)
 
 
 class CallerMachine:
@@ -81,9 +94,8 @@ class CallerMachine:
         """
         if script.codec not in _CODECS:
             raise ConfigError(f"codec={script.codec!r}: expected one of {', '.join(_CODECS)}")
-        for name, value in (("ptime_ms", script.ptime_ms), ("digit_on_ms", script.digit_on_ms)):
-            if value < 10 or value % 10:
-                raise ConfigError(f"{name}={value}: expected a multiple of 10")
+        if script.ptime_ms < 10 or script.ptime_ms % 10:
+            raise ConfigError(f"ptime_ms={script.ptime_ms}: expected a multiple of 10")
         self._payload_type, self.sample_rate_hz, encode, decode = _CODECS[script.codec]
         self._event_payload_type = script.event_payload_type
         self._outward = script.outward
@@ -92,12 +104,11 @@ class CallerMachine:
         self._silence = encode(np.zeros(self._frame_samples, np.int16))
         self._frames = self._cut(script.speech, encode)
         self.speech_ms = len(self._frames) * script.ptime_ms
-        self._events = _schedule(script)
+        self._events = self._schedule(script)
         randomness = random.Random(script.seed)
         self._ssrc = randomness.getrandbits(32)
         self._seq = randomness.getrandbits(16)
         self._first_timestamp = randomness.getrandbits(32)
-        self._event_timestamp = 0
         self._n_frames = 0
         self._begin_frame: int | None = None
         self._pressed: list[str] = []
@@ -196,25 +207,36 @@ class CallerMachine:
     def _frame(self, n: int) -> list[bytes]:
         timestamp = self._first_timestamp + n * self._frame_samples
         position = n - self._begin_frame if self._begin_frame is not None else -1
-        event = self._events.get(position)
-        if event is not None:
-            return self._event_packets(event, timestamp)
+        events = self._events.get(position)
+        if events is not None:
+            return [packet for event in events for packet in self._event_packets(event, position, timestamp)]
         payload = self._frames[position] if 0 <= position < len(self._frames) else self._silence
         # Transmission is continuous, so the marker is never set (RFC 3551 4.1).
         return [self._packet(self._payload_type, False, timestamp, payload)]
 
-    def _event_packets(self, event: _EventFrame, timestamp: int) -> list[bytes]:
-        if event.index == 0:
-            self._event_timestamp = timestamp
+    def _schedule(self, script: CallerScript) -> dict[int, list[_Event]]:
+        """Return the events that each frame from `begin` on has a part of."""
+        per_ms = self.sample_rate_hz // 1000
+        frames: dict[int, list[_Event]] = {}
+        for key in _keys(script):
+            event = _Event(key.digit, key.down_ms * per_ms, key.up_ms * per_ms)
+            for frame in range(event.start // self._frame_samples, math.ceil(event.end / self._frame_samples)):
+                frames.setdefault(frame, []).append(event)
+        return frames
+
+    def _event_packets(self, event: _Event, position: int, timestamp: int) -> list[bytes]:
+        frame_start = position * self._frame_samples
+        frame_end = frame_start + self._frame_samples
+        first, last = event.start >= frame_start, event.end <= frame_end
+        if first:
             self._pressed.append(event.digit)
-        duration = (event.index + 1) * self._frame_samples
-        payload = EVENT.pack(_EVENT_CODES[event.digit], (0x80 if event.last else 0) | 10, min(duration, 0xFFFF))
+        duration = min(event.end, frame_end) - event.start
+        payload = EVENT.pack(_EVENT_CODES[event.digit], (0x80 if last else 0) | 10, duration)
         # RFC 4733 2.5.1.4: the end is sent three times, so that it survives loss.
-        copies = 3 if event.last else 1
-        first = event.index == 0
+        copies = 3 if last else 1
+        began_at = timestamp + event.start - frame_start
         return [
-            self._packet(self._event_payload_type, first and copy == 0, self._event_timestamp, payload)
-            for copy in range(copies)
+            self._packet(self._event_payload_type, first and copy == 0, began_at, payload) for copy in range(copies)
         ]
 
     def _packet(self, payload_type: int, marker: bool, timestamp: int, payload: bytes) -> bytes:
@@ -225,27 +247,32 @@ class CallerMachine:
 
 
 @dataclass(frozen=True, slots=True)
-class _EventFrame:
+class _Key:
     digit: str
-    index: int
-    last: bool
+    down_ms: int
+    up_ms: int
 
 
-def _schedule(script: CallerScript) -> dict[int, _EventFrame]:
-    on = max(1, script.digit_on_ms // script.ptime_ms)
-    off = math.ceil(script.digit_off_ms / script.ptime_ms)
-    frames: dict[int, _EventFrame] = {}
-    free = 0
+@dataclass(frozen=True, slots=True)
+class _Event:
+    digit: str
+    start: int
+    """Sample counted from `begin`."""
+    end: int
+
+
+def _keys(script: CallerScript) -> Iterator[_Key]:
+    """Yield the keys in the order they are pressed; presses that overlap wait for each other."""
+    check_range("digit_on_ms", script.digit_on_ms, 1, _LONGEST_EVENT_MS)
+    check_range("digit_off_ms", script.digit_off_ms, 0, _LONGEST_PAUSE_MS)
+    free_ms = 0
     for press in sorted(script.presses, key=lambda press: press.at_ms):
-        start = max(math.ceil(press.at_ms / script.ptime_ms), free)
+        free_ms = max(press.at_ms, free_ms)
         for digit in press.digits.upper():
             if digit not in _EVENT_CODES:
                 raise ConfigError(f"{digit!r} is on no telephone; digits are 0-9 * # A-D")
-            for index in range(on):
-                frames[start + index] = _EventFrame(digit, index, index == on - 1)
-            start += on + off
-        free = start
-    return frames
+            yield _Key(digit, free_ms, free_ms + script.digit_on_ms)
+            free_ms += script.digit_on_ms + script.digit_off_ms
 
 
 class Datagrams(Protocol):

@@ -66,7 +66,7 @@ class Lateness:
     __slots__ = ("counts", "max_ns", "total")
 
     def __init__(self) -> None:
-        self.counts = array("Q", bytes(8 * LATENESS_BUCKETS))
+        self.counts = array("I", bytes(4 * LATENESS_BUCKETS))
         self.max_ns = 0
         self.total = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,7 +28,7 @@ class Commands:
     def __init__(self, driver: TasksDriver, member: Member) -> None:
         self._driver = driver
         self._member = member
-        self._waiting: deque[Callable[[int], None]] = deque()
+        self._waiting: list[Callable[[int], None]] = []
         self._performing: dict[trio.Event, None] = {}
         self._end: tuple[EndReason, BaseException | None] | None = None
 
@@ -78,8 +77,11 @@ class Commands:
 
     def run(self, now_ns: int) -> None:
         """Apply what waits; the driver's step alone calls it."""
-        while self._waiting:
-            self._waiting.popleft()(now_ns)
+        while self._waiting and self._end is None:
+            waiting, self._waiting = self._waiting, []
+            for what in waiting:
+                if self._end is None:
+                    what(now_ns)
 
     def close(self, reason: EndReason, cause: BaseException | None) -> None:
         """Apply nothing more; wake whoever waits."""

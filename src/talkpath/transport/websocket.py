@@ -307,9 +307,9 @@ class Connection:
         owner: ConnectionOwner,
         *,
         masked: bool,
-        live: bool,
         max_message_bytes: int,
         mask_seed: int,
+        live: bool = True,
         leftover: bytes = b"",
     ) -> None:
         self.driver = driver
