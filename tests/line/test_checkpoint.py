@@ -27,7 +27,7 @@ def outcomes(marks: list[Checkpoint]) -> list[Outcome | None]:
 
 
 async def test_it_comes_out_when_what_was_said_before_it_has_been_heard(autojump_clock: Any) -> None:
-    async with open_line() as (line, platform):
+    async with open_line() as (line, _):
         began = trio.current_time()
         line.speak(speech(8000), sample_rate_hz=8000)
         first = line.checkpoint("first")
