@@ -592,6 +592,35 @@ async def test_callbacks_are_delivered_and_tried_again(method: str, scheme: str)
 
 
 @pytest.mark.smoke
+async def test_a_flood_of_passing_news_displaces_nobodys_beginning_or_end() -> None:
+    server = WebServer(*[b""] * 100)
+    settings = EngineConfig(callback_deadline_s=1, max_callbacks=8, connect_attempts=1)
+    listener = listen_memory("flooder")
+
+    async def flooder() -> None:
+        peer = Peer(await listener.accept(), client=False)
+        await peer.upgrade_as_server()
+        for _ in range(50):
+            await peer.text({"event": "clearAudio", "streamId": "s"})
+        await peer.read_all()
+
+    async with trio.open_nursery() as nursery:
+        status = {"status_url": await nursery.start(server.serve), "status_scheme": "A"}
+        nursery.start_soon(flooder)
+        async with engine(settings) as which, which.open_call(MemoryLeg()) as call:
+            await call.start_stream(StreamSpec(url="memory://flooder", bidirectional=True, **status))
+            await trio.sleep(0.2)
+            async with which.open_call(MemoryLeg()) as other:
+                with pytest.raises(CallEnded):
+                    await other.start_stream(StreamSpec(url="memory://nobody", **status))
+            await trio.sleep(0.2)
+            told = [form["Event"] for _, _, form in server.requests]
+        nursery.cancel_scope.cancel()
+    listener.close()
+    assert sorted(told) == ["ClearedAudio", "ClearedAudio", "ClearedAudio", "DroppedStream", "StartStream"]
+
+
+@pytest.mark.smoke
 async def test_a_callback_server_that_never_answers_delays_no_hang_up() -> None:
     server = WebServer(b"", b"", b"", b"")
     async with trio.open_nursery() as nursery:

@@ -536,7 +536,8 @@ class CallStream:
             event, spec.status_scheme, spec.status_url, spec.status_url_method, spec.auth_token, nonce
         )
         if request is not None:
-            call.engine.deliver(request)
+            in_passing = kind in (StatusKind.PLAYED, StatusKind.CLEARED, StatusKind.DEGRADED)
+            call.engine.deliver(request, in_passing=in_passing)
 
     async def flush(self) -> None:
         """Empty a full socket, or give the stream up; run by the call's send task."""
