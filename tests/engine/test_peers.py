@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import socket
+import ssl
 from typing import Any
 from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 import trio
+import trustme
 from plivo.utils import validate_v3_signature
 
 from support.calls import Outcome, assert_nobody_else_noticed, engine, in_virtual_time, place
 from support.frames import PING, TEXT, frame
-from support.peer import Peer
+from support.peer import Peer, accept_upgrade
 from talkpath.dsp import pcmu_encode
 from talkpath.engine import Call, EngineConfig, MemoryLeg, StreamSpec
 from talkpath.errors import CallEnded, ConfigError
@@ -507,6 +510,43 @@ def test_what_raises_while_a_message_is_obeyed_ends_its_stream_and_no_other() ->
     assert outcome.ended_at == 0.5
     assert outcome.peer.close_code == 1011
     assert_nobody_else_noticed(outcome)
+
+
+# A full socket, in earnest
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+async def test_a_real_socket_that_nobody_reads_ends_its_stream_and_nothing_else(secure: bool) -> None:
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+
+    async def application(stream: trio.SocketStream) -> None:
+        plain: trio.abc.Stream = trio.SSLStream(stream, server, server_side=True) if secure else stream
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += bytes(await plain.receive_some())
+        key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key"))
+        await plain.send_all(accept_upgrade(key.partition(":")[2].strip()))
+        await trio.sleep_forever()
+
+    listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    listener[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    port = listener[0].socket.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, application, listener)
+        settings = EngineConfig(stall_s=0.3, tls_context=client)
+        async with engine(settings) as which, which.open_call(MemoryLeg(sample_rate_hz=16000)) as call:
+            url = f"{'wss' if secure else 'ws'}://localhost:{port}/"
+            stream = await call.start_stream(StreamSpec(url=url, codec="L16@16000h", bidirectional=True))
+            with trio.fail_after(20):
+                await stream.ended.wait()
+            assert stream.record is not None
+            assert stream.record.reason is EndReason.PEER_STALLED
+            assert call.end_reason is None
+        nursery.cancel_scope.cancel()
 
 
 # Callbacks over real sockets
