@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import trio
 from support.peer import Peer
 from support.platform import Platform, instant, open_line, start_message
 from support.virtual import speech, virtual_engine
-from talkpath.audio import AudioChunk, AudioClip, Samples, write_audio
+from talkpath.audio import AudioChunk, AudioClip, Samples
 from talkpath.dsp import Resampler
 from talkpath.engine import EngineConfig, MemoryLeg, StreamSpec, open_engine
 from talkpath.errors import CallEnded, FormatError, PlayoutFull
@@ -24,7 +23,6 @@ from talkpath.testing import ToneSource, find_tones
 from talkpath.transport.link import open_socket_link
 
 MS = 8
-SAID = speech(800)
 SAY_AHEAD_S = 2.0
 """`LineConfig.send_ahead_ms`, where no other is said."""
 MESSAGE_S = 0.2
@@ -93,7 +91,7 @@ async def test_what_too_many_commands_refuse_leaves_nothing_in_a_resampler(autoj
     [
         (np.zeros(10, np.int16), None, "sample_rate_hz="),
         (np.zeros(10, np.float32), 8000, "float32"),
-        (np.zeros((2, 10), np.int16), 8000, r"shape \(2, 10\)"),
+        (np.zeros((2, 10), np.int16), 8000, "2-dimensional"),
         (np.zeros(10, np.int16), 44100, "44100 Hz"),
         (b"\0\0", 8000, "not bytes"),
     ],
@@ -418,11 +416,13 @@ async def test_an_iterable_that_fails_leaves_the_line_alone(autojump_clock: Any)
 async def test_on_a_one_way_stream_a_play_is_assumed_in_bounded_time(autojump_clock: Any) -> None:
     """The engine answers no checkpoint where the application may not play; nobody may wait for that for ever."""
     results: list[tuple[Played, float]] = []
+    done = trio.Event()
 
     async def bot(line: Line) -> None:
         began = trio.current_time()
         played = await line.play(speech(8000), sample_rate_hz=8000)
         results.append((played, trio.current_time() - began))
+        done.set()
         await line.hang_up()
 
     async with virtual_engine() as engine, trio.open_nursery() as nursery:
@@ -430,8 +430,7 @@ async def test_on_a_one_way_stream_a_play_is_assumed_in_bounded_time(autojump_cl
         async with engine.open_call(MemoryLeg()) as call:
             await call.start_stream(StreamSpec(url=url))
             with trio.fail_after(30):
-                while not results:
-                    await trio.sleep(0.1)
+                await done.wait()
         nursery.cancel_scope.cancel()
     ((played, took_s),) = results
     assert played == Played(8000, Outcome.ASSUMED, False)
@@ -508,7 +507,7 @@ async def test_over_real_sockets_nothing_said_is_dropped() -> None:
             await trio.sleep(1)
             platform = Platform(peer, 16000)
             nursery.start_soon(platform.obey)
-            while len(platform.heard()) < 3 * 16000:
+            while len(platform.heard()) < 3 * 16000:  # noqa: ASYNC110 - the platform tells nobody
                 await trio.sleep(0.05)
             slowly.append(platform.heard())
             nursery.cancel_scope.cancel()
@@ -542,27 +541,3 @@ class Sipping:
     async def wait_readable(self) -> None:
         await trio.sleep(0.005)
         await self._link.wait_readable()
-
-
-# Kinds of audio -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["clip", "array", "path", "text path"])
-async def test_a_line_plays_audio_of_every_kind(autojump: object, kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "speech.wav"
-    write_audio(path, SAID, 8000)
-    audio = {"clip": AudioClip(SAID, 8000), "array": SAID, "path": path, "text path": str(path)}[kind]
-    played: list[Played] = []
-
-    async def bot(line: Line) -> None:
-        played.append(await line.play(audio, sample_rate_hz=8000))
-
-    async with trio.open_nursery() as nursery:
-        url = await nursery.start(serve_memory_lines, bot, "bot")
-        async with virtual_engine() as engine, engine.open_call(MemoryLeg()) as call:
-            spec = StreamSpec(url=url, bidirectional=True, codec="L16", ends_call=True)
-            await call.start_stream(spec)
-            assert (await call.wait_ended()).reason is EndReason.APPLICATION_HUNG_UP
-            assert np.array_equal(np.trim_zeros(call.leg.heard()), SAID)
-        nursery.cancel_scope.cancel()
-    assert played == [Played(800, Outcome.PLAYED, True)]

@@ -409,6 +409,7 @@ def _numeric(address: Address) -> Address:
             "a leg's remote address must be (IP address, port), the address numeric as in an SDP connection line"
         ) from None
     check_range("the remote port", port, 1, 65535)
+    # Packets' sources are compared with it, and the system writes them in one way only.
     return str(numeric), port
 
 

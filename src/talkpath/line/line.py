@@ -509,6 +509,7 @@ class Line:
             ConfigError: the caller's track is not streamed. CallEnded: the line is over.
         """
         if policy is not None:
+            self._check_live()
             self._dialect.send(Clear())
             if self._policy_ear is None:
                 self._policy_ear = Listener(self, self._rate, 20, "inbound")
