@@ -229,6 +229,51 @@ async def test_a_clear_behind_a_full_link_is_no_overflow(autojump_clock: Any) ->
             nursery.cancel_scope.cancel()
 
 
+@pytest.fixture
+def small_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that holds four seconds of a line's audio."""
+    monkeypatch.setattr("talkpath.line.connect.POOL_BYTES", 1 << 16)
+
+
+async def test_with_the_pool_used_up_what_is_said_waits_and_is_heard(small_pool: None, autojump_clock: Any) -> None:
+    said = [speech(5 * 8000, seed=seed) for seed in range(8)]
+    async with open_line(config=LineConfig(send_ahead_ms=200)) as (line, platform):
+        marks = []
+        for piece in said:
+            line.speak(piece, sample_rate_hz=8000)
+            marks.append(line.checkpoint(f"{len(marks)}"))
+        await trio.sleep(1)
+        assert 38_500 <= line.statistics().queued_ms <= 39_000
+        assert (await marks[0].wait()).outcome is Outcome.PLAYED
+        await line.drain()
+        assert np.array_equal(platform.heard(), np.concatenate(said))
+        assert platform.gaps_s() == []
+        assert [mark.outcome.outcome for mark in marks if mark.outcome] == [Outcome.PLAYED] * 8
+        assert await line.play(said[0], sample_rate_hz=8000) == Played(40_000, Outcome.PLAYED, True)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_waits_for_the_pool_is_cleared_and_lost_as_the_rest(
+    ends: bool, small_pool: None, autojump_clock: Any
+) -> None:
+    async with open_line(config=LineConfig(send_ahead_ms=200)) as (line, platform):
+        for seed in range(8):
+            line.speak(speech(5 * 8000, seed=seed), sample_rate_hz=8000)
+        mark = line.checkpoint("end")
+        await trio.sleep(1)
+        if ends:
+            line.end(EndReason.STOPPED)
+            assert (await mark.wait()).outcome is Outcome.LOST
+            return
+        await line.clear()
+        assert (await mark.wait()).outcome is Outcome.CLEARED
+        assert line.statistics().queued_ms == 0
+        after = speech(8000, seed=9)
+        assert await line.play(after, sample_rate_hz=8000) == Played(8000, Outcome.PLAYED, True)
+        assert np.array_equal(platform.heard()[-8000:], after)
+        assert len(platform.heard()) == pytest.approx(16_000, abs=8)
+
+
 async def test_a_platform_that_never_reads_ends_the_line(autojump_clock: Any) -> None:
     async with open_line(sample_rate_hz=16000, config=LineConfig(stall_s=2), obeys=False) as (line, _):
         for _ in range(3):
