@@ -173,7 +173,7 @@ async def test_a_link_that_breaks_is_a_peer_that_vanished(autojump_clock: Any) -
 
 
 async def test_a_platform_that_is_silent_is_asked_and_then_given_up(autojump_clock: Any) -> None:
-    async with open_line(obeys=False) as (line, platform):
+    async with open_line(obeys=False) as (line, _):
         began = trio.current_time()
         assert await line.wait_ended() is EndReason.PEER_VANISHED
         assert trio.current_time() - began == pytest.approx(30, abs=1)

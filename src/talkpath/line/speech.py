@@ -16,9 +16,9 @@ import numpy.typing as npt
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import AudioChunk, AudioClip
+from talkpath.audio import AudioChunk, AudioClip, samples_of
 from talkpath.dsp.resample import Resampler
-from talkpath.errors import CallEnded, FormatError, NativeError, PlayoutFull
+from talkpath.errors import CallEnded, NativeError, PlayoutFull
 from talkpath.events import MediaFormat
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.path.stream import native_format
@@ -26,7 +26,6 @@ from talkpath.records import Outcome, Played
 from talkpath.transport.commands import Commands
 from talkpath.units import ms_to_samples, samples_to_ns
 
-RATES_HZ = (8000, 16000, 24000, 48000)
 FEED_AHEAD_MS = 4000
 """`play` keeps this much in the queue: enough to send ahead, and short enough to drop."""
 PLAY_NAME = "talkpath-play-"
@@ -315,22 +314,3 @@ def _tail(resampler: Resampler, from_hz: int, to_hz: int) -> npt.NDArray[np.int1
     """Return what a resampler still holds back."""
     n_in = math.ceil(resampler.delay_samples * from_hz / to_hz)
     return resampler.process(np.zeros(n_in, dtype=np.int16))[: resampler.delay_samples]
-
-
-def samples_of(audio: object, sample_rate_hz: int | None) -> tuple[npt.NDArray[np.int16], int]:
-    """Return int16 mono and its rate. Raises FormatError: says what is wrong with it."""
-    if isinstance(audio, AudioChunk | AudioClip):
-        pcm, rate = audio.samples, audio.sample_rate_hz
-    elif isinstance(audio, np.ndarray):
-        if sample_rate_hz is None:
-            raise FormatError("an array says nothing of its rate; pass sample_rate_hz=")
-        pcm, rate = audio, sample_rate_hz
-    else:
-        raise FormatError(f"audio is an AudioChunk, an AudioClip or an int16 array, not {type(audio).__name__}")
-    if pcm.dtype != np.int16 or pcm.ndim != 1:
-        raise FormatError(f"audio is one-dimensional int16, not {pcm.ndim}-dimensional {pcm.dtype}")
-    if rate not in RATES_HZ:
-        raise FormatError(
-            f"audio of {rate} Hz cannot be said; convert it to one of {', '.join(map(str, RATES_HZ))} Hz first"
-        )
-    return pcm, rate
