@@ -554,7 +554,8 @@ class CallStream:
             call.engine.callback_impossible(exc)
             return
         if request is not None:
-            call.engine.deliver(request)
+            in_passing = kind in (StatusKind.PLAYED, StatusKind.CLEARED, StatusKind.DEGRADED)
+            call.engine.deliver(request, in_passing=in_passing)
 
     async def flush(self) -> None:
         """Empty a full socket, or give the stream up; run by the call's send task."""

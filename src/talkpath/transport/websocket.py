@@ -50,6 +50,8 @@ MAX_PENDING_MEDIA_BYTES = 8 * 1024
 """What waits here when the kernel takes no more; further media messages are dropped whole and counted."""
 MAX_PENDING_CONTROL_BYTES = 64 * 1024
 """What control messages may add to it, however much audio waits; beyond, the stream ends: none is ever dropped."""
+MAX_FRAMES_A_STEP = 64
+"""Of other than plain media, from one read; the rest waits for the next step."""
 MAX_GOODBYE_BYTES = 1024 * 1024
 MAX_GOODBYE_FRAMES = 4096
 """What a peer may send between our close frame and its own before it is hung up on."""
@@ -328,6 +330,8 @@ class Connection:
         self._plain = link.recv_into if isinstance(link, SocketLink) else None
         self._left: bytes | bytearray = leftover
         self._needed = 0
+        self._held = False
+        """Bytes wait in `_left` for the next step; nothing more is read until then."""
         self._pending = bytearray()
         self._handed_over = 0
         """Bytes that have left `_pending`, ever."""
@@ -384,6 +388,8 @@ class Connection:
         """
         try:
             if self._plain is None or self._left:
+                if self._held:
+                    return
                 while self._read_once(now_ns) and self.link.more() and self.link.fd is not None:
                     pass
                 return
@@ -426,7 +432,7 @@ class Connection:
             if n == 0:
                 return False
             self._parse(scratch, self.driver.scratch_c, kept + n, now_ns)
-        return not self._closing
+        return not self._closing and not self._held
 
     def _receive(self, view: memoryview, now_ns: int) -> int:
         """-> bytes read, 0 when there are none now or there will never be any more"""
@@ -465,6 +471,7 @@ class Connection:
         report = self._report
         begin = 0
         n_media = 0
+        n_other = 0
         while begin < total:
             if first is None:
                 result = receive_frames(self._stream, report, address + begin, total - begin, now_ns)
@@ -489,10 +496,27 @@ class Connection:
             if self._closing or self.peer_gone:
                 self._left = b""
                 return
+            n_other += 1
+            if n_other == MAX_FRAMES_A_STEP and begin < total:
+                # Only plain media is cheap. Who sends thousands of anything else waits, and nobody waits with him.
+                self._held = True
+                self._left, self._needed = bytes(view[begin:total]), 0
+                self.driver.later(self._go_on)
+                return
         self._needed = report.needed if begin < total else 0
         self._left = bytes(view[begin:total]) if begin < total else b""
         if n_media:
             self._owner.on_media(now_ns)
+
+    def _go_on(self, now_ns: int) -> None:
+        """Take up what the last step left."""
+        self._held = False
+        if self._closing or self.peer_gone:
+            return
+        left, self._left = bytes(self._left), b""
+        self._guard(self._consume, left, now_ns)
+        if not self._closing and not self._held and self.link.fd is not None and self.link.more():
+            self.on_readable(now_ns)
 
     def _on_frame(self, opcode: int, fin: bool, payload: bytes, now_ns: int) -> None:
         try:
