@@ -33,7 +33,7 @@ async def told(method: str, **options: Any) -> list[dict[str, str]]:
     async with trio.open_nursery() as nursery:
         url = await nursery.start(serve_memory_lines, bot, "bot")
         engine = virtual_engine()
-        engine.deliver = requests.append  # type: ignore[method-assign]
+        engine.deliver = lambda request, **_: requests.append(request)  # type: ignore[method-assign]
         async with engine, engine.open_call(MemoryLeg()) as call:
             await call.start_stream(
                 StreamSpec(**{"url": url, "status_url": STATUS, "status_url_method": method, **options})
