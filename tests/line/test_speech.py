@@ -91,7 +91,7 @@ async def test_what_too_many_commands_refuse_leaves_nothing_in_a_resampler(autoj
     [
         (np.zeros(10, np.int16), None, "sample_rate_hz="),
         (np.zeros(10, np.float32), 8000, "float32"),
-        (np.zeros((2, 10), np.int16), 8000, "2-dimensional"),
+        (np.zeros((2, 10), np.int16), 8000, "shape"),
         (np.zeros(10, np.int16), 44100, "44100 Hz"),
         (b"\0\0", 8000, "not bytes"),
     ],
