@@ -25,6 +25,15 @@ class Commands:
     Once closed, with the reason for the end, everything that waits and everything new raises `CallEnded`.
     """
 
+    __slots__ = (
+        "_driver",
+        "_end",
+        "_member",
+        "_performing",
+        "_running",
+        "_waiting",
+    )
+
     def __init__(self, driver: TasksDriver, member: Member) -> None:
         self._driver = driver
         self._member = member
