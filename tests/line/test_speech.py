@@ -91,7 +91,7 @@ async def test_what_too_many_commands_refuse_leaves_nothing_in_a_resampler(autoj
     [
         (np.zeros(10, np.int16), None, "sample_rate_hz="),
         (np.zeros(10, np.float32), 8000, "float32"),
-        (np.zeros((2, 10), np.int16), 8000, "2-dimensional"),
+        (np.zeros((2, 10), np.int16), 8000, r"2|shape"),
         (np.zeros(10, np.int16), 44100, "44100 Hz"),
         (b"\0\0", 8000, "not bytes"),
     ],
@@ -227,6 +227,51 @@ async def test_a_clear_behind_a_full_link_is_no_overflow(autojump_clock: Any) ->
             assert (await mark.wait()).outcome is Outcome.PLAYED
             assert np.array_equal(platform.heard()[-1600:], speech(1600, seed=8))
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def small_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that holds four seconds of a line's audio."""
+    monkeypatch.setattr("talkpath.line.connect.POOL_BYTES", 1 << 16)
+
+
+async def test_with_the_pool_used_up_what_is_said_waits_and_is_heard(small_pool: None, autojump_clock: Any) -> None:
+    said = [speech(5 * 8000, seed=seed) for seed in range(8)]
+    async with open_line(config=LineConfig(send_ahead_ms=200)) as (line, platform):
+        marks = []
+        for piece in said:
+            line.speak(piece, sample_rate_hz=8000)
+            marks.append(line.checkpoint(f"{len(marks)}"))
+        await trio.sleep(1)
+        assert 38_500 <= line.statistics().queued_ms <= 39_000
+        assert (await marks[0].wait()).outcome is Outcome.PLAYED
+        await line.drain()
+        assert np.array_equal(platform.heard(), np.concatenate(said))
+        assert platform.gaps_s() == []
+        assert [mark.outcome.outcome for mark in marks if mark.outcome] == [Outcome.PLAYED] * 8
+        assert await line.play(said[0], sample_rate_hz=8000) == Played(40_000, Outcome.PLAYED, True)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_waits_for_the_pool_is_cleared_and_lost_as_the_rest(
+    ends: bool, small_pool: None, autojump_clock: Any
+) -> None:
+    async with open_line(config=LineConfig(send_ahead_ms=200)) as (line, platform):
+        for seed in range(8):
+            line.speak(speech(5 * 8000, seed=seed), sample_rate_hz=8000)
+        mark = line.checkpoint("end")
+        await trio.sleep(1)
+        if ends:
+            line.end(EndReason.STOPPED)
+            assert (await mark.wait()).outcome is Outcome.LOST
+            return
+        await line.clear()
+        assert (await mark.wait()).outcome is Outcome.CLEARED
+        assert line.statistics().queued_ms == 0
+        after = speech(8000, seed=9)
+        assert await line.play(after, sample_rate_hz=8000) == Played(8000, Outcome.PLAYED, True)
+        assert np.array_equal(platform.heard()[-8000:], after)
+        assert len(platform.heard()) == pytest.approx(16_000, abs=8)
 
 
 async def test_a_platform_that_never_reads_ends_the_line(autojump_clock: Any) -> None:

@@ -345,6 +345,7 @@ class Line:
             if not flags & MARK_DUE:
                 break
         if self.end_reason is None:
+            self._speech.hand_over()
             self._reschedule()
             self._speech.wake()
 
