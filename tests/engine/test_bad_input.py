@@ -15,7 +15,7 @@ from support.calls import Outcome, assert_nobody_else_noticed, place
 from support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, frame
 from support.peer import Peer
 from talkpath.dsp import pcmu_decode, pcmu_encode
-from talkpath.engine import MemoryLeg
+from talkpath.engine import Call, EngineConfig, MemoryLeg, RtpLeg
 from talkpath.events import StreamDegraded
 from talkpath.records import EndReason, Outcome as MarkFate
 from talkpath.testing import ToneSource
@@ -84,7 +84,6 @@ REFUSED_MESSAGES: list[tuple[str, object, str]] = [
     ("digits that are a number", {"event": "sendDTMF", "dtmf": 12}, "bad_type"),
     ("no digits", {"event": "sendDTMF", "dtmf": ""}, "bad_value"),
     ("digits without end", {"event": "sendDTMF", "dtmf": "1" * 100_000}, "too_long"),
-    ("digits for a leg that has no telephone-event", {"event": "sendDTMF", "dtmf": "123"}, "digits"),
     ("an event nobody knows", {"event": "danceAudio"}, "unknown:danceAudio"),
     ("the platform's own message", {"event": "media", "media": {"payload": "AAAA"}}, "unknown:media"),
     ("an event that is a telephone number", {"event": "+15550001111"}, "unknown"),
@@ -115,8 +114,10 @@ def test_a_bad_message_is_refused_by_kind_and_the_stream_lives_on(message: objec
 def test_digits_that_a_leg_cannot_send_are_counted_with_the_call() -> None:
     async def application(peer: Peer) -> None:
         await peer.text({"event": "sendDTMF", "dtmf": "123"})
+        await peer.text(CHECKPOINT)
+        await peer.wait_for("playedStream")
 
-    outcome = place(application)
+    outcome = place(application, leg=RtpLeg(local=("127.0.0.1", 0), remote=("127.0.0.1", 9), event_payload_type=None))
     assert outcome.call is not None
     assert outcome.call.statistics.digits_refused == 3
     assert outcome.call.statistics.digits_sent == 0
@@ -360,8 +361,6 @@ def test_two_minutes_in_one_burst_play_as_far_as_the_bound_and_are_counted_beyon
 
 
 def test_a_burst_beyond_the_pool_takes_from_nobody_elses_reserve() -> None:
-    from talkpath.engine import EngineConfig
-
     async def application(peer: Peer) -> None:
         for audio in burst_in(120, 120):
             await peer.text(played(audio))
@@ -395,14 +394,13 @@ def test_three_hundred_checkpoints_are_two_hundred_and_fifty_six_and_the_rest_co
     assert_nobody_else_noticed(outcome)
 
 
-def test_a_flood_of_lawful_control_messages_is_bounded() -> None:
+def test_a_flood_of_messages_whose_answers_are_never_read_is_bounded() -> None:
     async def application(peer: Peer) -> None:
-        await peer.wait_for("start")
         flood = frame(TEXT, json.dumps(CLEAR).encode()) * 20
         for _ in range(1000):
             await peer.send(flood)
 
-    outcome = place(application)
+    outcome = place(application, reads=False)
     assert outcome.stream.reason is EndReason.CONTROL_OVERFLOW
     assert outcome.stream.clears < 5000
     assert_nobody_else_noticed(outcome)
@@ -443,4 +441,40 @@ def test_l16_of_another_rate_is_played_as_what_it_says(rate: int, leg_rate: int)
     (mark,) = outcome.stream.marks
     assert mark.outcome is MarkFate.PLAYED
     assert 0 <= mark.at_sample - at - leg_rate // 2 <= leg_rate // 250
+    assert_nobody_else_noticed(outcome)
+
+
+@pytest.mark.parametrize("message", [b'{"event":"hum"}', rb'{"event":"playAudio","media":{"payload":"\/\/8="}}'])
+def test_what_only_python_can_read_is_read_in_portions_so_that_no_step_grows_long(message: bytes) -> None:
+    a_step: list[int] = []
+
+    async def count(call: Call) -> None:
+        stream, driver = call.streams[0], call.driver
+        assert stream is not None
+        n_read = 0
+        receive, step = stream.on_text, driver.step
+
+        def on_text(payload: bytes, now_ns: int) -> None:
+            nonlocal n_read
+            n_read += 1
+            receive(payload, now_ns)
+
+        def one_step(now_ns: int) -> None:
+            nonlocal n_read
+            n_read = 0
+            step(now_ns)
+            a_step.append(n_read)
+
+        stream.on_text, driver.step = on_text, one_step  # type: ignore[method-assign]
+
+    async def application(peer: Peer) -> None:
+        await trio.sleep_until(0.5)
+        await peer.send(frame(TEXT, message) * 5000)
+        await peer.text(CHECKPOINT)
+        await peer.wait_for("playedStream")
+
+    outcome = place(application, during=count)
+    assert sum(a_step) == 5001
+    assert max(a_step) <= 640
+    assert [mark.outcome for mark in outcome.stream.marks] == [MarkFate.PLAYED]
     assert_nobody_else_noticed(outcome)

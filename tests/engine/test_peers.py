@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import socket
+import ssl
 from typing import Any
 from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 import trio
+import trustme
 from plivo.utils import validate_v3_signature
 
 from support.calls import Outcome, assert_nobody_else_noticed, engine, in_virtual_time, place
 from support.frames import PING, TEXT, frame
-from support.peer import Peer
+from support.peer import Peer, accept_upgrade
 from talkpath.dsp import pcmu_encode
 from talkpath.engine import Call, EngineConfig, MemoryLeg, StreamSpec
 from talkpath.errors import CallEnded, ConfigError
@@ -509,6 +512,43 @@ def test_what_raises_while_a_message_is_obeyed_ends_its_stream_and_no_other() ->
     assert_nobody_else_noticed(outcome)
 
 
+# A full socket, in earnest
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+async def test_a_real_socket_that_nobody_reads_ends_its_stream_and_nothing_else(secure: bool) -> None:
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+
+    async def application(stream: trio.SocketStream) -> None:
+        plain: trio.abc.Stream = trio.SSLStream(stream, server, server_side=True) if secure else stream
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += bytes(await plain.receive_some())
+        key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key"))
+        await plain.send_all(accept_upgrade(key.partition(":")[2].strip()))
+        await trio.sleep_forever()
+
+    listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    listener[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    port = listener[0].socket.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, application, listener)
+        settings = EngineConfig(stall_s=0.3, tls_context=client)
+        async with engine(settings) as which, which.open_call(MemoryLeg(sample_rate_hz=16000)) as call:
+            url = f"{'wss' if secure else 'ws'}://localhost:{port}/"
+            stream = await call.start_stream(StreamSpec(url=url, codec="L16@16000h", bidirectional=True))
+            with trio.fail_after(20):
+                await stream.ended.wait()
+            assert stream.record is not None
+            assert stream.record.reason is EndReason.PEER_STALLED
+            assert call.end_reason is None
+        nursery.cancel_scope.cancel()
+
+
 # Callbacks over real sockets
 
 
@@ -589,6 +629,35 @@ async def test_callbacks_are_delivered_and_tried_again(method: str, scheme: str)
         assert form["From"] == "+15550001111"
         if method == "POST":
             assert headers["content-type"] == "application/x-www-form-urlencoded"
+
+
+@pytest.mark.smoke
+async def test_a_flood_of_passing_news_displaces_nobodys_beginning_or_end() -> None:
+    server = WebServer(*[b""] * 100)
+    settings = EngineConfig(callback_deadline_s=1, max_callbacks=8, connect_attempts=1)
+    listener = listen_memory("flooder")
+
+    async def flooder() -> None:
+        peer = Peer(await listener.accept(), client=False)
+        await peer.upgrade_as_server()
+        for _ in range(50):
+            await peer.text({"event": "clearAudio", "streamId": "s"})
+        await peer.read_all()
+
+    async with trio.open_nursery() as nursery:
+        status = {"status_url": await nursery.start(server.serve), "status_scheme": "A"}
+        nursery.start_soon(flooder)
+        async with engine(settings) as which, which.open_call(MemoryLeg()) as call:
+            await call.start_stream(StreamSpec(url="memory://flooder", bidirectional=True, **status))
+            await trio.sleep(0.2)
+            async with which.open_call(MemoryLeg()) as other:
+                with pytest.raises(CallEnded):
+                    await other.start_stream(StreamSpec(url="memory://nobody", **status))
+            await trio.sleep(0.2)
+            told = [form["Event"] for _, _, form in server.requests]
+        nursery.cancel_scope.cancel()
+    listener.close()
+    assert sorted(told) == ["ClearedAudio", "ClearedAudio", "ClearedAudio", "DroppedStream", "StartStream"]
 
 
 @pytest.mark.smoke

@@ -99,7 +99,7 @@ async def _place(
     outcome = Outcome()
     which = engine(config)
     if "status_url" in options:
-        which.deliver = outcome.callbacks.append  # type: ignore[method-assign]
+        which.deliver = lambda request, **_: outcome.callbacks.append(request)  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
         url = await nursery.start(serve_memory_lines, _echo, "beside")
         listener = listen_memory("application")

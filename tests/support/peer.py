@@ -17,6 +17,15 @@ from talkpath.transport.memory import MemoryListener, connect_memory
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
+def accept_upgrade(key: str) -> bytes:
+    """The answer to an upgrade that was asked for with `key`."""
+    digest = hashlib.sha1(key.encode() + GUID).digest()
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+    )
+
+
 class Peer:
     """One end of an upgraded WebSocket. `link` is talkpath's memory link, or anything with its calls."""
 
@@ -143,11 +152,7 @@ class Peer:
     async def upgrade_as_server(self) -> None:
         """Answer the client's upgrade."""
         await self.read_head()
-        digest = hashlib.sha1(self.headers["sec-websocket-key"].encode() + GUID).digest()
-        await self.send(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
-        )
+        await self.send(accept_upgrade(self.headers["sec-websocket-key"]))
 
     async def upgrade_as_client(self, path: str = "/", *headers: tuple[str, str], host: str = "bot") -> str:
         """Ask for the upgrade; return the status line of the answer."""

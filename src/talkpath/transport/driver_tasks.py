@@ -189,6 +189,7 @@ class TasksDriver:
         self._poll_due_ns = 0
         self._housekeeping_due_ns = 0
         self._commanded: dict[int, Member] = {}
+        self._later: list[Callable[[int], None]] = []
         self._memory_ready: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
         self._memory_ids: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
         self._next_memory_id = 0
@@ -340,7 +341,11 @@ class TasksDriver:
     # The clock's side --------------------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
-        return bool(self._commanded or self._memory_ready)
+        return bool(self._commanded or self._memory_ready or self._later)
+
+    def later(self, handler: Callable[[int], None]) -> None:
+        """Call `handler(now_ns)` once, in the next step."""
+        self._later.append(handler)
 
     def next_due_ns(self) -> int | None:
         due: int | None = None
@@ -388,15 +393,19 @@ class TasksDriver:
             self.in_step = False
 
     def _read(self, now: int) -> None:
+        if self._later:
+            later, self._later = self._later, []
+            for handler in later:
+                handler(now)
         handlers = self._poller.handlers
         for _ in range(READ_ROUNDS):
             busy = False
             if handlers:
                 for fd in self._poller.ready():
                     busy = True
-                    handler = handlers.get(fd)
-                    if handler is not None:
-                        handler(now)
+                    watching = handlers.get(fd)
+                    if watching is not None:
+                        watching(now)
             if self._memory_ready:
                 busy = True
                 ready = sorted(self._memory_ready.items())

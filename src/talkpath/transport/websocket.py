@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,7 +49,9 @@ receive_frames = lib.tp_stream_receive
 MAX_PENDING_MEDIA_BYTES = 8 * 1024
 """What waits here when the kernel takes no more; further media messages are dropped whole and counted."""
 MAX_PENDING_CONTROL_BYTES = 64 * 1024
-"""What control messages may add to it; beyond, the stream ends: a control message is never dropped."""
+"""What control messages may add to it, however much audio waits; beyond, the stream ends: none is ever dropped."""
+MAX_FRAMES_A_STEP = 64
+"""Of other than plain media, from one read; the rest waits for the next step."""
 MAX_GOODBYE_BYTES = 1024 * 1024
 MAX_GOODBYE_FRAMES = 4096
 """What a peer may send between our close frame and its own before it is hung up on."""
@@ -327,7 +330,14 @@ class Connection:
         self._plain = link.recv_into if isinstance(link, SocketLink) else None
         self._left: bytes | bytearray = leftover
         self._needed = 0
+        self._held = False
+        """Bytes wait in `_left` for the next step; nothing more is read until then."""
         self._pending = bytearray()
+        self._handed_over = 0
+        """Bytes that have left `_pending`, ever."""
+        self._controls: deque[tuple[int, int]] = deque()
+        """Of each control message in `_pending`: where it ends, counted as `_handed_over`, and its length."""
+        self._control_bytes = 0
         self._flushing: trio.Event | None = None
         self._watched: tuple[str, int] | None = None
         self._closing = False
@@ -378,6 +388,8 @@ class Connection:
         """
         try:
             if self._plain is None or self._left:
+                if self._held:
+                    return
                 while self._read_once(now_ns) and self.link.more() and self.link.fd is not None:
                     pass
                 return
@@ -420,7 +432,7 @@ class Connection:
             if n == 0:
                 return False
             self._parse(scratch, self.driver.scratch_c, kept + n, now_ns)
-        return not self._closing
+        return not self._closing and not self._held
 
     def _receive(self, view: memoryview, now_ns: int) -> int:
         """-> bytes read, 0 when there are none now or there will never be any more"""
@@ -459,6 +471,7 @@ class Connection:
         report = self._report
         begin = 0
         n_media = 0
+        n_other = 0
         while begin < total:
             if first is None:
                 result = receive_frames(self._stream, report, address + begin, total - begin, now_ns)
@@ -483,10 +496,27 @@ class Connection:
             if self._closing or self.peer_gone:
                 self._left = b""
                 return
+            n_other += 1
+            if n_other == MAX_FRAMES_A_STEP and begin < total:
+                # Only plain media is cheap. Who sends thousands of anything else waits, and nobody waits with him.
+                self._held = True
+                self._left, self._needed = bytes(view[begin:total]), 0
+                self.driver.later(self._go_on)
+                return
         self._needed = report.needed if begin < total else 0
         self._left = bytes(view[begin:total]) if begin < total else b""
         if n_media:
             self._owner.on_media(now_ns)
+
+    def _go_on(self, now_ns: int) -> None:
+        """Take up what the last step left."""
+        self._held = False
+        if self._closing or self.peer_gone:
+            return
+        left, self._left = bytes(self._left), b""
+        self._guard(self._consume, left, now_ns)
+        if not self._closing and not self._held and self.link.fd is not None and self.link.more():
+            self.on_readable(now_ns)
 
     def _on_frame(self, opcode: int, fin: bool, payload: bytes, now_ns: int) -> None:
         try:
@@ -569,10 +599,12 @@ class Connection:
         key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
         if self._pending:
-            if len(self._pending) + len(data) > MAX_PENDING_MEDIA_BYTES + MAX_PENDING_CONTROL_BYTES:
+            if self._control_bytes + len(data) > MAX_PENDING_CONTROL_BYTES:
                 self._owner.on_overflow()
                 return
             self._pending += data
+            self._controls.append((self._handed_over + len(self._pending), len(data)))
+            self._control_bytes += len(data)
             return
         try:
             n = self.link.send(data)
@@ -622,8 +654,7 @@ class Connection:
                 try:
                     self.link.flush()
                     if self._pending:
-                        n = self.link.send(self._pending)
-                        del self._pending[:n]
+                        self._hand_over(self.link.send(self._pending))
                 except BlockingIOError:
                     continue
                 except OSError as exc:
@@ -634,6 +665,13 @@ class Connection:
             self._flushing = None
             done.set()
         return True
+
+    def _hand_over(self, n: int) -> None:
+        """The first `n` bytes of what waited have gone."""
+        del self._pending[:n]
+        self._handed_over += n
+        while self._controls and self._controls[0][0] <= self._handed_over:
+            self._control_bytes -= self._controls.popleft()[1]
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
