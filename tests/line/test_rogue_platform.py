@@ -1,4 +1,4 @@
-"""The application's end under a platform that breaks the rules, says nonsense, stalls or vanishes: one line's trouble, counted."""
+"""The application's end under a platform that breaks the rules, stalls or vanishes: one line's trouble, counted."""
 
 from __future__ import annotations
 
@@ -81,7 +81,13 @@ class Outcome:
 
 
 async def _face(
-    platform: Platform | None, bot: Bot | None, seconds: float, config: LineConfig, reads: bool, pongs: bool, first: object
+    platform: Platform | None,
+    bot: Bot | None,
+    seconds: float,
+    config: LineConfig,
+    reads: bool,
+    pongs: bool,
+    first: object,
 ) -> Outcome:
     outcome = Outcome(Peer(None, client=True))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Serving lines: who is let in, who is turned away and how, what is bounded; plain and over TLS, in memory and on sockets."""
+"""Serving lines: who is let in, who is turned away and how, what is bounded; plain and over TLS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,9 @@ async def serving(bot: Bot, config: ServeConfig | None = None, **options: Any) -
     """Serve at ``memory://bot``; the list fills with the records of lines that ended."""
     records: list[LineRecord] = []
     settings = config or ServeConfig()
-    settings = ServeConfig(**{name: getattr(settings, name) for name in settings.__slots__} | {"on_ended": records.append})
+    settings = ServeConfig(
+        **{name: getattr(settings, name) for name in settings.__slots__} | {"on_ended": records.append}
+    )
 
     async def serve(*, task_status: trio.TaskStatus[str]) -> None:
         await serve_memory_lines(bot, "bot", config=settings, task_status=task_status, **options)
@@ -238,10 +240,8 @@ def test_whoever_takes_too_long_to_open_a_line_is_hung_up_on(behaviour: Callable
             peer = connect("bot")
 
             async def behave() -> None:
-                try:
+                with suppress(OSError):
                     await behaviour(peer)
-                except OSError:
-                    pass
 
             nursery.start_soon(behave)
             await trio.sleep(9.9)
@@ -274,8 +274,16 @@ OPENINGS: list[tuple[str, object, str]] = [
     ("a list", ["+15550001111"], "JSON, but a list and not an object"),
     ("another wire", {"type": "hello", "secret": "+15550001111"}, "an object with the keys type, secret"),
     ("audio first", {"event": "media", "media": {"payload": "AAAA"}}, "an object with the keys event, media"),
-    ("a start without a format", {"event": "start", "start": {"streamId": "s"}}, "an object with the keys event, start"),
-    ("a format nobody reads", {**START, "start": {**START["start"], "mediaFormat": {"encoding": "audio/opus", "sampleRate": 48000}}}, "an object with the keys event"),  # type: ignore[dict-item]
+    (
+        "a start without a format",
+        {"event": "start", "start": {"streamId": "s"}},
+        "an object with the keys event, start",
+    ),
+    (
+        "a format nobody reads",
+        {**START, "start": {**START["start"], "mediaFormat": {"encoding": "audio/opus", "sampleRate": 48000}}},
+        "an object with the keys event",
+    ),  # type: ignore[dict-item]
     ("nesting without end", "[" * 100_000, "100000 bytes that are not JSON"),
 ]
 
@@ -379,7 +387,7 @@ def test_a_bot_that_raises_ends_its_own_line_and_is_recorded() -> None:
             nursery.cancel_scope.cancel()
         return whole, broken, records
 
-    whole, broken, records = in_virtual_time(scene)
+    _, broken, records = in_virtual_time(scene)
     assert broken.close_code == 1011
     assert broken.messages == [{"event": "clearAudio", "streamId": START["start"]["streamId"]}]  # type: ignore[index]
     assert (records[0].reason, records[0].cause) == (EndReason.APPLICATION_FAILED, "RuntimeError")
@@ -441,7 +449,7 @@ async def test_a_call_over_tls_at_both_ends(authority: Authority, version: ssl.T
             stream = await call.start_stream(StreamSpec(url=f"wss://localhost:{port}/", bidirectional=True))
             leg.say(ToneSource(1050).take(1600))
             with trio.fail_after(10):
-                while len(find_tones(leg.heard(), 8000, [450, 1050])) < 2:
+                while len(find_tones(leg.heard(), 8000, [450, 1050])) < 2:  # noqa: ASYNC110 - a leg tells nobody
                     await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
     assert stream.record is not None
@@ -511,7 +519,9 @@ async def test_tls_in_pieces_of_any_size_carries_the_same_bytes(authority: Autho
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
-    client = TlsLink(Chunked(SocketLink(ours), most), authority.client(), server_side=False, server_hostname="localhost")  # type: ignore[arg-type]
+    client = TlsLink(
+        Chunked(SocketLink(ours), most), authority.client(), server_side=False, server_hostname="localhost"
+    )  # type: ignore[arg-type]
     server = TlsLink(Chunked(SocketLink(theirs), most), authority.server(), server_side=True, server_hostname=None)  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.do_handshake)
@@ -537,11 +547,21 @@ async def test_what_came_with_the_tls_handshake_is_read_without_waiting_for_more
         lines.append(line)
         await line.wait_ended()
 
-    media = {"event": "media", "media": {"track": "inbound", "timestamp": "0", "chunk": 1, "payload": base64.b64encode(b"\xff" * 1600).decode()}}
+    media = {
+        "event": "media",
+        "media": {
+            "track": "inbound",
+            "timestamp": "0",
+            "chunk": 1,
+            "payload": base64.b64encode(b"\xff" * 1600).decode(),
+        },
+    }
     async with trio.open_nursery() as nursery:
         config = ServeConfig(tls_context=authority.server())
         ((_, port), *_) = await nursery.start(partial_serve(keep, "127.0.0.1", config))
-        stream = trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", port), authority.client(), server_hostname="localhost")
+        stream = trio.SSLStream(
+            await trio.open_tcp_stream("127.0.0.1", port), authority.client(), server_hostname="localhost"
+        )
         head = (
             b"GET / HTTP/1.1\r\nHost: bot\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -549,7 +569,7 @@ async def test_what_came_with_the_tls_handshake_is_read_without_waiting_for_more
         messages = [frame(TEXT, json.dumps(one).encode(), key=b"abcd") for one in (START, *[media] * 20)]
         await stream.send_all(head + b"".join(messages))
         with trio.fail_after(5):
-            while not lines or lines[0].statistics().messages_received < 20:
+            while not lines or lines[0].statistics().messages_received < 20:  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
         await trio.aclose_forcefully(stream)

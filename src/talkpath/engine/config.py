@@ -65,8 +65,8 @@ class EngineConfig:
     callback_deadline_s: float = 30.0
     """One status callback, all attempts together."""
     max_callbacks: int = 1024
-    """Status callbacks waiting or under way; the next is dropped and counted. Half of it is kept for streams' beginnings
-    and ends."""
+    """Status callbacks waiting or under way; the next is dropped and counted. Half is kept for streams' beginnings and
+    ends."""
     hang_up_pace: int = 20
     """Calls that may be torn down within one tick when many end at once."""
 

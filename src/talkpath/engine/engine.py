@@ -161,8 +161,8 @@ class Engine:
     def deliver(self, request: CallbackRequest, *, in_passing: bool = False) -> None:
         """Have a status callback delivered by the engine's own nursery; a hang-up never waits for it.
 
-        What an application can cause at will (`in_passing`: checkpoints, clears, a filling buffer) gets half of the room,
-        so that no flood of it displaces anybody's news of a stream's beginning and end.
+        What an application can cause at will (`in_passing`: checkpoints, clears, a filling buffer) gets half of the
+        room, so that no flood of it displaces anybody's news of a stream's beginning and end.
         """
         room = self.config.max_callbacks // 2 if in_passing else self.config.max_callbacks
         if self._callbacks is None or self._callbacks_waiting >= room:

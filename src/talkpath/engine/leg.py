@@ -180,7 +180,9 @@ class RtpLeg(Leg):
             if port_range[0] % 2 and port_range[0] == port_range[1]:
                 raise ConfigError("port_range holds no even port; RTP wants one")
         if remote is not None and (":" in remote[0]) != (":" in local[0]):
-            raise ConfigError("one of local and remote is an IPv6 address and the other is not; media cannot pass between")
+            raise ConfigError(
+                "one of local and remote is an IPv6 address and the other is not; media cannot pass between"
+            )
         self.local = local
         self.remote = _numeric(remote) if remote is not None else None
         self.ptime_ms = ptime_ms

@@ -644,7 +644,10 @@ class Line:
         Cancellation changes nothing.
         """
         await trio.lowlevel.checkpoint()
-        if self.end_reason is None and self._speech.is_heard(self.clock.now_ns()):
+        if self.end_reason is not None:
+            return
+        self._speech.let_out_tails()
+        if self._speech.is_heard(self.clock.now_ns()):
             await self._speech.mark_here().wait()
 
     async def send_digits(self, digits: str) -> None:

@@ -7,7 +7,7 @@ the next step will queue.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Any
 
 import numpy as np
@@ -89,8 +89,8 @@ class Speech:
             raise PlayoutFull(
                 f"{self._queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
             )
-        if any(other != rate for other in self._tails):
-            self.let_out_tails()
+        self._commands.check_room(1 + len(self._tails))
+        self._let_out(other for other in self._tails if other != rate)  # What was said first is heard first.
         if rate != self._rate:
             resampler = self._speakers.get(rate)
             if resampler is None:
@@ -101,11 +101,13 @@ class Speech:
 
     def let_out_tails(self, now_ns: int = NEVER_NS) -> None:
         """Queue what the resamplers hold back, once nothing follows what was said."""
-        if now_ns < self._tail_due_ns or not self._tails:
-            return
-        tails, self._tails = self._tails, {}
-        self._tail_due_ns = NEVER_NS
-        for rate, resampler in tails.items():
+        if now_ns >= self._tail_due_ns:
+            self._tail_due_ns = NEVER_NS
+            self._let_out(self._tails)
+
+    def _let_out(self, rates_hz: Iterable[int]) -> None:
+        for rate in list(rates_hz):
+            resampler = self._tails.pop(rate)
             self._queue(_tail(resampler, rate, self._rate))
             resampler.reset()
 
@@ -214,7 +216,7 @@ class Speech:
         """Let out what the resampler holds back."""
         resampler, play.resampler = play.resampler, None
         if resampler is not None and play.start is not None and not self._is_over(play):
-            tail = _tail(resampler, play.rate_hz, self._rate)
+            tail = _tail(resampler, play.rate_hz, self._rate)[play.to_skip :]
             self._queue(tail)
             play.samples += len(tail)
 

@@ -32,16 +32,20 @@ class Commands:
         self._performing: dict[trio.Event, None] = {}
         self._end: tuple[EndReason, BaseException | None] | None = None
 
+    def check_room(self, n: int = 1) -> None:
+        """Raise what `put` would raise at the last of `n` commands: for whoever must change something before it."""
+        if self._end is not None:
+            raise CallEnded(*self._end)
+        if len(self._waiting) + n > MAX_COMMANDS:
+            raise PlayoutFull(f"{MAX_COMMANDS} operations wait for the next tick; await something between them")
+
     def put(self, what: Callable[[int], None]) -> None:
         """Have `what(now_ns)` done in the next step.
 
         Raises:
             CallEnded: it is over. PlayoutFull: 4,096 wait already.
         """
-        if self._end is not None:
-            raise CallEnded(*self._end)
-        if len(self._waiting) >= MAX_COMMANDS:
-            raise PlayoutFull(f"{MAX_COMMANDS} operations wait for the next tick; await something between them")
+        self.check_room()
         self._waiting.append(what)
         self._driver.command(self._member)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,7 +49,7 @@ receive_frames = lib.tp_stream_receive
 MAX_PENDING_MEDIA_BYTES = 8 * 1024
 """What waits here when the kernel takes no more; further media messages are dropped whole and counted."""
 MAX_PENDING_CONTROL_BYTES = 64 * 1024
-"""What control messages may add to it; beyond, the stream ends: a control message is never dropped."""
+"""What control messages may add to it, however much audio waits; beyond, the stream ends: none is ever dropped."""
 MAX_FRAMES_A_STEP = 64
 """Of other than plain media, from one read; the rest waits for the next step."""
 MAX_GOODBYE_BYTES = 1024 * 1024
@@ -332,6 +333,11 @@ class Connection:
         self._held = False
         """Bytes wait in `_left` for the next step; nothing more is read until then."""
         self._pending = bytearray()
+        self._handed_over = 0
+        """Bytes that have left `_pending`, ever."""
+        self._controls: deque[tuple[int, int]] = deque()
+        """Of each control message in `_pending`: where it ends, counted as `_handed_over`, and its length."""
+        self._control_bytes = 0
         self._flushing: trio.Event | None = None
         self._watched: tuple[str, int] | None = None
         self._closing = False
@@ -593,10 +599,12 @@ class Connection:
         key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
         if self._pending:
-            if len(self._pending) + len(data) > MAX_PENDING_MEDIA_BYTES + MAX_PENDING_CONTROL_BYTES:
+            if self._control_bytes + len(data) > MAX_PENDING_CONTROL_BYTES:
                 self._owner.on_overflow()
                 return
             self._pending += data
+            self._controls.append((self._handed_over + len(self._pending), len(data)))
+            self._control_bytes += len(data)
             return
         try:
             n = self.link.send(data)
@@ -646,8 +654,7 @@ class Connection:
                 try:
                     self.link.flush()
                     if self._pending:
-                        n = self.link.send(self._pending)
-                        del self._pending[:n]
+                        self._hand_over(self.link.send(self._pending))
                 except BlockingIOError:
                     continue
                 except OSError as exc:
@@ -658,6 +665,13 @@ class Connection:
             self._flushing = None
             done.set()
         return True
+
+    def _hand_over(self, n: int) -> None:
+        """The first `n` bytes of what waited have gone."""
+        del self._pending[:n]
+        self._handed_over += n
+        while self._controls and self._controls[0][0] <= self._handed_over:
+            self._control_bytes -= self._controls.popleft()[1]
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
