@@ -1,4 +1,4 @@
-"""The platform's end under bad input: every fault has a bounded, counted outcome, and the call beside hears nothing of it."""
+"""The platform's end under bad input: each fault has a bounded, counted outcome, and nobody else hears of it."""
 
 from __future__ import annotations
 
