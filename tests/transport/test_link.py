@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
 from typing import Any
 
 import pytest
 import trio
 import trio.abc
 
-from talkpath.transport.link import open_socket_link
+from talkpath.transport import link as link_module
+from talkpath.transport.link import client_context, default_client_context, open_socket_link
 
 
 class Names(trio.abc.HostnameResolver):
@@ -54,3 +57,31 @@ async def test_a_failure_keeps_its_kind_and_names_no_host(port: int) -> None:
         with pytest.raises(OSError, match="cannot resolve") as caught:
             await open_socket_link(host, port)
         assert host not in str(caught.value)
+
+
+@pytest.mark.smoke
+async def test_the_systems_authorities_are_read_once_and_not_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = threading.Event()
+    made: list[ssl.SSLContext] = []
+
+    def slowly() -> ssl.SSLContext:
+        assert may_go_on.wait(10), "the event loop stood still"
+        made.append(client_context())
+        return made[-1]
+
+    monkeypatch.setattr(link_module, "client_context", slowly)
+    monkeypatch.setattr(link_module, "_default_context", None)
+    got: list[ssl.SSLContext] = []
+
+    async def get() -> None:
+        got.append(await default_client_context())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(get)
+        await trio.sleep(0.05)
+        may_go_on.set()
+    await get()
+    assert got == [made[0]] * 2
+    assert len(made) == 1
+    assert got[0].verify_mode is ssl.CERT_REQUIRED
+    assert got[0].check_hostname

@@ -259,6 +259,23 @@ def client_context(
     return context
 
 
+_default_context: ssl.SSLContext | None = None
+
+
+async def default_client_context() -> ssl.SSLContext:
+    """Return the context of whoever passed none: made once, verifying against the system's authorities.
+
+    To read them takes some 50 ms, in which nobody would hear anything: so that is done in a thread, once.
+
+    Cancellation: the next one begins anew.
+    """
+    global _default_context
+    if _default_context is None:
+        made = await trio.to_thread.run_sync(client_context, abandon_on_cancel=True)
+        _default_context = _default_context or made
+    return _default_context
+
+
 async def open_socket_link(host: str, port: int) -> SocketLink:
     """Connect to `host`:`port`, whichever of its addresses answers first: one that swallows packets holds up no other.
 
