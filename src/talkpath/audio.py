@@ -130,6 +130,42 @@ def read_audio(path: str | os.PathLike[str], *, mix_down: bool = False) -> Audio
     return parse_wav(Path(path).read_bytes(), name=os.fspath(path), mix_down=mix_down)
 
 
+def samples_of(audio: object, sample_rate_hz: int | None = None) -> tuple[Samples, int]:
+    """Return the samples of whatever audio a program may hand over to be played, and their rate.
+
+    Args:
+        audio: An `AudioChunk`, an `AudioClip`, an int16 array, or the path of a WAV file, which is read here.
+        sample_rate_hz: Of an array; everything else says its own.
+
+    Returns:
+        int16, [n_samples], contiguous, and not copied where that can be helped; one of `CALL_RATES_HZ`.
+
+    Raises:
+        FormatError: no audio, no rate, or one that calls do not carry; says what would be right.
+        OSError: the file cannot be opened.
+    """
+    if isinstance(audio, str | os.PathLike):
+        audio = read_audio(audio)
+    if isinstance(audio, AudioChunk | AudioClip):
+        pcm, rate = audio.samples, audio.sample_rate_hz
+    elif isinstance(audio, np.ndarray):
+        if sample_rate_hz is None:
+            raise FormatError("an array says nothing of its rate; pass sample_rate_hz=")
+        pcm, rate = audio, sample_rate_hz
+    else:
+        raise FormatError(
+            "audio is an AudioChunk, an AudioClip, an int16 array or the path of a WAV file, "
+            f"not {type(audio).__name__}"
+        )
+    pcm = np.ascontiguousarray(check_samples(pcm))
+    if check_rate(rate) not in CALL_RATES_HZ:
+        raise FormatError(
+            f"audio of {rate} Hz is carried by no call; bring it to one of {', '.join(map(str, CALL_RATES_HZ))} Hz "
+            "first: AudioClip.at_rate() or convert_rate()"
+        )
+    return pcm, int(rate)
+
+
 def parse_wav(content: bytes, *, name: str = "audio", mix_down: bool = False) -> AudioClip:
     """Read the bytes of a WAV file; `name` goes into messages. See `read_audio`.
 

@@ -18,6 +18,7 @@ Messages carry facts (wire, event, offset), never audio, digits, tokens or full 
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class NativeError(TalkpathError, RuntimeError):
 
 
 def check_range(what: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError unless low <= value <= high."""
+    """Raise ConfigError unless it is a number and low <= value <= high."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ConfigError(f"{what} is of type {type(value).__name__}; it must be a number between {low} and {high}")
     if not low <= value <= high:
         raise ConfigError(f"{what} is {value}; it must be between {low} and {high}")

@@ -37,14 +37,14 @@ class StreamStarted:
     tracks: tuple[str, ...]
     """``inbound``, ``outbound``."""
     media_format: MediaFormat
-    custom_parameters: Mapping[str, str] = field(default_factory=dict)
+    custom_parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
     """Audio, as payload bytes."""
 
-    payload: bytes
+    payload: bytes = field(repr=False)
     track: str = "inbound"
     media_format: MediaFormat | None = None
     """Where the message itself says one (Plivo's ``contentType``); None: the stream's."""
@@ -57,7 +57,8 @@ class Media:
 class Digit:
     """The caller pressed a key."""
 
-    digit: str
+    digit: str = field(repr=False)
+    """No `repr` shows digits, payload or what a program passes on: they are PINs, voices and secrets."""
     track: str = "inbound"
     timestamp_ms: int | None = None
 
@@ -66,7 +67,7 @@ class Digit:
 class SendDigits:
     """The application wants digits sent to the caller."""
 
-    digits: str
+    digits: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ WireEvent = (
 class DigitReceived:
     """The caller pressed a key."""
 
-    digit: str
+    digit: str = field(repr=False)
     at_sample: int
 
 

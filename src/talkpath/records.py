@@ -120,8 +120,11 @@ class CallRecord:
     cause: str
     duration_ms: int
     streams: tuple[StreamRecord, ...]
+    """In the order in which they ended, the last 64 of them."""
     statistics: CallStatistics
     errors_after_end: int = 0
+    streams_forgotten: int = 0
+    """Streams that ended before those in `streams`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,9 @@ class CallStatistics:
     concealed_samples: int = 0
     concealment_events: int = 0
     silent_samples: int = 0
+    """Of the inbound track: samples for which the caller's side gave no audio and none was lost either (nothing has
+    come yet, the caller sends nothing or is on hold). What stands in for lost packets is in `concealed_samples`.
+    """
     application_samples: int = 0
     loop_stall_samples: int = 0
     underruns: int = 0

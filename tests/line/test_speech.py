@@ -91,7 +91,7 @@ async def test_what_too_many_commands_refuse_leaves_nothing_in_a_resampler(autoj
     [
         (np.zeros(10, np.int16), None, "sample_rate_hz="),
         (np.zeros(10, np.float32), 8000, "float32"),
-        (np.zeros((2, 10), np.int16), 8000, "2-dimensional"),
+        (np.zeros((2, 10), np.int16), 8000, r"2|shape"),
         (np.zeros(10, np.int16), 44100, "44100 Hz"),
         (b"\0\0", 8000, "not bytes"),
     ],
@@ -227,6 +227,51 @@ async def test_a_clear_behind_a_full_link_is_no_overflow(autojump_clock: Any) ->
             assert (await mark.wait()).outcome is Outcome.PLAYED
             assert np.array_equal(platform.heard()[-1600:], speech(1600, seed=8))
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def small_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that holds four seconds of a line's audio."""
+    monkeypatch.setattr("talkpath.line.connect.POOL_BYTES", 1 << 16)
+
+
+async def test_with_the_pool_used_up_what_is_said_waits_and_is_heard(small_pool: None, autojump_clock: Any) -> None:
+    said = [speech(5 * 8000, seed=seed) for seed in range(8)]
+    async with open_line(config=LineConfig(send_ahead_ms=200)) as (line, platform):
+        marks = []
+        for piece in said:
+            line.speak(piece, sample_rate_hz=8000)
+            marks.append(line.checkpoint(f"{len(marks)}"))
+        await trio.sleep(1)
+        assert 38_500 <= line.statistics().queued_ms <= 39_000
+        assert (await marks[0].wait()).outcome is Outcome.PLAYED
+        await line.drain()
+        assert np.array_equal(platform.heard(), np.concatenate(said))
+        assert platform.gaps_s() == []
+        assert [mark.outcome.outcome for mark in marks if mark.outcome] == [Outcome.PLAYED] * 8
+        assert await line.play(said[0], sample_rate_hz=8000) == Played(40_000, Outcome.PLAYED, True)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_waits_for_the_pool_is_cleared_and_lost_as_the_rest(
+    ends: bool, small_pool: None, autojump_clock: Any
+) -> None:
+    async with open_line(config=LineConfig(send_ahead_ms=200)) as (line, platform):
+        for seed in range(8):
+            line.speak(speech(5 * 8000, seed=seed), sample_rate_hz=8000)
+        mark = line.checkpoint("end")
+        await trio.sleep(1)
+        if ends:
+            line.end(EndReason.STOPPED)
+            assert (await mark.wait()).outcome is Outcome.LOST
+            return
+        await line.clear()
+        assert (await mark.wait()).outcome is Outcome.CLEARED
+        assert line.statistics().queued_ms == 0
+        after = speech(8000, seed=9)
+        assert await line.play(after, sample_rate_hz=8000) == Played(8000, Outcome.PLAYED, True)
+        assert np.array_equal(platform.heard()[-8000:], after)
+        assert len(platform.heard()) == pytest.approx(16_000, abs=8)
 
 
 async def test_a_platform_that_never_reads_ends_the_line(autojump_clock: Any) -> None:
@@ -416,11 +461,13 @@ async def test_an_iterable_that_fails_leaves_the_line_alone(autojump_clock: Any)
 async def test_on_a_one_way_stream_a_play_is_assumed_in_bounded_time(autojump_clock: Any) -> None:
     """The engine answers no checkpoint where the application may not play; nobody may wait for that for ever."""
     results: list[tuple[Played, float]] = []
+    done = trio.Event()
 
     async def bot(line: Line) -> None:
         began = trio.current_time()
         played = await line.play(speech(8000), sample_rate_hz=8000)
         results.append((played, trio.current_time() - began))
+        done.set()
         await line.hang_up()
 
     async with virtual_engine() as engine, trio.open_nursery() as nursery:
@@ -428,8 +475,7 @@ async def test_on_a_one_way_stream_a_play_is_assumed_in_bounded_time(autojump_cl
         async with engine.open_call(MemoryLeg()) as call:
             await call.start_stream(StreamSpec(url=url))
             with trio.fail_after(30):
-                while not results:
-                    await trio.sleep(0.1)
+                await done.wait()
         nursery.cancel_scope.cancel()
     ((played, took_s),) = results
     assert played == Played(8000, Outcome.ASSUMED, False)
@@ -506,7 +552,7 @@ async def test_over_real_sockets_nothing_said_is_dropped() -> None:
             await trio.sleep(1)
             platform = Platform(peer, 16000)
             nursery.start_soon(platform.obey)
-            while len(platform.heard()) < 3 * 16000:
+            while len(platform.heard()) < 3 * 16000:  # noqa: ASYNC110 - the platform tells nobody
                 await trio.sleep(0.05)
             slowly.append(platform.heard())
             nursery.cancel_scope.cancel()

@@ -85,6 +85,8 @@ class Platform:
         self.arrived: list[float] = []
         """When each of them came."""
         self.soundings: list[Sounding] = []
+        self.reported: list[str] = []
+        """The checkpoints that were answered, in order."""
         self.most_ahead_s = 0.0
         """The most audio that ever waited here, the message that had just come included."""
         self.close_code: int | None = None
@@ -108,6 +110,7 @@ class Platform:
 
     async def played(self, name: str) -> None:
         """Report a checkpoint, reached or not."""
+        self.reported.append(name)
         await self.peer.text({"event": "playedStream", "streamId": STREAM_ID, "name": name})
 
     async def cleared(self) -> None:

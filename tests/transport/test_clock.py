@@ -16,7 +16,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.virtual import run_virtually, task_order
+from support.virtual import run_virtually, task_order, virtual_engine
+from talkpath.engine.leg import MemoryLeg
 from talkpath.transport.clock import Clock, Lateness, current_clock, has_timerfd, open_clock
 from talkpath.transport.driver_tasks import SOCKET_POLL_NS, TasksDriver
 from talkpath.transport.memory import memory_link_pair
@@ -374,3 +375,24 @@ def test_a_very_late_tick_is_not_reported_as_a_little_late_one() -> None:
     lateness = Lateness()
     lateness.add(2_500 * NS_PER_MS)
     assert lateness.percentile_ms(1.0) == 2500.0
+
+
+def test_no_tick_is_reported_later_than_the_latest() -> None:
+    lateness = Lateness()
+    lateness.add(0, 100)
+    assert [lateness.percentile_ms(share) for share in (0.5, 0.99, 1.0)] == [0.0, 0.0, 0.0]
+    before = lateness.copy_counts()
+    lateness.add(3_020_000)
+    assert lateness.percentile_ms(0.5) == 0.1
+    assert lateness.percentile_ms(1.0) == lateness.percentile_ms(0.5, before) == 3.02
+
+
+async def test_a_call_in_virtual_time_is_never_late(autojump: object) -> None:
+    async with virtual_engine() as engine:
+        async with engine.open_call(MemoryLeg()):
+            await trio.sleep(0.1)
+        async with engine.open_call(MemoryLeg()) as call:
+            await trio.sleep(0.1)
+            statistics = call.statistics()
+        assert (statistics.lateness_p50_ms, statistics.lateness_p999_ms, statistics.lateness_max_ms) == (0, 0, 0)
+        assert engine.statistics().lateness_p99_ms == 0

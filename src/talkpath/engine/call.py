@@ -35,14 +35,14 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.engine.config import StreamSpec
-from talkpath.engine.leg import Leg
+from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
 from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.path import LegKind, Path, PathOptions
 from talkpath.path.stream import EventKind
-from talkpath.records import CallRecord, CallStatistics, EndReason, Played
+from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
 from talkpath.transport.lifetime import Job, Lifetime
@@ -57,10 +57,61 @@ log = logging.getLogger("talkpath.engine.call")
 STREAMS_MAX = 4
 EVENTS_KEPT = 1024
 """Events kept for those who have not read them yet; the oldest are dropped and counted."""
+RECORDS_KEPT = 64
+"""Records of ended streams kept for the call's; of a call that starts more, the oldest are forgotten and counted."""
 
 
 class Call:
     """A live call; made by `Engine.open_call`. See the module."""
+
+    __slots__ = (
+        "_ended",
+        "_ended_ns",
+        "_errors_after_end",
+        "_event",
+        "_event_lot",
+        "_events",
+        "_events_begin",
+        "_group",
+        "_hook_lot",
+        "_hooked",
+        "_hooks",
+        "_lateness_before",
+        "_life",
+        "_max_duration_ns",
+        "_path",
+        "_playback_lot",
+        "_records",
+        "_records_forgotten",
+        "_send_lot",
+        "_source",
+        "_started_ns",
+        "_to_flush",
+        "_underruns",
+        "before_tick",
+        "call_id",
+        "cause",
+        "clock",
+        "commands",
+        "direction",
+        "driver",
+        "end_reason",
+        "engine",
+        "entropy",
+        "events_dropped",
+        "from_number",
+        "hear_pcm",
+        "leg",
+        "needs_before_tick",
+        "path",
+        "period_ns",
+        "record",
+        "send_media",
+        "send_rtp",
+        "slot",
+        "streams",
+        "to_number",
+    )
 
     def __init__(
         self,
@@ -106,7 +157,8 @@ class Call:
         self._max_duration_ns = round(max_duration_s * 1e9)
         self._underruns = 0
         self._errors_after_end = 0
-        self._records: list[Any] = []
+        self._records: deque[StreamRecord] = deque(maxlen=RECORDS_KEPT)
+        self._records_forgotten = 0
         self._events: deque[CallEvent] = deque()
         self._events_begin = 0
         self.events_dropped = 0
@@ -191,6 +243,8 @@ class Call:
                 jitter_min_ms=leg.jitter_min_ms,
                 jitter_max_ms=leg.jitter_max_ms,
                 media_timeout_ms=leg.media_timeout_ms,
+                digit_on_ms=DIGIT_ON_MS,
+                digit_off_ms=DIGIT_OFF_MS,
             ),
             now=now,
         )
@@ -213,14 +267,21 @@ class Call:
                 self._on_digit(chr(event.value), event.at_sample)
             elif kind == EventKind.MEDIA_TIMEOUT:
                 self.end(EndReason.MEDIA_TIMED_OUT)
-            elif kind != EventKind.DIGITS_SENT:
+            else:
                 if kind == EventKind.UNDERRUN:
                     self._underruns += int(event.value)
                 stream = self.streams[event.stream] if 0 <= event.stream < STREAMS_MAX else None
                 if stream is not None:
                     stream.on_native_event(event)
-                elif self._source is not None and self._source.index == event.stream:
+                elif self._is_source(event.stream):
+                    assert self._source is not None
                     self._source.on_native_event(event)
+
+    def digits_sent(self, index: int) -> None:
+        """All digits of a source have gone out; told by a leg that counts them out itself."""
+        if self._is_source(index):
+            assert self._source is not None
+            self._source.on_digits_sent()
 
     def _on_digit(self, digit: str, at_sample: int) -> None:
         self.note(DigitReceived(digit, at_sample))
@@ -351,29 +412,41 @@ class Call:
         """Have `hook` called with each event from here on, by the call's receive task. It must not block."""
         self._hooks.append(hook)
 
-    async def play(self, audio: object) -> Played:
+    async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio to the caller from the call's own source, beside the streams; return what became of it.
 
         Args:
-            audio: an `AudioClip` or `AudioChunk`, or an async iterable of chunks.
+            audio: an array (int16, mono, with `sample_rate_hz`), an `AudioClip` such as `read_audio` returns, an
+                `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of any of these. It is
+                not copied: leave an array as it is until it has been played.
+            sample_rate_hz: of arrays.
 
         Raises:
-            CallEnded: the call is over. FormatError: audio of a rate that cannot be played.
+            CallEnded: the call is over. FormatError: audio that cannot be played. OSError: the file cannot be opened.
+            PlayoutFull: 64 plays are under way. ConfigError: the call has not been entered, or has four streams.
 
-        Cancellation: what was queued plays on; `clear` drops it.
+        Cancellation: what was queued (5 s at most) plays on; `clear` drops it.
         """
-        return await self.own_source().play(audio)
+        return await self.own_source().play(audio, sample_rate_hz)
 
     async def clear(self) -> int:
         """Drop what `play` has queued; return how many samples. Streams' audio is untouched."""
         return await self.own_source().clear() if self._source is not None else 0
 
     async def send_digits(self, digits: str) -> None:
-        """Send digits to the caller as telephone-events; return when they have gone out.
+        """Send digits to the caller as telephone-events; return when they have gone out, the gap after the last too.
+
+        What `play` has queued rests meanwhile and goes on at its next sample.
+
+        Args:
+            digits: of 0-9 * # A-D; each takes 100 ms and 100 ms of gap.
 
         Raises:
-            ConfigError: bad characters, or the leg has no telephone-event.
-            CallEnded: the call is over.
+            ConfigError: other characters, or the leg has no telephone-event.
+            PlayoutFull: 64 digits would wait; none of these was taken.
+            CallEnded: the call is over, before or meanwhile.
+
+        Cancellation: digits that were taken go out all the same.
         """
         await self.own_source().send_digits(digits)
 
@@ -437,6 +510,7 @@ class Call:
     def stream_gone(self, stream: CallStream) -> None:
         """A stream's task is at its end."""
         if stream.record is not None:
+            self._records_forgotten += len(self._records) == RECORDS_KEPT
             self._records.append(stream.record)
         self.streams[stream.index] = None
 
@@ -456,7 +530,6 @@ class Call:
         rtp = leg.kind is LegKind.RTP
         lateness = self._group.lateness if self._group is not None else None
         before = self._lateness_before
-        digits_refused = counters.digits_refused
         return CallStatistics(
             clock_samples=int(lib.tp_path_clock(self.path)),
             packets_received=counters.rtp_packets_in,
@@ -481,8 +554,8 @@ class Call:
             loop_stall_samples=counters.loop_stall_samples,
             underruns=self._underruns,
             digits_received=counters.digits_in,
-            digits_sent=counters.digits_out,
-            digits_refused=digits_refused,
+            digits_sent=counters.digits_out + leg.digits_taken,
+            digits_refused=counters.digits_refused + leg.digits_refused,
             send_failures=leg.send_failures,
             lateness_p50_ms=lateness.percentile_ms(0.5, before) if lateness is not None else 0.0,
             lateness_p99_ms=lateness.percentile_ms(0.99, before) if lateness is not None else 0.0,
@@ -499,6 +572,7 @@ class Call:
             cause=type(self.cause).__name__ if self.cause is not None else "",
             duration_ms=samples_to_ms(statistics.clock_samples, rate),
             streams=tuple(self._records),
+            streams_forgotten=self._records_forgotten,
             statistics=statistics,
             errors_after_end=self._errors_after_end,
         )

@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from talkpath.errors import ConfigError, check_range
+from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
+from talkpath.transport.websocket import parse_url
 from talkpath.wire.callback import check_callback_url
+from talkpath.wire.catalog import wire_named
+from talkpath.wire.plivo_parameters import is_text
+from talkpath.wire.websocket import ClientHandshake
 
 _CODEC = re.compile(r"^(?P<name>[A-Za-z0-9]+)(?:@(?P<rate>\d{4,6})h)?(?:@(?P<ptime>\d{1,3})i)?$")
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_HEADERS_MAX = 8192
+"""Characters of all headers of the upgrade that the caller of our API adds; common servers stop at 8 KiB."""
 CODEC_NAMES = ("PCMU", "PCMA", "L16")
 L16_RATES_HZ = (8000, 16000, 24000, 48000)
 MESSAGE_MS = (20, 40, 60, 80, 100)
@@ -26,7 +31,7 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
     Raises:
         ConfigError: an unknown codec, or a rate it does not have; the caller's to mend.
     """
-    match = _CODEC.match(codec)
+    match = _CODEC.match(codec) if isinstance(codec, str) else None
     if match is None:
         raise ConfigError(f"codec {codec!r} cannot be read; write PCMU, PCMA, L16 or L16@16000h")
     name = match["name"].upper()
@@ -65,14 +70,19 @@ class EngineConfig:
     callback_deadline_s: float = 30.0
     """One status callback, all attempts together."""
     max_callbacks: int = 1024
-    """Status callbacks waiting or under way; the next is dropped and counted. Half is kept for streams' beginnings and
-    ends."""
+    """Status callbacks waiting or under way; the next is dropped and counted. Half of it is kept for streams'
+    beginnings and ends."""
     hang_up_pace: int = 20
     """Calls that may be torn down within one tick when many end at once."""
 
     def __post_init__(self) -> None:
         if self.driver != "tasks":
             raise ConfigError(f"driver {self.driver!r} does not exist; use 'tasks'")
+        _check_whole(
+            self, "pool_bytes", "max_calls", "connect_attempts", "callback_attempts", "max_callbacks", "hang_up_pace"
+        )
+        if self.tls_context is not None and not isinstance(self.tls_context, ssl.SSLContext):
+            raise ConfigError(f"tls_context is {type(self.tls_context).__name__}; it must be an ssl.SSLContext or None")
         check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)
         check_range("max_calls", self.max_calls, 1, 1_000_000)
         check_range("connect_timeout_s", self.connect_timeout_s, 0.01, 300)
@@ -86,20 +96,52 @@ class EngineConfig:
         check_range("hang_up_pace", self.hang_up_pace, 1, 100_000)
 
 
+def _check_whole(options: object, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{name} is {value!r}; it must be a whole number")
+
+
+def _check_text(what: str, value: object, most: int) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(f"{what} is {type(value).__name__}; it must be text")
+    if len(value) > most:
+        raise ConfigError(f"{what} has {len(value)} characters; at most {most} are allowed")
+    if not is_text(value):
+        raise ConfigError(f"{what} is not well-formed Unicode")
+
+
 TRACKS: Mapping[str, tuple[str, ...]] = {
     "inbound_track": ("inbound",),
     "outbound_track": ("outbound",),
     "both_tracks": ("inbound", "outbound"),
 }
-WIRES = ("plivo",)
+_TEXTS = {
+    "url": 2048,
+    "wire": 64,
+    "track": 64,
+    "codec": 64,
+    "control_id": 256,
+    "name": 256,
+    "authorization_bearer_token": _HEADERS_MAX,
+    "account_id": 256,
+    "auth_token": 256,
+    "status_url": 8192,
+    "status_url_method": 8,
+    "status_scheme": 8,
+}
+"""Fields of a `StreamSpec` that are text, and how many characters each may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSpec:
     """One stream of a call's audio to one application."""
 
-    url: str
-    """``wss://`` or ``ws://`` (``memory://name`` within one Trio run, for tests)."""
+    url: str = field(repr=False)
+    """``wss://`` or ``ws://`` (``memory://name`` within one Trio run, for tests). No `repr` shows it, nor anything else
+    that may hold secrets.
+    """
     wire: str = "plivo"
     bidirectional: bool = False
     """Whether the application may play, clear and send digits."""
@@ -112,7 +154,8 @@ class StreamSpec:
     control_id: str = ""
     """Unique among the call's live streams; generated when empty."""
     name: str = ""
-    custom_parameters: Mapping[str, str] = field(default_factory=dict)
+    custom_parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Handed to the application; the plivo wire carries 512 bytes of them, written as k=v,k=v."""
     authorization_bearer_token: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Further headers of the upgrade request."""
@@ -120,10 +163,12 @@ class StreamSpec:
     """What the wire's start message names as the account."""
     auth_token: str = field(default="", repr=False)
     """With it the upgrade and the callbacks are signed in the wire's way."""
-    status_url: str = ""
+    status_url: str = field(default="", repr=False)
     status_url_method: Literal["GET", "POST"] = "POST"
     status_scheme: Literal["A", "B"] = "B"
-    """Plivo names its status callbacks in two ways (see docs/wire-plivo.md)."""
+    """Plivo names its status callbacks in two ways (see docs/wire-plivo.md): ``"A"`` the classic names (StartStream,
+    StopStream, ...), ``"B"`` the guide's (started, stopped, failed).
+    """
     stream_timeout_s: float = 86400.0
     """The stream, not the call, is stopped then."""
     playout_s: float = 40.0
@@ -134,13 +179,25 @@ class StreamSpec:
     """The wire's own options, `PlivoOptions` for example."""
 
     def __post_init__(self) -> None:
-        if self.wire not in WIRES:
-            raise ConfigError(f"wire {self.wire!r} is not one of {', '.join(WIRES)}")
+        for what, most in _TEXTS.items():
+            _check_text(what, getattr(self, what), most)
+        for what in ("bidirectional", "ends_call"):
+            if not isinstance(getattr(self, what), bool):
+                raise ConfigError(f"{what} is {getattr(self, what)!r}; it must be True or False")
+        for what in ("custom_parameters", "headers"):
+            if not isinstance(getattr(self, what), Mapping):
+                raise ConfigError(
+                    f"{what} is {type(getattr(self, what)).__name__}; it must be a mapping of text to text"
+                )
+            # What has been checked must not change afterwards.
+            object.__setattr__(self, what, dict(getattr(self, what)))
+        wire = wire_named(self.wire)
         if self.track not in TRACKS:
             raise ConfigError(f"track {self.track!r} is not one of {', '.join(TRACKS)}")
         if self.bidirectional and self.track != "inbound_track" and self.wire == "plivo":
             raise ConfigError(f"a bidirectional plivo stream carries the inbound_track only, not {self.track}")
-        _, ptime_ms = parse_codec(self.codec)
+        media_format, ptime_ms = parse_codec(self.codec)
+        _check_whole(self, "message_ms")
         if (ptime_ms or self.message_ms) not in MESSAGE_MS:
             raise ConfigError(
                 f"message_ms is {ptime_ms or self.message_ms}; it must be one of {', '.join(map(str, MESSAGE_MS))}"
@@ -151,19 +208,34 @@ class StreamSpec:
             raise ConfigError(f"status_scheme {self.status_scheme!r} is neither A nor B")
         if self.status_url:
             check_callback_url(self.status_url)
+        self._check_upgrade()
+        check_range("stream_timeout_s", self.stream_timeout_s, 0.1, 7 * 86400)
+        check_range("playout_s", self.playout_s, 1, 300)
+        wire.check_stream(media_format, self.custom_parameters, self.account_id, self.options)
+
+    def _check_upgrade(self) -> None:
+        """Refuse an address or headers with which no WebSocket can be opened."""
+        target = parse_url(self.url)
+        if "#" in self.url:
+            raise ConfigError("the stream's url has a fragment (#...), which a WebSocket's cannot have")
         token = self.authorization_bearer_token
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise ConfigError(
                 "authorization_bearer_token has white space, control characters or other than ASCII in it"
             )
         for name, value in self.headers.items():
-            if not _HEADER_NAME.match(name) or not (value.isascii() and value.isprintable()):
-                raise ConfigError(f"{name!a} is no name of a header, or its value is not one line of printable ASCII")
-        check_range("stream_timeout_s", self.stream_timeout_s, 0.1, 7 * 86400)
-        check_range("playout_s", self.playout_s, 1, 300)
-        for what, value, most in (("control_id", self.control_id, 256), ("name", self.name, 256)):
-            if len(value) > most:
-                raise ConfigError(f"{what} has {len(value)} characters; at most {most} are allowed")
+            _check_text("a header's name", name, _HEADERS_MAX)
+            _check_text(f"the value of the header {name!a}", value, _HEADERS_MAX)
+            if not (value.isascii() and value.isprintable()):
+                raise ConfigError(f"the value of the header {name!a} is not one line of printable ASCII")
+            if token and name.lower() == "authorization":
+                raise ConfigError("headers and authorization_bearer_token both say Authorization; one of them must do")
+        if len(token) + sum(len(name) + len(value) for name, value in self.headers.items()) > _HEADERS_MAX:
+            raise ConfigError(f"headers and the bearer token have more than {_HEADERS_MAX} characters together")
+        try:
+            ClientHandshake(target.authority, target.path, self.headers.items())
+        except LocalWireError as exc:
+            raise ConfigError(f"the stream's url or headers cannot be sent: {exc}") from None
 
     def media_format(self) -> MediaFormat:
         """Return how this stream's payload is written."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -17,11 +18,12 @@ import trio
 from talkpath.engine.call import Call
 from talkpath.engine.config import EngineConfig
 from talkpath.engine.leg import Leg
-from talkpath.errors import CallEnded, ConfigError
+from talkpath.errors import CallEnded, ConfigError, check_range
 from talkpath.path.pool import Pool
 from talkpath.records import CallRecord, EndReason, EngineStatistics
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.http import DeliveryOptions, deliver
+from talkpath.wire.plivo_parameters import is_text
 
 if TYPE_CHECKING:
     from talkpath.transport.driver_tasks import TasksDriver
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("talkpath.engine.engine")
 
 PACE_S = 0.005
+NUMBER_MAX = 256
+"""Characters of a telephone number or SIP address."""
 Entropy = Callable[[int], bytes]
 WallClock = Callable[[], float]
 
@@ -46,6 +50,7 @@ class Engine:
         self.pool: Pool
         self._calls: dict[Call, None] = {}
         self._opened = 0
+        self._entered = False
         self._draining = False
         self._empty = trio.Event()
         self._callbacks: trio.Nursery | None = None
@@ -59,6 +64,9 @@ class Engine:
     async def __aenter__(self) -> Engine:
         from talkpath.transport.driver_tasks import TasksDriver
 
+        if self._entered:
+            raise ConfigError("an engine can be entered once; open another with open_engine()")
+        self._entered = True
         self.pool = Pool(self.config.pool_bytes)
         self._clock_manager = open_clock()
         self.clock = await self._clock_manager.__aenter__()
@@ -103,12 +111,27 @@ class Engine:
 
         Args:
             leg: the caller's connection; one leg serves one call.
-            call_id: a UUID; made when None.
+            call_id: a UUID, since wires and their readers insist on one; made when None.
             from_number, to_number, direction: for status callbacks; never logged.
             max_duration_s: the call ends then, looked at once a second; 0: never.
+
+        Raises:
+            ConfigError: a value that cannot be, or the engine has not been entered.
         """
+        self._check_entered()
+        if not isinstance(leg, Leg):
+            raise ConfigError(f"leg is {type(leg).__name__}; it must be an RtpLeg, a MemoryLeg or a WavLeg")
+        if call_id is not None and not _is_uuid(call_id):
+            raise ConfigError(
+                "call_id is no UUID; right is for example 2f1b6f0e-8f0a-4d3b-9a43-0c6f5b8f9d11: "
+                "str(uuid.uuid4()), or uuid.uuid5(a namespace, your own id) to make one of another id"
+            )
+        for what, number in (("from_number", from_number), ("to_number", to_number)):
+            if not isinstance(number, str) or len(number) > NUMBER_MAX or not is_text(number):
+                raise ConfigError(f"{what} must be text of at most {NUMBER_MAX} characters")
         if direction not in ("inbound", "outbound"):
             raise ConfigError(f"direction {direction!r} is neither inbound nor outbound")
+        check_range("max_duration_s", max_duration_s, 0, 366 * 86400)
         return Call(
             self,
             leg,
@@ -118,6 +141,10 @@ class Engine:
             direction=direction,
             max_duration_s=max_duration_s,
         )
+
+    def _check_entered(self) -> None:
+        if self._callbacks is None:
+            raise ConfigError("the engine has not been entered; write `async with open_engine(...) as engine:`")
 
     def admit(self, call: Call) -> None:
         """Take a call in, or refuse it. Raises CallEnded."""
@@ -171,6 +198,11 @@ class Engine:
         self._callbacks_waiting += 1
         self._callbacks.start_soon(self._deliver, request)
 
+    def callback_impossible(self, exc: ConfigError) -> None:
+        """A status callback could not even be written down."""
+        self._callbacks_failed += 1
+        log.info("a status callback was not delivered: %s", exc)
+
     async def _deliver(self, request: CallbackRequest) -> None:
         try:
             options = DeliveryOptions(
@@ -191,7 +223,8 @@ class Engine:
             self._callbacks_waiting -= 1
 
     def statistics(self) -> EngineStatistics:
-        """Return a snapshot of the engine's counters."""
+        """Return a snapshot of the engine's counters. Raises ConfigError: the engine has not been entered."""
+        self._check_entered()
         lateness = self.driver.lateness
         pool = self.pool.native
         return EngineStatistics(
@@ -210,6 +243,15 @@ class Engine:
             callbacks_delivered=self._callbacks_delivered,
             callbacks_failed=self._callbacks_failed,
         )
+
+
+def _is_uuid(text: object) -> bool:
+    """Whether it is a UUID of RFC 9562 in its usual form, of version 1 to 8."""
+    try:
+        ident = uuid.UUID(text) if isinstance(text, str) else None
+    except ValueError:
+        return False
+    return ident is not None and ident.version is not None and str(ident) == str(text).lower() and ident.version <= 8
 
 
 def open_engine(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.leg")
 
+FULL = -4
+
 receive_rtp = lib.tp_path_receive_rtp
 STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
 MAX_STRANGERS = 256
@@ -44,10 +47,16 @@ LEARN_WINDOW_NS = 5_000_000_000
 """`symmetric="any"` learns within this time of opening (or of `update`), then never again."""
 REBIND_SILENCE_NS = 1_000_000_000
 """A caller behind NAT may come back from another port once its old one has been silent this long."""
+NEVER_HEARD_NS = -(1 << 62)
 MAKE_UP_MS = 60
 """Ticks missed by no more than this are made up at once."""
 DIRECTIONS = {"sendrecv": 3, "recvonly": 1, "sendonly": 2, "inactive": 0}
 """SDP's words from the engine's point of view: recvonly = we receive from the caller and send nothing."""
+
+DIGIT_ON_MS, DIGIT_OFF_MS = 100, 100
+DIGITS_MAX = 64
+"""Digits that may wait to go out to a caller."""
+DIGITS_KEPT = 1024
 
 Address = tuple[str, int]
 
@@ -70,6 +79,9 @@ class Leg:
         self._used = False
         self.send_failures = 0
         self.packets_refused = 0
+        self.digits_taken = 0
+        self.digits_refused = 0
+        """Beside those that the path counts."""
 
     def open(self, call: Call) -> None:
         """Take what the leg needs of the system. Synchronous; `close` gives it back."""
@@ -93,6 +105,14 @@ class Leg:
     def before_tick(self, now_ns: int) -> None:
         """Hand the caller's next ptime to the path."""
 
+    def send_digits(self, index: int, stream: Any, digits: str) -> int:
+        """Queue digits of a source to the caller, in the step; `stream` is its native one. -> a count, or a status"""
+        assert self._call is not None
+        return int(lib.tp_path_send_digits(self._call.path, index, digits.upper().encode(), len(digits), 0, 0))
+
+    def drop_digits(self, index: int) -> None:
+        """The source is gone, and with it its digits that have not begun."""
+
     @property
     def local_address(self) -> Address:
         """The bound address with its actual port, for the SDP. Raises ConfigError: the leg has none, or is not open."""
@@ -111,9 +131,10 @@ class RtpLeg(Leg):
     """A caller reached by RTP over UDP.
 
     A port that is open to the network will be found: so the question is whose packets are the caller's. By default
-    only those of the configured address; `symmetric=True` allows another port of the same IP address (NAT),
-    `symmetric="any"` takes the first source that sends three consecutive valid packets of the negotiated payload type
-    within 5 s, and then holds on to it. Everybody else is counted and heard by nobody, and audio is never sent to them.
+    only those of the configured address; `symmetric=True` trusts that address too, and while nothing comes from it
+    learns another port of the same IP address (NAT) from three consecutive valid packets of the negotiated payload
+    type; `symmetric="any"` learns in that way the first source of all that sends within 5 s, and then holds on to it.
+    Everybody else is counted and heard by nobody, and audio is never sent to them.
 
     Args:
         local: address to bind; port 0 takes any, or an even one of `port_range`.
@@ -198,7 +219,7 @@ class RtpLeg(Leg):
         self._send_to: Any = None
         self._source: Any = None
         self._target: Any = self.remote
-        self._source_heard_ns = -REBIND_SILENCE_NS  # nothing has been heard: another port may be learned at once
+        self._source_heard_ns = NEVER_HEARD_NS
         self._learn_until_ns = 0
         self._candidates: dict[Any, tuple[int, int, int]] = {}
         """Sources that may turn out to be the caller: (SSRC, sequence number that is next, packets in a row)."""
@@ -217,7 +238,7 @@ class RtpLeg(Leg):
 
     @property
     def source(self) -> Address | None:
-        """Where the caller's media comes from, once that is settled."""
+        """Where the caller's media is expected from: the configured address, or the learned one."""
         return None if self._source is None else (str(self._source[0]), int(self._source[1]))
 
     def open(self, call: Call) -> None:
@@ -244,8 +265,14 @@ class RtpLeg(Leg):
             break
         else:
             raise last_error if last_error is not None else OSError("port_range holds no even port")
-        if self.symmetric != "any":
-            self._source = self._with_family(self.remote)
+        self._expect(self.remote)
+
+    def _expect(self, remote: Address | None) -> None:
+        """Take `remote` for the caller's address; it is trusted as it stands, unless any source may be the caller's."""
+        self._target = self._with_family(remote)
+        self._source = self._target if self.symmetric != "any" else None
+        self._source_heard_ns = NEVER_HEARD_NS
+        self._candidates.clear()
 
     def _with_family(self, address: Address | None) -> Any:
         if address is None or self._socket is None:
@@ -259,7 +286,6 @@ class RtpLeg(Leg):
         self._path = call.path
         self._scratch = call.driver.scratch_view
         self._scratch_c = call.driver.scratch_c
-        self._target = self._with_family(self.remote)
         self._learn_until_ns = call.clock.now_ns() + LEARN_WINDOW_NS
         call.driver.watch(self._socket.fileno(), self.on_readable)
 
@@ -358,10 +384,7 @@ class RtpLeg(Leg):
                 return
             if target is not None:
                 self.remote = target
-                self._target = self._with_family(target)
-                self._source = self._target if self.symmetric != "any" else None
-                self._source_heard_ns = now_ns - REBIND_SILENCE_NS
-                self._candidates.clear()
+                self._expect(target)
                 self._learn_until_ns = now_ns + LEARN_WINDOW_NS
                 lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
@@ -379,11 +402,15 @@ _FATAL_ERRNOS = frozenset({9, 88})
 def _numeric(address: Address) -> Address:
     """Return the address as the system writes it: one address may be written in many ways."""
     try:
-        host = str(ipaddress.ip_address(address[0]))
-    except ValueError:
-        raise ConfigError("a leg's remote address must be a numeric IP address, as in an SDP connection line") from None
-    check_range("the remote port", address[1], 1, 65535)
-    return host, address[1]
+        host, port = address
+        numeric = ipaddress.ip_address(host)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            "a leg's remote address must be (IP address, port), the address numeric as in an SDP connection line"
+        ) from None
+    check_range("the remote port", port, 1, 65535)
+    # Packets' sources are compared with it, and the system writes them in one way only.
+    return str(numeric), port
 
 
 class MemoryLeg(Leg):
@@ -394,6 +421,10 @@ class MemoryLeg(Leg):
         ptime_ms: 10..60.
         keep_heard_s: how much of what was heard is kept for `heard`; older audio is dropped.
         on_heard: called with each ptime the caller hears, within the driver's step: must be quick and must not block.
+        on_digit: called in the same way with each digit that the caller is sent, as it begins.
+
+    Digits that are sent to this caller take the time they take over RTP: 100 ms and 100 ms of gap each, in which the
+    source that sends them rests. Other sources are heard on meanwhile, since no packet's place is taken.
     """
 
     kind = LegKind.PCM
@@ -406,6 +437,7 @@ class MemoryLeg(Leg):
         ptime_ms: int = 20,
         keep_heard_s: float = 3600.0,
         on_heard: Callable[[npt.NDArray[np.int16]], None] | None = None,
+        on_digit: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
         if sample_rate_hz not in (8000, 16000):
@@ -420,7 +452,12 @@ class MemoryLeg(Leg):
         self._heard: deque[bytes] = deque()
         self._keep_frames = max(1, round(keep_heard_s * 1000 / ptime_ms))
         self._on_heard = on_heard
-        self._said_all: list[Callable[[], None]] = []
+        self._on_digit = on_digit
+        self._digits: deque[str] = deque(maxlen=DIGITS_KEPT)
+        self._digits_to_come: deque[tuple[str, int, Any]] = deque()
+        """(digit, index of its source, native stream of its source); the first of them sounds."""
+        self._digit_ticks = math.ceil(DIGIT_ON_MS / ptime_ms) + math.ceil(DIGIT_OFF_MS / ptime_ms)
+        self._digit_ticks_left = 0
 
     @property
     def sample_rate_hz(self) -> int:
@@ -460,6 +497,51 @@ class MemoryLeg(Leg):
     def heard(self) -> npt.NDArray[np.int16]:
         """Return everything kept of what the caller has heard so far."""
         return np.frombuffer(b"".join(self._heard), dtype=np.int16)
+
+    def digits(self) -> list[str]:
+        """Return the digits that the caller has been sent so far, the last 1,024 of them."""
+        return list(self._digits)
+
+    def send_digits(self, index: int, stream: Any, digits: str) -> int:
+        if len(self._digits_to_come) + len(digits) > DIGITS_MAX:
+            self.digits_refused += len(digits)
+            return FULL
+        self.digits_taken += len(digits)
+        lib.tp_stream_pause(stream, True)
+        silent = not self._digits_to_come
+        self._digits_to_come.extend((digit, index, stream) for digit in digits.upper())
+        if silent:
+            self._begin_digit()
+        return len(digits)
+
+    def drop_digits(self, index: int) -> None:
+        if self._digits_to_come:
+            digit, sounding, stream = self._digits_to_come.popleft()
+            kept = [one for one in self._digits_to_come if one[1] != index]
+            # The digit that sounds goes on, for nobody: the index may be another source's by the time it ends.
+            self._digits_to_come = deque(((digit, -1 if sounding == index else sounding, stream), *kept))
+
+    def _begin_digit(self) -> None:
+        self._digit_ticks_left = self._digit_ticks
+        digit = self._digits_to_come[0][0]
+        self._digits.append(digit)
+        if self._on_digit is not None:
+            self._on_digit(digit)
+
+    def _move_digits(self) -> None:
+        """A ptime has been heard: of the digit that sounds, or of the gap after it, as long as there is one."""
+        if not self._digits_to_come:
+            return
+        self._digit_ticks_left -= 1
+        if self._digit_ticks_left > 0:
+            return
+        _, index, stream = self._digits_to_come.popleft()
+        if all(one[1] != index for one in self._digits_to_come):
+            lib.tp_stream_pause(stream, False)
+            assert self._call is not None
+            self._call.digits_sent(index)
+        if self._digits_to_come:
+            self._begin_digit()
 
     def _live_path(self) -> Any:
         assert self._call is not None
@@ -501,6 +583,7 @@ class MemoryLeg(Leg):
             self._heard.popleft()
         if self._on_heard is not None:
             self._on_heard(np.frombuffer(frame, dtype=np.int16))
+        self._move_digits()
 
 
 class WavLeg(MemoryLeg):
@@ -534,6 +617,7 @@ class WavLeg(MemoryLeg):
     def hear_pcm(self, pcm: memoryview) -> None:
         if self._writer is not None:
             self._writer.write(np.frombuffer(pcm, dtype=np.int16))
+        self._move_digits()
 
     def close(self) -> None:
         if self._writer is not None:

@@ -2,11 +2,12 @@
 
 It is a stream without a wire: its own queue, bound, marks and clear in the same path, mixed with the others. `play`
 hands its audio to the call's playback task, which feeds the queue as room allows, so any length can be played in
-bounded memory.
+bounded memory: what waits is a view of the program's own array.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable
 from functools import partial
@@ -17,8 +18,9 @@ import numpy.typing as npt
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import AudioChunk, AudioClip
-from talkpath.errors import CallEnded, ConfigError, FormatError
+from talkpath.audio import samples_of
+from talkpath.engine.leg import DIGITS_MAX
+from talkpath.errors import CallEnded, ConfigError, NativeError, PlayoutFull
 from talkpath.events import MediaFormat
 from talkpath.path.stream import native_format
 from talkpath.records import EndReason, Outcome, Played
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
 BOUND_MS = 5_000
 """Audio in the queue; what waits beyond is held by `play`."""
 FEED_PAUSE_S = 0.5
-RATES_HZ = (8000, 16000, 24000, 48000)
-EVENT_MARK = 2
+MAX_PLAYS = 64
+"""Plays under way in one call, the sounding one and those behind it."""
+NOTHING = memoryview(b"")
+DIGITS = re.compile(r"[0-9*#A-Da-d]+", re.ASCII)
+EVENT_MARK, EVENT_DIGITS_SENT = 2, 6
+FULL, NOT_NOW = -4, -5
 OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
 
 
@@ -48,9 +54,10 @@ class _Play:
 class _Piece:
     """A run of audio, or (no bytes) the end of a play."""
 
-    def __init__(self, play: _Play, data: bytes, rate_hz: int) -> None:
+    def __init__(self, play: _Play, data: memoryview, rate_hz: int) -> None:
         self.play = play
         self.data = data
+        """Bytes not queued yet: a view, so that taking some off the front of an hour copies nothing."""
         self.rate_hz = rate_hz
         self.n_queued = 0
         """Samples of it that have gone into the queue, at its own rate."""
@@ -85,13 +92,17 @@ class Source:
             raise CallEnded(EndReason.NO_CAPACITY)
         if lib.tp_path_attach(call.path, index, self._native) < 0:
             raise ConfigError("the call has no room for another source")
+        self._plays = 0
         self._pieces: deque[_Piece] = deque()
         self._sounding: deque[_Piece] = deque()
         """Pieces of which something may still wait in the queue, oldest first."""
+        self._sounding_samples = 0
         self._marked: dict[int, _Piece] = {}
         self._next_mark = 1
         self._epoch = 0
         self._lot = trio.lowlevel.ParkingLot()
+        self._sending: list[trio.Event] = []
+        """Set when the digits that are on their way have gone out, or never will."""
         self._closed = False
 
     def on_native_event(self, event: Any) -> None:
@@ -99,6 +110,14 @@ class Source:
             piece = self._marked.pop(int(event.id), None)
             if piece is not None:
                 piece.settle(OUTCOMES[event.value])
+        elif event.kind == EVENT_DIGITS_SENT:
+            self.on_digits_sent()
+
+    def on_digits_sent(self) -> None:
+        """All digits of this source have gone out."""
+        waiting, self._sending = self._sending, []
+        for sent in waiting:
+            sent.set()
 
     def close(self) -> None:
         """The call is ending: everything queued is lost. Idempotent."""
@@ -108,6 +127,7 @@ class Source:
         self._drop(Outcome.LOST)
         lib.tp_path_detach(self.call.path, self.index)
         self._pull_events()
+        self.on_digits_sent()
 
     def _drop(self, outcome: Outcome) -> None:
         """Settle what waits to be queued, and reckon up what was heard; the queue is then to be emptied."""
@@ -118,6 +138,7 @@ class Source:
             waiting -= unheard
             self._credit(piece, piece.n_queued - unheard)
         self._sounding.clear()
+        self._sounding_samples = 0
         for piece in self._pieces:
             piece.settle(outcome)
         self._pieces.clear()
@@ -125,10 +146,9 @@ class Source:
     def _reckon(self) -> None:
         """Forget the pieces that have been heard to their end."""
         waiting = int(lib.tp_stream_queued_samples(self._native))
-        queued = sum(piece.n_queued for piece in self._sounding)
-        while self._sounding and queued - self._sounding[0].n_queued >= waiting:
+        while self._sounding and self._sounding_samples - self._sounding[0].n_queued >= waiting:
             piece = self._sounding.popleft()
-            queued -= piece.n_queued
+            self._sounding_samples -= piece.n_queued
             self._credit(piece, piece.n_queued)
             piece.n_queued = 0
 
@@ -156,10 +176,7 @@ class Source:
     def _move(self, piece: _Piece, now_ns: int) -> int:
         """Put what fits of the first piece into the queue, or its mark; in the step. -> samples taken"""
         if not self._pieces or self._pieces[0] is not piece:
-            return 1  # cleared meanwhile
-        if piece.outcome is not None:
-            self._pieces.popleft()  # whoever played it has gone
-            return 1
+            return 1  # cleared, or withdrawn by whoever played it
         if not piece.data:
             self._pieces.popleft()
             self._mark(piece)
@@ -172,6 +189,7 @@ class Source:
             if not self._sounding or self._sounding[-1] is not piece:
                 self._sounding.append(piece)
             piece.n_queued += took
+            self._sounding_samples += took
             piece.data = data[2 * took :]
             if not piece.data:
                 self._pieces.popleft()
@@ -188,59 +206,58 @@ class Source:
 
     def _push(self, play: _Play, pcm: npt.NDArray[np.int16], rate_hz: int) -> _Piece:
         self.call.check_live()
-        if pcm.dtype != np.int16 or pcm.ndim != 1:
-            raise FormatError(f"audio to play is one-dimensional int16, not {pcm.ndim}-dimensional {pcm.dtype}")
-        if rate_hz not in RATES_HZ:
-            rates = ", ".join(map(str, RATES_HZ))
-            raise FormatError(f"audio of {rate_hz} Hz cannot be played; convert it to one of {rates} Hz")
-        piece = _Piece(play, pcm.tobytes(), rate_hz)
+        piece = _Piece(play, pcm.view(np.uint8).data, rate_hz)
         play.given += self._at_leg_rate(len(pcm), rate_hz)
         play.exact = play.exact and rate_hz == self.call.leg.media_format.sample_rate_hz
         self._pieces.append(piece)
         self._lot.unpark_all()
         return piece
 
-    async def play(self, audio: object) -> Played:
-        """Play a clip, a chunk, or chunks as they come; one chunk ahead of the queue at most."""
+    async def play(self, audio: object, sample_rate_hz: int | None) -> Played:
+        """Play audio, or pieces of it as they come; one piece ahead of the queue at most."""
+        if self._plays >= MAX_PLAYS:
+            raise PlayoutFull(f"{MAX_PLAYS} plays wait in this call already; await one before the next")
         play = _Play(self._epoch)
-        pieces: list[_Piece] = []
+        end = _Piece(play, NOTHING, 0)
+        pieces = [end]
+        self._plays += 1
         try:
-            if isinstance(audio, AudioClip | AudioChunk):
-                if len(audio.samples):
-                    pieces.append(self._push(play, audio.samples, audio.sample_rate_hz))
-            elif isinstance(audio, AsyncIterable):
+            if isinstance(audio, AsyncIterable):
                 chunks = aiter(audio)
                 try:
                     async for chunk in chunks:
-                        if not isinstance(chunk, AudioClip | AudioChunk):
-                            raise FormatError(f"play() takes audio chunks, not {type(chunk).__name__}")
+                        pcm, rate_hz = samples_of(chunk, sample_rate_hz)
                         if self._closed or self._epoch != play.epoch:
                             break
-                        if len(chunk.samples):
-                            pieces = [self._push(play, chunk.samples, chunk.sample_rate_hz)]
-                            await pieces[0].settled.wait()
+                        if len(pcm):
+                            piece = self._push(play, pcm, rate_hz)
+                            pieces = [piece, end]
+                            await piece.settled.wait()
                 finally:
                     if isinstance(chunks, AsyncGenerator):
                         await chunks.aclose()  # Left half read, its clean-up would be the garbage collector's.
             else:
-                raise FormatError(
-                    f"play() takes an AudioClip, an AudioChunk or an async iterable of them, not {type(audio).__name__}"
-                )
+                pcm, rate_hz = samples_of(audio, sample_rate_hz)
+                if len(pcm):
+                    pieces = [self._push(play, pcm, rate_hz), end]
             if self._epoch != play.epoch:
                 return Played(play.heard, Outcome.CLEARED, play.exact)
             if self._closed:
                 return Played(play.heard, Outcome.LOST, play.exact)
-            end = _Piece(play, b"", 0)
-            pieces.append(end)
             self._pieces.append(end)
             self._lot.unpark_all()
             await end.settled.wait()
-        except trio.Cancelled:
+        finally:
+            self._plays -= 1
             for piece in pieces:
-                piece.settle(Outcome.CLEARED)
-            raise
+                self._withdraw(piece)
         assert end.outcome is not None
         return Played(play.given if end.outcome is Outcome.PLAYED else play.heard, end.outcome, play.exact)
+
+    def _withdraw(self, piece: _Piece) -> None:
+        """Nobody waits for it any more: what of it has not been queued is not going to be."""
+        if piece.outcome is None and piece in self._pieces:
+            self._pieces.remove(piece)
 
     async def clear(self) -> int:
         """Drop everything queued and everything handed to `play`; return the samples dropped from the queue."""
@@ -255,10 +272,23 @@ class Source:
         return await self.call.commands.perform(drop)
 
     async def send_digits(self, digits: str) -> None:
-        """Queue digits; return when they have been taken."""
-        text = digits.encode("ascii", "replace")
-        status = await self.call.commands.perform(
-            lambda now_ns: int(lib.tp_path_send_digits(self.call.path, self.index, text, len(text), 0, 0))
-        )
+        """Send digits; return when they have gone out."""
+        if not isinstance(digits, str) or not DIGITS.fullmatch(digits):
+            raise ConfigError("digits to send are one or more of 0-9 * # A-D")
+        sent = trio.Event()
+
+        def send(now_ns: int) -> int:
+            status = self.call.leg.send_digits(self.index, self._native, digits)
+            if status >= 0:
+                self._sending.append(sent)
+            return status
+
+        status = await self.call.commands.perform(send)
+        if status == NOT_NOW:
+            raise ConfigError("the leg has no telephone-event: digits cannot be sent to this caller")
+        if status == FULL:
+            raise PlayoutFull(f"no more than {DIGITS_MAX} digits may wait to go out; wait until some have")
         if status < 0:
-            raise ConfigError("the leg has no telephone-event, or the digits are not of 0-9 * # A-D")
+            raise NativeError(f"digits were refused with status {status}")
+        await sent.wait()
+        self.call.check_live()

@@ -48,7 +48,7 @@ from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, nat
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.websocket import Connection, open_websocket, parse_url
 from talkpath.units import NS_PER_MS, samples_to_ms
-from talkpath.wire.catalog import wire_named
+from talkpath.wire.catalog import StreamAttributes, wire_named
 from talkpath.wire.dialect import Role
 from talkpath.wire.plivo_status import StatusEvent, StatusKind
 
@@ -64,6 +64,7 @@ ends a stream."""
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 MAX_KINDS = 32
+FULL = -4
 ASSEMBLY_BYTES = 3840
 """What the native core collects for messages that are longer than a ptime."""
 NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
@@ -82,6 +83,42 @@ class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
     hears_media = False
+
+    __slots__ = (
+        "_attributes",
+        "_clears",
+        "_close_code",
+        "_connection",
+        "_dialect",
+        "_digits_received",
+        "_digits_sent",
+        "_ended_ns",
+        "_flushing",
+        "_live",
+        "_marks",
+        "_message_ms",
+        "_native",
+        "_next_mark",
+        "_outcomes",
+        "_refused",
+        "_scope",
+        "_started_ns",
+        "_stream",
+        "_target",
+        "_timestamp_base_ms",
+        "_unreadable",
+        "call",
+        "cause",
+        "control_id",
+        "end_reason",
+        "ended",
+        "index",
+        "ready",
+        "record",
+        "spec",
+        "stream_id",
+        "wire",
+    )
 
     def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str) -> None:
         self.call = call
@@ -115,6 +152,15 @@ class CallStream:
         self._ended_ns = 0
         self._close_code = 1000
         self._target = parse_url(spec.url)
+        self._attributes = self.wire.stream_attributes(
+            StreamAttributes(
+                bidirectional=spec.bidirectional,
+                tracks=TRACKS[spec.track],
+                timeout_s=spec.stream_timeout_s,
+                media_format=spec.media_format(),
+                custom_parameters=spec.custom_parameters,
+            )
+        )
         self._message_ms = self._whole_ptimes()
 
     def _whole_ptimes(self) -> int:
@@ -336,8 +382,9 @@ class CallStream:
         if not self.spec.bidirectional:
             self._refuse("one_way")
             return
-        if lib.tp_path_send_digits(self.call.path, self.index, digits.encode(), len(digits), 0, 0) < 0:
-            self._refuse("digits")
+        status = self.call.leg.send_digits(self.index, self._native, digits)
+        if status < 0:
+            self._refuse("too_many_digits" if status == FULL else "digits")
             return
         self._digits_sent += len(digits)
 
@@ -449,6 +496,7 @@ class CallStream:
             self._connection.stop()
         if self._native is not None:
             lib.tp_path_detach(call.path, self.index)
+            call.leg.drop_digits(self.index)
             self.pull_events()
         self._live = False
         self._scope.cancel()
@@ -530,11 +578,17 @@ class CallStream:
             name=name,
             reason=reason,
             duration_s=duration_s,
+            stream_attributes=self._attributes,
         )
         nonce = str(int.from_bytes(call.entropy(8), "big"))
-        request = self.wire.status_request(
-            event, spec.status_scheme, spec.status_url, spec.status_url_method, spec.auth_token, nonce
-        )
+        try:
+            request = self.wire.status_request(
+                event, spec.status_scheme, spec.status_url, spec.status_url_method, spec.auth_token, nonce
+            )
+        except ConfigError as exc:
+            # By GET a long status_url and long fields together may pass the bound of a URL.
+            call.engine.callback_impossible(exc)
+            return
         if request is not None:
             in_passing = kind in (StatusKind.PLAYED, StatusKind.CLEARED, StatusKind.DEGRADED)
             call.engine.deliver(request, in_passing=in_passing)

@@ -345,6 +345,7 @@ class Line:
             if not flags & MARK_DUE:
                 break
         if self.end_reason is None:
+            self._speech.hand_over()
             self._reschedule()
             self._speech.wake()
 
@@ -509,6 +510,7 @@ class Line:
             ConfigError: the caller's track is not streamed. CallEnded: the line is over.
         """
         if policy is not None:
+            self._check_live()
             self._dialect.send(Clear())
             if self._policy_ear is None:
                 self._policy_ear = Listener(self, self._rate, 20, "inbound")
@@ -576,8 +578,9 @@ class Line:
 
         Args:
             audio: an array (int16, mono, with `sample_rate_hz`), an `AudioClip` such as `read_audio` returns, an
-                `AudioChunk`, or an async iterable of any of these as a synthesiser gives them: it is read as it can be
-                played, so a synthesiser that is faster than speech is held back.
+                `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of any of these as a
+                synthesiser gives them: it is read as it can be played, so a synthesiser that is faster than speech is
+                held back.
 
         Returns:
             How many samples (at the line's rate) were heard, and whether all were PLAYED, or a clear (CLEARED) or the
@@ -585,6 +588,7 @@ class Line:
 
         Raises:
             FormatError: audio that cannot be played.
+            OSError: the file cannot be opened.
             CallEnded: the line was over before.
 
         Cancellation: what has been queued is still played; `clear` drops it.

@@ -7,6 +7,7 @@ the next step will queue.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Any
 
@@ -15,9 +16,9 @@ import numpy.typing as npt
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import AudioChunk, AudioClip
+from talkpath.audio import AudioChunk, AudioClip, samples_of
 from talkpath.dsp.resample import Resampler
-from talkpath.errors import CallEnded, FormatError, PlayoutFull
+from talkpath.errors import CallEnded, NativeError, PlayoutFull
 from talkpath.events import MediaFormat
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.path.stream import native_format
@@ -25,7 +26,6 @@ from talkpath.records import Outcome, Played
 from talkpath.transport.commands import Commands
 from talkpath.units import ms_to_samples, samples_to_ns
 
-RATES_HZ = (8000, 16000, 24000, 48000)
 FEED_AHEAD_MS = 4000
 """`play` keeps this much in the queue: enough to send ahead, and short enough to drop."""
 PLAY_NAME = "talkpath-play-"
@@ -49,6 +49,18 @@ class _Play:
         """Output samples still to be left out: the resampler's delay, which its tail makes up for."""
 
 
+class _Piece:
+    """Audio that the native queue has not taken, or not all of it."""
+
+    __slots__ = ("_payload", "data", "n", "taken")
+
+    def __init__(self, payload: bytearray, data: Any, n: int) -> None:
+        self._payload = payload  # what `data` points to
+        self.data = data
+        self.n = n
+        self.taken = 0
+
+
 class Speech:
     """The saying half of a line; see the module."""
 
@@ -63,6 +75,10 @@ class Speech:
         self._checkpoints = checkpoints
         self._queue_s = queue_s
         self._pending_samples = 0
+        """Said, and not in the native queue: commands, and what is held."""
+        self._held: deque[_Piece | int] = deque()
+        """What the native queue has had no room for: audio, and the numbers of checkpoints behind it."""
+        self._held_samples = 0
         self._speakers: dict[int, Resampler] = {}
         self._tails: dict[int, Resampler] = {}
         """Those of them that hold back the end of what was said."""
@@ -118,7 +134,7 @@ class Speech:
     def unheard_ns(self, now_ns: int) -> int:
         """Return how long, by the model, what was said is still to be heard."""
         sent = int(lib.tp_stream_sent_samples(self._native)) - int(lib.tp_stream_model_played(self._native, now_ns))
-        return samples_to_ns(sent + int(lib.tp_stream_queued_samples(self._native)), self._rate)
+        return samples_to_ns(sent + int(lib.tp_stream_queued_samples(self._native)) + self._held_samples, self._rate)
 
     def _queue(self, pcm: npt.NDArray[np.int16]) -> None:
         n = len(pcm)
@@ -130,13 +146,38 @@ class Speech:
         lib.tp_g711_encode(self._native_format[1], data, ffi.from_buffer("int16_t[]", pcm), n)
 
         def write(now_ns: int) -> None:
-            self._pending_samples -= n
-            lib.tp_stream_play(self._native, self._native_format, data, len(payload))
+            self._held.append(_Piece(payload, data, n))
+            self._held_samples += n
+            self.hand_over()
             if self._tails:
                 self._tail_due_ns = now_ns + self.unheard_ns(now_ns) + TAIL_AFTER_NS
 
         self._commands.put(write)
         self._pending_samples += n
+
+    def hand_over(self) -> None:
+        """Give the native queue what it takes; in the step.
+
+        With the pool that all lines share used up it takes no more than its reserve. The rest waits here, in order,
+        until what was said before it has been sent: nothing a program says is dropped.
+        """
+        while self._held:
+            first = self._held[0]
+            if isinstance(first, _Piece):
+                left = first.n - first.taken
+                begin = first.taken * self._format.sample_bytes
+                size = left * self._format.sample_bytes
+                taken = int(lib.tp_stream_play(self._native, self._native_format, first.data + begin, size))
+                if taken < 0:
+                    raise NativeError(f"tp_stream_play: status {taken}")
+                self._pending_samples -= taken
+                self._held_samples -= taken
+                first.taken += taken
+                if taken < left:
+                    return
+            elif lib.tp_stream_mark(self._native, first) < 0:
+                self._checkpoints.unsent(first, Outcome.LOST)
+            self._held.popleft()
 
     def mark(self, name: str) -> Checkpoint:
         """Set a checkpoint after everything said so far. Raises CallEnded."""
@@ -144,8 +185,8 @@ class Speech:
         ident, checkpoint = self._checkpoints.set(name)
 
         def mark(now_ns: int) -> None:
-            if lib.tp_stream_mark(self._native, ident) < 0:
-                self._checkpoints.unsent(ident, Outcome.LOST)
+            self._held.append(ident)
+            self.hand_over()
 
         try:
             self._commands.put(mark)
@@ -242,6 +283,12 @@ class Speech:
         epoch = self._checkpoints.epoch + 1
         self._played_at_clear[epoch] = int(lib.tp_stream_model_played(self._native, now_ns))
         self._played_at_clear.pop(epoch - CLEARS_REMEMBERED, None)
+        for held in self._held:
+            if not isinstance(held, _Piece):
+                self._checkpoints.unsent(held, Outcome.CLEARED)
+        self._held.clear()
+        self._pending_samples -= self._held_samples
+        self._held_samples = 0
         for resampler in self._speakers.values():
             resampler.reset()
         self._tails.clear()
@@ -267,22 +314,3 @@ def _tail(resampler: Resampler, from_hz: int, to_hz: int) -> npt.NDArray[np.int1
     """Return what a resampler still holds back."""
     n_in = math.ceil(resampler.delay_samples * from_hz / to_hz)
     return resampler.process(np.zeros(n_in, dtype=np.int16))[: resampler.delay_samples]
-
-
-def samples_of(audio: object, sample_rate_hz: int | None) -> tuple[npt.NDArray[np.int16], int]:
-    """Return int16 mono and its rate. Raises FormatError: says what is wrong with it."""
-    if isinstance(audio, AudioChunk | AudioClip):
-        pcm, rate = audio.samples, audio.sample_rate_hz
-    elif isinstance(audio, np.ndarray):
-        if sample_rate_hz is None:
-            raise FormatError("an array says nothing of its rate; pass sample_rate_hz=")
-        pcm, rate = audio, sample_rate_hz
-    else:
-        raise FormatError(f"audio is an AudioChunk, an AudioClip or an int16 array, not {type(audio).__name__}")
-    if pcm.dtype != np.int16 or pcm.ndim != 1:
-        raise FormatError(f"audio is one-dimensional int16, not {pcm.ndim}-dimensional {pcm.dtype}")
-    if rate not in RATES_HZ:
-        raise FormatError(
-            f"audio of {rate} Hz cannot be said; convert it to one of {', '.join(map(str, RATES_HZ))} Hz first"
-        )
-    return pcm, rate

@@ -89,7 +89,10 @@ class Lateness:
         return self.counts[:]
 
     def percentile_ms(self, share: float, since: array[int] | None = None) -> float:
-        """Return the lateness in ms that `share` of the ticks did not exceed; since a copy of `counts`, when given."""
+        """Return the lateness in ms that `share` of the ticks did not exceed; since a copy of `counts`, when given.
+
+        It is the upper edge of a step of the histogram, and never more than the greatest lateness that was seen.
+        """
         counts = list(self.counts)
         if since is not None:
             counts = [a - b for a, b in zip(counts, since, strict=True)]
@@ -101,11 +104,11 @@ class Lateness:
         for bucket, count in enumerate(counts):
             seen += count
             if count and seen >= wanted:
-                if bucket < _FINE_BUCKETS:
-                    return (bucket + 1) * _FINE_NS / 1e6
                 if bucket == LATENESS_BUCKETS - 1:
                     break  # it has no end; the latest of all is at least as late
-                return 20.0 + (bucket - _FINE_BUCKETS + 1) * 5.0
+                fine = bucket < _FINE_BUCKETS
+                edge_ms = (bucket + 1) * _FINE_NS / 1e6 if fine else 20.0 + (bucket - _FINE_BUCKETS + 1) * 5.0
+                return min(edge_ms, self.max_ns / 1e6)
         return self.max_ns / 1e6
 
 

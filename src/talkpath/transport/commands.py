@@ -25,10 +25,21 @@ class Commands:
     Once closed, with the reason for the end, everything that waits and everything new raises `CallEnded`.
     """
 
+    __slots__ = (
+        "_driver",
+        "_end",
+        "_member",
+        "_performing",
+        "_running",
+        "_waiting",
+    )
+
     def __init__(self, driver: TasksDriver, member: Member) -> None:
         self._driver = driver
         self._member = member
         self._waiting: list[Callable[[int], None]] = []
+        self._running: list[Callable[[int], None]] = []
+        """Those of the run under way, the next one last."""
         self._performing: dict[trio.Event, None] = {}
         self._end: tuple[EndReason, BaseException | None] | None = None
 
@@ -76,16 +87,16 @@ class Commands:
         return result[0]
 
     def run(self, now_ns: int) -> None:
-        """Apply what waits; the driver's step alone calls it."""
-        while self._waiting and self._end is None:
-            waiting, self._waiting = self._waiting, []
-            for what in waiting:
-                if self._end is None:
-                    what(now_ns)
+        """Apply what waits; the driver's step alone calls it. Within a command: apply what comes after that one."""
+        while (self._running or self._waiting) and self._end is None:
+            if not self._running:
+                self._running, self._waiting = self._waiting[::-1], []
+            self._running.pop()(now_ns)
 
     def close(self, reason: EndReason, cause: BaseException | None) -> None:
         """Apply nothing more; wake whoever waits."""
         self._end = (reason, cause)
         self._waiting.clear()
+        self._running.clear()
         for done in self._performing:
             done.set()

@@ -403,9 +403,9 @@ class TasksDriver:
             if handlers:
                 for fd in self._poller.ready():
                     busy = True
-                    handler = handlers.get(fd)
-                    if handler is not None:
-                        handler(now)
+                    watching = handlers.get(fd)
+                    if watching is not None:
+                        watching(now)
             if self._memory_ready:
                 busy = True
                 ready = sorted(self._memory_ready.items())

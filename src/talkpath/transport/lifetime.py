@@ -51,6 +51,15 @@ class Living(Protocol):
 class Lifetime:
     """See the module."""
 
+    __slots__ = (
+        "_entered",
+        "_manager",
+        "_name",
+        "_owner",
+        "_scope",
+        "nursery",
+    )
+
     def __init__(self, owner: Living, name: str) -> None:
         self._owner = owner
         self._name = name

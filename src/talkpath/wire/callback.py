@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -34,11 +34,11 @@ class CallbackRequest:
 
     method: str
     """``GET`` or ``POST``."""
-    url: str
+    url: str = field(repr=False)
     """``http`` or ``https``, in ASCII (percent-encoded), without user name or fragment."""
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Beyond those every request has (Host, Content-Length, ...)."""
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         if self.method not in ("GET", "POST"):

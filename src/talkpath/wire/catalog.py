@@ -5,6 +5,7 @@ One row per platform; the engine and the lines look things up here and never nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,22 @@ from talkpath.events import MediaFormat
 from talkpath.wire.callback import CallbackRequest
 from talkpath.wire.dialect import Dialect, Role
 from talkpath.wire.plivo import PlivoDialect, PlivoOptions
+from talkpath.wire.plivo_parameters import check_format, content_type, write_extra_headers
 from talkpath.wire.plivo_status import StatusEvent, StatusNaming, status_callback
 from talkpath.wire.signature import signature_headers
+
+_ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAttributes:
+    """What a stream was asked to be, in no platform's words."""
+
+    bidirectional: bool
+    tracks: tuple[str, ...]
+    timeout_s: float
+    media_format: MediaFormat
+    custom_parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +44,12 @@ class Wire:
     """Make the application's end; it learns the rest from the wire."""
     upgrade_headers: Callable[[str, str, str], tuple[tuple[str, str], ...]]
     """(auth_token, nonce, url) -> headers that sign the upgrade; empty without a token."""
+    stream_attributes: Callable[[StreamAttributes], Mapping[str, str]]
+    """How the wire's documents write what a stream was asked to be; its callbacks may repeat it."""
     status_request: Callable[[StatusEvent, str, str, str, str, str], CallbackRequest | None]
     """(event, scheme, url, method, auth_token, nonce) -> the callback; None where the scheme has no word for it."""
-    clear_confirmed: bool
-    marks_confirmed: bool
+    check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
+    """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
 
 
 def _plivo_options(options: Any) -> PlivoOptions:
@@ -43,8 +60,30 @@ def _plivo_options(options: Any) -> PlivoOptions:
     return options
 
 
+def _plivo_check(
+    media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any
+) -> None:
+    check_format(media_format)
+    write_extra_headers(custom_parameters)
+    _plivo_options(options)
+    if not _ACCOUNT_ID.fullmatch(account_id):
+        raise ConfigError("account_id is not 1 to 64 letters, digits and - _ . :, for example MA00000000000000TALK")
+
+
 def _plivo_upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
     return signature_headers(auth_token, nonce, "GET", url, scheme="http") if auth_token else ()
+
+
+def _plivo_attributes(asked: StreamAttributes) -> Mapping[str, str]:
+    attributes = {
+        "bidirectional": "true" if asked.bidirectional else "false",
+        "audioTrack": "both" if len(asked.tracks) == 2 else asked.tracks[0],
+        "streamTimeout": str(round(asked.timeout_s)),
+        "contentType": content_type(asked.media_format),
+    }
+    if asked.custom_parameters:
+        attributes["extraHeaders"] = ",".join(f"{name}={value}" for name, value in asked.custom_parameters.items())
+    return attributes
 
 
 _NAMINGS: Mapping[str, StatusNaming] = {"A": StatusNaming.CLASSIC, "B": StatusNaming.GUIDE}
@@ -64,9 +103,9 @@ WIRES: Mapping[str, Wire] = {
         ),
         application=lambda options: PlivoDialect(Role.APPLICATION, options=_plivo_options(options)),
         upgrade_headers=_plivo_upgrade,
+        stream_attributes=_plivo_attributes,
         status_request=_plivo_status,
-        clear_confirmed=True,
-        marks_confirmed=True,
+        check_stream=_plivo_check,
     ),
 }
 

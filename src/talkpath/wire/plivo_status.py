@@ -66,12 +66,12 @@ class StatusEvent:
     stream_id: str
     at_unix_s: float
     """When, in seconds of Unix time; injected, because nothing here reads a clock."""
-    from_number: str = ""
-    to_number: str = ""
+    from_number: str = field(default="", repr=False)
+    to_number: str = field(default="", repr=False)
     direction: str = "inbound"
     """Of the call: ``inbound`` or ``outbound``."""
     account_id: str = ""
-    service_url: str = ""
+    service_url: str = field(default="", repr=False)
     """The WebSocket's."""
     name: str = ""
     """The checkpoint's."""
@@ -79,7 +79,7 @@ class StatusEvent:
     """Stopped and failed: ``completed``, ``connection_failed``, ``buffer_overflow``, ...; degraded: what is wrong."""
     duration_s: int = 0
     """Of the stream, when it stopped."""
-    stream_attributes: Mapping[str, str] = field(default_factory=dict)
+    stream_attributes: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Classic: attributes of the ``<Stream>`` element to repeat (``bidirectional``, ``audioTrack``, ...)."""
 
 
