@@ -1,4 +1,4 @@
-"""Links over TCP: how they are connected."""
+"""Opening links over TCP and TLS: which address, which authorities, which error."""
 
 from __future__ import annotations
 
