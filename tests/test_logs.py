@@ -1,4 +1,4 @@
-"""No log, record or error names a digit, a number, a token or audio, however badly things go; the names of loggers say where."""
+"""No log, record or error holds a digit, a number, a token or audio, however badly things go."""
 
 from __future__ import annotations
 
@@ -149,9 +149,11 @@ def test_a_user_whose_own_code_fails(log: pytest.LogCaptureFixture) -> None:
 async def test_callbacks_that_cannot_be_delivered(log: pytest.LogCaptureFixture) -> None:
     settings = EngineConfig(connect_attempts=1, callback_attempts=1, callback_deadline_s=2)
     async with engine(settings) as which:
-        async with which.open_call(MemoryLeg(), from_number=NUMBER, to_number=NUMBER) as call:
+        call = which.open_call(MemoryLeg(), from_number=NUMBER, to_number=NUMBER)
+        status = {"status_url": f"http://127.0.0.1:9/{SECRET}?n={NUMBER}"}
+        async with call:
             with pytest.raises(CallEnded) as caught:
-                await call.start_stream(StreamSpec(**{**SPEC, "status_url": f"http://127.0.0.1:9/{SECRET}?n={NUMBER}"}))
+                await call.start_stream(StreamSpec(**SPEC, **status))
     assert "was not delivered" in log.text
     assert_discreet(log, caught.value, call.record)
 
@@ -225,7 +227,14 @@ def test_a_server_that_is_sent_a_wrong_signature(log: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize(
     "first",
-    [SECRET, [NUMBER], {"type": SECRET, "number": NUMBER}, {"event": NUMBER}, {NUMBER: SECRET}, {**START, "start": SECRET}],
+    [
+        SECRET,
+        [NUMBER],
+        {"type": SECRET, "number": NUMBER},
+        {"event": NUMBER},
+        {NUMBER: SECRET},
+        {**START, "start": SECRET},
+    ],
 )
 def test_a_server_that_is_sent_another_wire(log: pytest.LogCaptureFixture, first: object) -> None:
     async def work() -> None:

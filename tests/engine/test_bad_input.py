@@ -1,9 +1,10 @@
-"""The platform's end under bad input: every fault has a clear, bounded, counted outcome, and the call beside hears none of it."""
+"""The platform's end under bad input: each fault has a bounded, counted outcome, and nobody else hears of it."""
 
 from __future__ import annotations
 
 import base64
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from support.peer import Peer
 from talkpath.dsp import pcmu_decode, pcmu_encode
 from talkpath.engine import Call, EngineConfig, MemoryLeg, RtpLeg
 from talkpath.events import StreamDegraded
-from talkpath.records import EndReason, Outcome as MarkFate
+from talkpath.records import EndReason
+from talkpath.records import Outcome as MarkFate
 from talkpath.testing import ToneSource
 from talkpath.wire.plivo import PlivoOptions
 
@@ -25,7 +27,10 @@ MULAW = "audio/x-mulaw"
 
 
 def play(payload: object = "//8=", content_type: object = MULAW, rate: object = 8000, **more: object) -> dict[str, Any]:
-    return {"event": "playAudio", "media": {"contentType": content_type, "sampleRate": rate, "payload": payload, **more}}
+    return {
+        "event": "playAudio",
+        "media": {"contentType": content_type, "sampleRate": rate, "payload": payload, **more},
+    }
 
 
 def played(audio: bytes) -> dict[str, Any]:
@@ -91,7 +96,9 @@ REFUSED_MESSAGES: list[tuple[str, object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "kind"), [row[1:] for row in REFUSED_MESSAGES], ids=[row[0] for row in REFUSED_MESSAGES])
+@pytest.mark.parametrize(
+    ("message", "kind"), [row[1:] for row in REFUSED_MESSAGES], ids=[row[0] for row in REFUSED_MESSAGES]
+)
 def test_a_bad_message_is_refused_by_kind_and_the_stream_lives_on(message: object, kind: str) -> None:
     async def application(peer: Peer) -> None:
         await peer.wait_for("start")
@@ -196,7 +203,12 @@ BROKEN_FRAMES: list[tuple[str, bytes, str, int]] = [
     ("a length below zero", frame(TEXT, says_length=1 << 63), "bad_frame", 1002),
     ("text that is not UTF-8", frame(TEXT, b'{"event":"\xff"}'), "bad_utf8", 1007),
     ("text that ends within a character", frame(TEXT, b"\xe2\x82"), "bad_utf8", 1007),
-    ("fragments that are not UTF-8", frame(TEXT, b"\xe2", fin=False) + frame(CONTINUATION, b"x", fin=False), "bad_utf8", 1007),
+    (
+        "fragments that are not UTF-8",
+        frame(TEXT, b"\xe2", fin=False) + frame(CONTINUATION, b"x", fin=False),
+        "bad_utf8",
+        1007,
+    ),
     ("ten MiB announced", frame(TEXT, says_length=TEN_MIB), "too_long", 1009),
     ("ten MiB", frame(TEXT, bytes(TEN_MIB)), "too_long", 1009),
     ("ten MiB of binary", frame(BINARY, bytes(TEN_MIB)), "too_long", 1009),
@@ -241,10 +253,8 @@ def test_a_broken_frame_ends_the_stream_and_nothing_else(data: bytes, kind: str,
 
 def in_fragments(payload: bytes, *cuts: int) -> list[bytes]:
     edges = [0, *cuts, len(payload)]
-    pieces = [payload[a:b] for a, b in zip(edges, edges[1:], strict=False)]
-    return [
-        frame(CONTINUATION if i else TEXT, piece, fin=i == len(pieces) - 1) for i, piece in enumerate(pieces)
-    ]
+    pieces = [payload[a:b] for a, b in pairwise(edges)]
+    return [frame(CONTINUATION if i else TEXT, piece, fin=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
 
 
 def whole(payload: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Applications that are not there, do not answer, do not read or vanish: what becomes of the stream, the call and the calls beside."""
+"""Applications that are not there, do not answer, do not read or vanish; tokens, signatures and callbacks."""
 
 from __future__ import annotations
 
@@ -436,7 +436,9 @@ def test_starting_and_stopping_are_told_in_the_guides_naming() -> None:
     ]
 
 
-@pytest.mark.parametrize(("scheme", "name", "reason"), [("A", "DroppedStream", "Error"), ("B", "failed", "StatusReason")])
+@pytest.mark.parametrize(
+    ("scheme", "name", "reason"), [("A", "DroppedStream", "Error"), ("B", "failed", "StatusReason")]
+)
 def test_a_failure_is_told_with_its_reason(scheme: str, name: str, reason: str) -> None:
     status = {"status_url": "https://app.example/status", "status_scheme": scheme}
     (never_there,) = fields(place(None, url="memory://nobody", **status))
@@ -494,7 +496,7 @@ def test_an_ear_that_raises_ends_its_call_and_no_other() -> None:
 
 
 def test_what_raises_while_a_message_is_obeyed_ends_its_stream_and_no_other() -> None:
-    """Whatever is called between a socket and the path, an exception there is this stream's and must not reach the clock."""
+    """Whatever is called between a socket and the path: its exception is this stream's and must not reach the clock."""
 
     async def during(call: Call) -> None:
         stream = call.streams[0]
@@ -667,5 +669,7 @@ async def test_a_callback_server_that_never_answers_delays_no_hang_up() -> None:
         url = await nursery.start(server.serve)
         hung_up, left = await short_call(EngineConfig(callback_deadline_s=1), status_url=url)
         nursery.cancel_scope.cancel()
-    assert (hung_up.calls, hung_up.callbacks_delivered, hung_up.callbacks_failed) == (0, 0, 0), "the call was gone first"
+    assert (hung_up.calls, hung_up.callbacks_delivered, hung_up.callbacks_failed) == (0, 0, 0), (
+        "the call was gone first"
+    )
     assert (left.callbacks_delivered, left.callbacks_failed) == (0, 2)

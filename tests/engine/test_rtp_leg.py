@@ -1,7 +1,7 @@
 """A caller on a port that anybody can find: whose packets are heard, where ours go, and what else a leg has to bear.
 
-The sockets are real, on loopback; the clock is virtual. The kernel hands a datagram over before `sendto` returns, so what
-each tick finds is the same in every run.
+The sockets are real, on loopback; the clock is virtual. The kernel hands a datagram over before `sendto` returns, so
+what each tick finds is the same in every run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ CALLER, ATTACKER, APPLICATION = 450, 1050, 650
 TONES = (CALLER, ATTACKER, APPLICATION)
 
 
-def rtp(seq: int, timestamp: int, payload: bytes, *, ssrc: int = 1, payload_type: int = 0, marker: bool = False) -> bytes:
+def rtp(
+    seq: int, timestamp: int, payload: bytes, *, ssrc: int = 1, payload_type: int = 0, marker: bool = False
+) -> bytes:
     return struct.pack("!BBHII", 0x80, marker << 7 | payload_type, seq & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc) + payload
 
 
@@ -395,7 +397,14 @@ def test_rtcp_foreign_payload_types_and_broken_packets_are_counted_each_as_what_
             caller.send(struct.pack("!BBHI", 0x81, 203, 1, 7))
             for payload_type in (3, 8, 96, 127):
                 caller.send(caller.packet(payload_type=payload_type))
-            for broken in (b"", b"\x80", b"\0" * 172, b"\x80\x00" + bytes(9), b"\xff" * 12, b"\x9f" + caller.packet()[1:]):
+            for broken in (
+                b"",
+                b"\x80",
+                b"\0" * 172,
+                b"\x80\x00" + bytes(9),
+                b"\xff" * 12,
+                b"\x9f" + caller.packet()[1:],
+            ):
                 caller.send(broken)
             await trio.sleep(0.1)
             await caller.talk(200)
@@ -537,7 +546,9 @@ def test_a_caller_who_falls_silent_ends_the_call_unless_on_hold() -> None:
             it.leg.update(direction="sendrecv")
             await trio.sleep(2.9)
             assert it.call.end_reason is None
-            caller.send(struct.pack("!BBHI", 0x80, 200, 6, 7) + bytes(20))  # neither RTCP nor a stranger is the caller's voice
+            caller.send(
+                struct.pack("!BBHI", 0x80, 200, 6, 7) + bytes(20)
+            )  # neither RTCP nor a stranger is the caller's voice
             caller.send(caller.packet(payload_type=96))
             await trio.sleep(0.2)
             assert it.call.end_reason is EndReason.MEDIA_TIMED_OUT
@@ -692,7 +703,9 @@ def test_digits_go_out_as_events_with_their_end_three_times_and_the_audio_waits(
             packets = parsed(caller.hear())
             events = [packet for packet in packets if packet[1] & 0x7F == 101]
             first = packets[0][2]
-            assert [one[2] for one in packets] == [first + n & 0xFFFF for n in range(len(packets))], "no gap in sequence"
+            assert [one[2] for one in packets] == [first + n & 0xFFFF for n in range(len(packets))], (
+                "no gap in sequence"
+            )
             by_digit = {code: [one for one in events if one[5][0] == code] for code in (1, 11)}
             for code, rows in by_digit.items():
                 assert len({row[3] for row in rows}) == 1, "one timestamp a digit"

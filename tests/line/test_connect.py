@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 import trio_websocket
 
@@ -60,10 +61,8 @@ async def waiting_platform(work: Callable[[Peer], Awaitable[None]]) -> AsyncIter
     async def serve() -> None:
         peer = Peer(await listener.accept(), client=False)
         peers.append(peer)
-        try:
+        with suppress(OSError):
             await work(peer)
-        except OSError:
-            pass
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -203,7 +202,7 @@ async def websocket_pair() -> AsyncIterator[
         request = await trio_websocket.wrap_server_stream(nursery, ours)
         application = await request.accept()
         while not platforms:
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         yield application, platforms[0]
         nursery.cancel_scope.cancel()
 

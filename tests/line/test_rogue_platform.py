@@ -1,4 +1,4 @@
-"""The application's end under a platform that breaks the rules, says nonsense, stalls or vanishes: one line's trouble, counted."""
+"""The application's end under a platform that breaks the rules, stalls or vanishes: one line's trouble, counted."""
 
 from __future__ import annotations
 

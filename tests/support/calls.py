@@ -1,4 +1,4 @@
-"""Simulated calls in virtual time: one with an application that a test makes misbehave, one beside it that must not notice."""
+"""Calls in virtual time: one with an application that a test makes misbehave, one beside it that must not notice."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """An application on Plivo's own stream SDK, unmodified: it says what it sees on stdout, a JSON line each.
 
-Run as a program. It greets with half a second of tone and a checkpoint; a digit clears what it has queued and has it say
-the digit's tone.
+Run as a program. It greets with half a second of tone and a checkpoint; a digit clears what it has queued and has it
+say the digit's tone.
 """
 
 from __future__ import annotations

@@ -49,7 +49,9 @@ class Peer:
     def headers(self) -> Mapping[str, str]:
         """Of the other side's HTTP head, names in lower case."""
         lines = self.head.split("\r\n")[1:]
-        return {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
+        return {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name
+        }
 
     @property
     def key(self) -> bytes | None:
@@ -136,7 +138,7 @@ class Peer:
     async def wait_for(self, event: str, count: int = 1, *, within_s: float = 30) -> list[dict[str, Any]]:
         """Wait until `count` messages of an event have been read (by `read_all`, in another task)."""
         with trio.fail_after(within_s):
-            while len(found := self.named(event)) < count:
+            while len(found := self.named(event)) < count:  # noqa: ASYNC110 - a moment of virtual time costs nothing
                 await trio.sleep(0.005)
         return found
 

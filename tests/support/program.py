@@ -44,7 +44,8 @@ class Program:
 @asynccontextmanager
 async def running(script: str, *arguments: str) -> AsyncIterator[Program]:
     """Run a script of this directory with our interpreter; at the end its stdin closes, and it must go by itself."""
-    command = [sys.executable, str(Path(__file__).parent / script), *arguments]
+    # -P: the modules beside the script are not the program's own.
+    command = [sys.executable, "-P", str(Path(__file__).parent / script), *arguments]
     async with trio.open_nursery() as nursery:
         start = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, capture_stdout=False)
         process: trio.Process = await nursery.start(start)

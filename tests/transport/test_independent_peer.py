@@ -1,4 +1,4 @@
-"""The `websockets` library, which shares no code with us, at the other end of both of ours; over sockets, in real time."""
+"""The `websockets` library, which shares no code with us, at the other end of both of ours; over real sockets."""
 
 from __future__ import annotations
 
@@ -149,10 +149,14 @@ async def test_the_librarys_refusal_is_a_refused_handshake() -> None:
 
 
 def platform(url: str, seen: list[dict[str, Any]], **options: Any) -> tuple[bool, ConnectionClosed]:
-    """Be a platform by the library: start, a tone in fragments, a ping; confirm what is asked; -> (pong came, the close)"""
+    """Start, a tone in fragments, a ping; then confirm what is asked. -> (whether the pong came, the close)"""
     with connect(url, **options) as websocket:
         websocket.send(json.dumps(START))
-        assert json.loads(websocket.recv(timeout=10)) == {"event": "checkpoint", "streamId": STREAM, "name": "listening"}
+        assert json.loads(websocket.recv(timeout=10)) == {
+            "event": "checkpoint",
+            "streamId": STREAM,
+            "name": "listening",
+        }
         tone = ToneSource(650)
         for n in range(50):
             payload = base64.b64encode(pcmu_encode(tone.take(160))).decode()
@@ -202,7 +206,7 @@ async def test_the_library_as_a_platform(compression: Any) -> None:
         work = partial(platform, f"ws://127.0.0.1:{port}/", seen, compression=compression)
         with trio.fail_after(15):
             pong, closed = await trio.to_thread.run_sync(work)
-            while not records:
+            while not records:  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert pong

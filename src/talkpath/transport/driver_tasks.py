@@ -395,8 +395,8 @@ class TasksDriver:
     def _read(self, now: int) -> None:
         if self._later:
             later, self._later = self._later, []
-            for handler in later:
-                handler(now)
+            for go_on in later:
+                go_on(now)
         handlers = self._poller.handlers
         for _ in range(READ_ROUNDS):
             busy = False

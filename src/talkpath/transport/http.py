@@ -22,6 +22,7 @@ import h11
 import trio
 
 from talkpath.errors import ConfigError
+from talkpath.transport.link import default_client_context
 from talkpath.wire.callback import CallbackRequest
 
 DELIVERY_HEADER: Final = "X-Talkpath-Delivery"
@@ -214,7 +215,7 @@ def _opener(ssl_context: ssl.SSLContext | None) -> OpenStream:
         stream = await trio.open_tcp_stream(host, port)
         if not tls:
             return stream
-        context = ssl_context or ssl.create_default_context()
+        context = ssl_context or await default_client_context()
         return trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
 
     return open_stream

@@ -21,7 +21,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.errors import ConfigError, RemoteWireError
-from talkpath.transport.link import Link, SocketLink, TlsLink, client_context, open_socket_link
+from talkpath.transport.link import Link, SocketLink, TlsLink, default_client_context, open_socket_link
 from talkpath.transport.memory import MemoryLink, connect_memory
 from talkpath.wire.websocket import (
     BinaryMessage,
@@ -164,8 +164,9 @@ async def open_link(target: Target, context: ssl.SSLContext | None = None) -> Li
     tcp = await open_socket_link(target.host, target.port)
     if not target.secure:
         return tcp
-    tls = TlsLink(tcp, context or client_context(), server_side=False, server_hostname=target.host)
     try:
+        context = context or await default_client_context()
+        tls = TlsLink(tcp, context, server_side=False, server_hostname=target.host)
         await tls.do_handshake()
     except BaseException:
         tcp.close()
