@@ -1,8 +1,8 @@
 """A virtual call is repeatable to the byte, whatever order Trio runs its tasks in.
 
-Both ends in one run over memory links: digits, checkpoints, clears, two streams, bots that sleep and play, a caller who
-speaks. What is compared over repeated runs, and over seeds of Trio's shuffling: the event log, all bytes on the wires in
-the order of their sending, and every sample the caller heard.
+Both ends in one run over memory links: digits, checkpoints, clears, two streams, bots that sleep and play, a caller
+who speaks. What is compared over repeated runs, and over seeds of Trio's shuffling: the event log, all bytes on the
+wires in the order of their sending, and every sample the caller heard.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Trace:
 
 @contextmanager
 def wire_tap(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Note every byte that any memory link takes, and when, from the end of the upgrade on: its key is wsproto's own."""
+    """Note every byte that any memory link takes, and when, from the upgrade's end on: its key is wsproto's own."""
     send = MemoryLink.send
 
     def tapped(link: MemoryLink, data: Any) -> int:
@@ -72,7 +72,7 @@ def wire_tap(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-# Both ends' programs. Whenever two tasks of one program speak at one instant, that is the program's own race: these do not.
+# Both ends' programs. Two tasks of one program that speak at one instant are the program's own race: these do not.
 
 
 async def echo(line: Line) -> None:
