@@ -28,6 +28,7 @@ from support.virtual import (
     flat,
     run_virtually,
     speech,
+    spread,
     virtual_engine,
 )
 from talkpath.audio import AudioClip
@@ -317,13 +318,6 @@ def run(kind: str, block_name: str, at: int, monkeypatch: pytest.MonkeyPatch) ->
     return facts
 
 
-def chosen(n_steps: int, n: int, salt: str) -> list[int]:
-    """Return `n` of the steps: all of the first, where set-up is, and others anywhere."""
-    first = list(range(1, n // 3))
-    rest = range(n // 3, n_steps + 1)
-    return first + sorted(random.Random(salt).sample(rest, min(n - len(first), len(rest))))
-
-
 @pytest.mark.parametrize("block_name", BLOCKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_breaks_at_whichever_step_nothing_remains(
@@ -336,7 +330,7 @@ def test_whatever_breaks_at_whichever_step_nothing_remains(
     expected = EndReason.BLOCK_FAILED if block_name in RAISES else EndReason.BLOCK_LEFT
     assert undisturbed.record.reason is expected
     reasons = set()
-    for at in chosen(undisturbed.steps, 12, kind + block_name):
+    for at in spread(undisturbed.steps, 12, kind + block_name):
         facts = run(kind, block_name, at, monkeypatch)
         assert facts.record is not None
         reasons |= {facts.record.reason, *(stream.reason for stream in facts.record.streams)}

@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from support.errors import Errors
-from support.virtual import Injector, assert_driver_is_empty, run_virtually, speech, virtual_engine
+from support.virtual import Injector, assert_driver_is_empty, run_virtually, speech, spread, virtual_engine
 from talkpath.audio import Samples
 from talkpath.engine.call import Call
 from talkpath.engine.config import StreamSpec
@@ -273,9 +273,8 @@ def test_whatever_breaks_at_whichever_step_the_server_goes_on_and_nothing_remain
     else:
         assert not errors.seen
         assert undisturbed.records[0].reason.orderly
-    chance = random.Random(kind + bot_name)
     reasons = set()
-    for at in sorted(chance.sample(range(1, undisturbed.steps + 1), 10)):
+    for at in spread(undisturbed.steps, 12, kind + bot_name):
         facts = run(kind, bot_name, at, monkeypatch)
         reasons |= {record.reason for record in facts.records}
         if kind == "server cancelled" and facts.live_at_farewell:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -111,6 +112,13 @@ class Injector(trio.abc.Instrument):
         if self.steps == self.at:
             self.injected = True
             self.inject()
+
+
+def spread(n_steps: int, n: int, salt: str) -> list[int]:
+    """Return `n` of the steps 1 to `n_steps`: one anywhere in each of as many equal parts."""
+    chance = random.Random(salt)
+    edges = [1 + n_steps * part // n for part in range(n + 1)]
+    return [chance.randrange(begin, max(end, begin + 1)) for begin, end in pairwise(edges)]
 
 
 def assert_driver_is_empty(driver: TasksDriver) -> None:
