@@ -248,7 +248,7 @@ async def converse(wire: Wire, script: list[Step], drains: bool) -> tuple[Seen, 
 
 
 @pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES)
-@settings(max_examples=50)
+@settings(max_examples=40)
 @given(script=steps, drains=st.booleans())
 @example(script=[Step(0, "play", 160), Step(0, "mark"), Step(0, "play", 8000), Step(0, "mark")], drains=True)
 @example(script=[Step(0, "mark"), Step(20, "play", 17), Step(20, "mark"), Step(0, "play", 9)], drains=True)

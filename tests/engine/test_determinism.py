@@ -184,11 +184,11 @@ def assert_repeatable(seconds: float, seeds: list[int], monkeypatch: pytest.Monk
 
 
 def test_a_minute_is_the_same_in_every_run_and_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_repeatable(60, [0, 0, 1, 2], monkeypatch)
+    assert_repeatable(60, [0, 0, 1], monkeypatch)
 
 
 def test_the_beginning_is_the_same_in_many_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_repeatable(6, list(range(15)), monkeypatch)
+    assert_repeatable(6, list(range(12)), monkeypatch)
 
 
 @pytest.mark.slow

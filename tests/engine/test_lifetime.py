@@ -330,7 +330,7 @@ def test_whatever_breaks_at_whichever_step_nothing_remains(
     expected = EndReason.BLOCK_FAILED if block_name in RAISES else EndReason.BLOCK_LEFT
     assert undisturbed.record.reason is expected
     reasons = set()
-    for at in spread(undisturbed.steps, 12, kind + block_name):
+    for at in spread(undisturbed.steps, 10, kind + block_name):
         facts = run(kind, block_name, at, monkeypatch)
         assert facts.record is not None
         reasons |= {facts.record.reason, *(stream.reason for stream in facts.record.streams)}

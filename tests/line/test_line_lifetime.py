@@ -274,7 +274,7 @@ def test_whatever_breaks_at_whichever_step_the_server_goes_on_and_nothing_remain
         assert not errors.seen
         assert undisturbed.records[0].reason.orderly
     reasons = set()
-    for at in spread(undisturbed.steps, 12, kind + bot_name):
+    for at in spread(undisturbed.steps, 8, kind + bot_name):
         facts = run(kind, bot_name, at, monkeypatch)
         reasons |= {record.reason for record in facts.records}
         if kind == "server cancelled" and facts.live_at_farewell:
