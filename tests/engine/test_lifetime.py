@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -539,3 +539,51 @@ async def test_cancelling_the_start_of_a_stream_leaves_the_call_as_it_was(autoju
         assert call.record is not None
         assert [stream.reason for stream in call.record.streams] == [EndReason.CANCELLED]
     listener.close()
+
+
+async def test_without_a_name_the_youngest_stream_is_stopped(autojump: object) -> None:
+    async with trio.open_nursery() as nursery, virtual_engine() as engine:
+        await nursery.start(partial(serve_memory_lines, talkative, "bot"))
+
+        def spec(name: str) -> StreamSpec:
+            return StreamSpec(url="memory://bot", bidirectional=True, control_id=name)
+
+        async with engine.open_call(MemoryLeg()) as call:
+            for name in ("a", "b"):
+                await call.start_stream(spec(name))
+            await call.stop_stream("a")
+            await call.start_stream(spec("c"))  # takes the place that "a" had
+            for expected in ("c", "b"):
+                await call.stop_stream()
+                assert call._records[-1].control_id == expected
+            with pytest.raises(ConfigError, match="no live stream"):
+                await call.stop_stream()
+        nursery.cancel_scope.cancel()
+
+
+async def test_hooks_hear_the_end_too(autojump: object) -> None:
+    heard: list[str] = []
+    async with trio.open_nursery() as nursery, virtual_engine() as engine:
+        await nursery.start(partial(serve_memory_lines, talkative, "bot"))
+        async with engine.open_call(MemoryLeg()) as call:
+            call.on_event(lambda event: heard.append(type(event).__name__))
+            await call.start_stream(SPEC)
+            await trio.sleep(0.1)
+        assert heard == [type(event).__name__ for event in [event async for event in call.events()]]
+        assert heard[0] == "StreamUp"
+        assert heard[-1] == "StreamEnded"
+        nursery.cancel_scope.cancel()
+
+
+async def test_calls_that_join_at_a_ticks_own_instant_tick_once_a_ptime(autojump: object) -> None:
+    moments: dict[int, list[float]] = {index: [] for index in range(9)}
+    async with virtual_engine() as engine, AsyncExitStack() as calls:
+        for index, noted in moments.items():
+            if index == 4:
+                await trio.sleep_until(engine.clock.t0 + 0.1)  # four calls tick, each in its phase; one of them now
+            leg = MemoryLeg(on_heard=lambda pcm, noted=noted: noted.append(trio.current_time()))
+            await calls.enter_async_context(engine.open_call(leg))
+        await trio.sleep(0.2)
+    for noted in moments.values():
+        assert len(noted) >= 9
+        assert np.allclose(np.diff(noted), 0.02)

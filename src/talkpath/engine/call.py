@@ -86,6 +86,7 @@ class Call:
         "_send_lot",
         "_source",
         "_started_ns",
+        "_streams_begun",
         "_to_flush",
         "_underruns",
         "before_tick",
@@ -137,6 +138,7 @@ class Call:
         self.cause: BaseException | None = None
         self.record: CallRecord | None = None
         self.streams: list[CallStream | None] = [None] * STREAMS_MAX
+        self._streams_begun = 0
         # The driver's side of a call.
         self.slot = -1
         self.path: Any = None
@@ -216,7 +218,8 @@ class Call:
         """Each stream has said its own."""
 
     def finish(self) -> None:
-        """Write the record; nothing of the call is left."""
+        """Tell the hooks how it ended, write the record; nothing of the call is left."""
+        self._tell_hooks()
         self._write_record()
         self._ended.set()
         self._wake_all()
@@ -246,7 +249,7 @@ class Call:
                 digit_on_ms=DIGIT_ON_MS,
                 digit_off_ms=DIGIT_OFF_MS,
             ),
-            now=now,
+            now=self.driver.first_tick_ns(self.period_ns, phase),
         )
         self.path = self._path.native
         self._started_ns = now
@@ -319,15 +322,18 @@ class Call:
     async def _receive(self) -> None:
         """Hand events to the hooks a user registered; a hook that raises ends the call with a reason."""
         while True:
-            while self._hooked:
-                event = self._hooked.popleft()
-                for hook in self._hooks:
-                    try:
-                        hook(event)
-                    except Exception as exc:
-                        log.error("call %s: a hook raised %s", self.call_id, type(exc).__name__, exc_info=exc)
-                        self.end(EndReason.APPLICATION_FAILED, exc)
+            self._tell_hooks()
             await self._hook_lot.park()
+
+    def _tell_hooks(self) -> None:
+        while self._hooked:
+            event = self._hooked.popleft()
+            for hook in self._hooks:
+                try:
+                    hook(event)
+                except Exception as exc:
+                    log.error("call %s: a hook raised %s", self.call_id, type(exc).__name__, exc_info=exc)
+                    self.end(EndReason.APPLICATION_FAILED, exc)
 
     async def _send(self) -> None:
         """Empty full sockets, each under its own deadline: a slow peer delays nobody else."""
@@ -370,7 +376,8 @@ class Call:
         control_id = spec.control_id or str(uuid.UUID(bytes=self.entropy(16), version=4))
         if any(stream is not None and stream.control_id == control_id for stream in self.streams):
             raise ConfigError("the control_id is taken by a live stream of this call")
-        stream = CallStream(self, spec, index, control_id)
+        self._streams_begun += 1
+        stream = CallStream(self, spec, index, control_id, self._streams_begun)
         self.streams[index] = stream
         assert self._life.nursery is not None
         self._life.nursery.start_soon(stream.run)
@@ -391,16 +398,14 @@ class Call:
 
         Cancellation: the stream is ended all the same.
         """
-        stream = next(
-            (
-                s
-                for s in reversed(self.streams)
-                if s is not None and s.end_reason is None and control_id in (None, s.control_id)
-            ),
-            None,
-        )
-        if stream is None:
+        live = [
+            stream
+            for stream in self.streams
+            if stream is not None and stream.end_reason is None and control_id in (None, stream.control_id)
+        ]
+        if not live:
             raise ConfigError("no live stream of this call has that control_id")
+        stream = max(live, key=lambda one: one.number)
         stream.end(EndReason.STOPPED)
         await stream.ended.wait()
 
@@ -484,7 +489,7 @@ class Call:
     def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
         """End the call now. Synchronous, idempotent; the only door."""
         if self.end_reason is not None:
-            if cause is not None and isinstance(cause, Exception) and reason is EndReason.INTERNAL_ERROR:
+            if cause is not None and reason in (EndReason.INTERNAL_ERROR, EndReason.APPLICATION_FAILED):
                 self._errors_after_end += 1
             return
         self.end_reason, self.cause = reason, cause

@@ -84,11 +84,13 @@ class CallStream:
 
     hears_media = False
 
-    def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str) -> None:
+    def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str, number: int) -> None:
         self.call = call
         self.spec = spec
         self.index = index
         self.control_id = control_id
+        self.number = number
+        """How many streams of the call had begun with this one."""
         self.wire = wire_named(spec.wire)
         self.stream_id = str(uuid.UUID(bytes=call.entropy(16), version=4))
         self.end_reason: EndReason | None = None

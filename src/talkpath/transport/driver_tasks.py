@@ -233,6 +233,11 @@ class TasksDriver:
             key=lambda phase: len(self._groups[period_ns, phase].calls) if (period_ns, phase) in self._groups else 0,
         )
 
+    def first_tick_ns(self, period_ns: int, phase_ns: int) -> int:
+        """Return when a new call of a group can tick first: the group may have had this instant already."""
+        group = self._groups.get((period_ns, phase_ns))
+        return max(self.clock.now_ns(), group.due_ns if group is not None else 0)
+
     def add_call(self, call: CallMember, phase_ns: int) -> Group:
         """Begin to tick `call`, whose path was initialised with this phase."""
         key = (call.period_ns, phase_ns)
