@@ -50,18 +50,21 @@ def _frames() -> list[bytes]:
 
 
 def dialect_at(role: Role) -> PlivoDialect:
-    """Make the dialect of one end; the platform's has begun its stream."""
-    dialect = PlivoDialect(role)
+    """Make the dialect of one end, its stream begun."""
+    started = StreamStarted(
+        stream_id=STREAM_ID,
+        call_id=STREAM_ID,
+        account_id="MABENCH",
+        tracks=("inbound",),
+        media_format=MediaFormat("PCMU", 8000),
+    )
+    platform = PlivoDialect(Role.PLATFORM)
+    (start,) = platform.send(started, sequence=1)
     if role is Role.PLATFORM:
-        started = StreamStarted(
-            stream_id=STREAM_ID,
-            call_id=STREAM_ID,
-            account_id="MABENCH",
-            tracks=("inbound",),
-            media_format=MediaFormat("PCMU", 8000),
-        )
-        dialect.send(started, sequence=1)
-    return dialect
+        return platform
+    application = PlivoDialect(Role.APPLICATION)
+    application.receive(start)
+    return application
 
 
 def _wsproto(role: Role) -> Connection:

@@ -59,7 +59,8 @@ def check_samples(samples: Any) -> Samples:
         )
     if samples.ndim != 1:
         raise FormatError(
-            f"samples have shape {samples.shape}; expected [n_samples], mono: take one channel, samples[:, 0]"
+            f"samples are {samples.ndim}-dimensional, of shape {samples.shape}; expected [n_samples], mono: "
+            "take one channel, samples[:, 0]"
         )
     if samples.dtype.kind == "f":
         raise FormatError(
@@ -130,12 +131,14 @@ def read_audio(path: str | os.PathLike[str], *, mix_down: bool = False) -> Audio
     return parse_wav(Path(path).read_bytes(), name=os.fspath(path), mix_down=mix_down)
 
 
-def samples_of(audio: object, sample_rate_hz: int | None = None) -> tuple[Samples, int]:
+def samples_of(audio: object, sample_rate_hz: int | None = None, *, or_file: bool = False) -> tuple[Samples, int]:
     """Return the samples of whatever audio a program may hand over to be played, and their rate.
 
     Args:
-        audio: An `AudioChunk`, an `AudioClip`, an int16 array, or the path of a WAV file, which is read here.
+        audio: An `AudioChunk`, an `AudioClip` or an int16 array.
         sample_rate_hz: Of an array; everything else says its own.
+        or_file: Whether it may be the path of a WAV file too, which is read here and now. Not for pieces of a stream:
+            text among them is a slip of the program's, not a file.
 
     Returns:
         int16, [n_samples], contiguous, and not copied where that can be helped; one of `CALL_RATES_HZ`.
@@ -144,7 +147,7 @@ def samples_of(audio: object, sample_rate_hz: int | None = None) -> tuple[Sample
         FormatError: no audio, no rate, or one that calls do not carry; says what would be right.
         OSError: the file cannot be opened.
     """
-    if isinstance(audio, str | os.PathLike):
+    if or_file and isinstance(audio, str | os.PathLike):
         audio = read_audio(audio)
     if isinstance(audio, AudioChunk | AudioClip):
         pcm, rate = audio.samples, audio.sample_rate_hz
@@ -154,7 +157,7 @@ def samples_of(audio: object, sample_rate_hz: int | None = None) -> tuple[Sample
         pcm, rate = audio, sample_rate_hz
     else:
         raise FormatError(
-            "audio is an AudioChunk, an AudioClip, an int16 array or the path of a WAV file, "
+            f"audio is an AudioChunk, an AudioClip{', the path of a WAV file' if or_file else ''} or an int16 array, "
             f"not {type(audio).__name__}"
         )
     pcm = np.ascontiguousarray(check_samples(pcm))

@@ -65,6 +65,8 @@ async def test_a_missing_file_is_the_callers_to_mend(autojump: object, tmp_path:
     async with virtual_engine() as engine, engine.open_call(MemoryLeg()) as call:
         with pytest.raises(FileNotFoundError):
             await call.play(tmp_path / "none.wav")
+        with pytest.raises(FormatError, match="not str"):  # what a synthesiser gives is audio, and text a slip
+            await call.play(pieces(str(tmp_path / "none.wav")))
 
 
 async def test_an_hour_to_be_played_is_not_copied(autojump: object) -> None:

@@ -275,7 +275,7 @@ def test_whatever_breaks_at_whichever_step_the_server_goes_on_and_nothing_remain
         assert undisturbed.records[0].reason.orderly
     chance = random.Random(kind + bot_name)
     reasons = set()
-    for at in sorted(chance.sample(range(1, undisturbed.steps + 1), 14)):
+    for at in sorted(chance.sample(range(1, undisturbed.steps + 1), 10)):
         facts = run(kind, bot_name, at, monkeypatch)
         reasons |= {record.reason for record in facts.records}
         if kind == "server cancelled" and facts.live_at_farewell:

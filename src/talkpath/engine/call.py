@@ -417,8 +417,8 @@ class Call:
 
         Args:
             audio: an array (int16, mono, with `sample_rate_hz`), an `AudioClip` such as `read_audio` returns, an
-                `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of any of these. It is
-                not copied: leave an array as it is until it has been played.
+                `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of arrays, clips or
+                chunks. It is not copied: leave an array as it is until it has been played.
             sample_rate_hz: of arrays.
 
         Raises:

@@ -237,7 +237,7 @@ class Source:
                     if isinstance(chunks, AsyncGenerator):
                         await chunks.aclose()  # Left half read, its clean-up would be the garbage collector's.
             else:
-                pcm, rate_hz = samples_of(audio, sample_rate_hz)
+                pcm, rate_hz = samples_of(audio, sample_rate_hz, or_file=True)
                 if len(pcm):
                     pieces = [self._push(play, pcm, rate_hz), end]
             if self._epoch != play.epoch:

@@ -84,42 +84,6 @@ class CallStream:
 
     hears_media = False
 
-    __slots__ = (
-        "_attributes",
-        "_clears",
-        "_close_code",
-        "_connection",
-        "_dialect",
-        "_digits_received",
-        "_digits_sent",
-        "_ended_ns",
-        "_flushing",
-        "_live",
-        "_marks",
-        "_message_ms",
-        "_native",
-        "_next_mark",
-        "_outcomes",
-        "_refused",
-        "_scope",
-        "_started_ns",
-        "_stream",
-        "_target",
-        "_timestamp_base_ms",
-        "_unreadable",
-        "call",
-        "cause",
-        "control_id",
-        "end_reason",
-        "ended",
-        "index",
-        "ready",
-        "record",
-        "spec",
-        "stream_id",
-        "wire",
-    )
-
     def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str) -> None:
         self.call = call
         self.spec = spec

@@ -578,9 +578,9 @@ class Line:
 
         Args:
             audio: an array (int16, mono, with `sample_rate_hz`), an `AudioClip` such as `read_audio` returns, an
-                `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of any of these as a
-                synthesiser gives them: it is read as it can be played, so a synthesiser that is faster than speech is
-                held back.
+                `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of arrays, clips or
+                chunks as a synthesiser gives them: it is read as it can be played, so a synthesiser that is faster than
+                speech is held back.
 
         Returns:
             How many samples (at the line's rate) were heard, and whether all were PLAYED, or a clear (CLEARED) or the

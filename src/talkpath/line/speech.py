@@ -215,7 +215,7 @@ class Speech:
                     if isinstance(pieces, AsyncGenerator):
                         await pieces.aclose()  # Left half read, its clean-up would be the garbage collector's.
             else:
-                await self._feed(play, *samples_of(audio, sample_rate_hz))
+                await self._feed(play, *samples_of(audio, sample_rate_hz, or_file=True))
             self._finish_resampling(play)
             outcome = None if self._is_over(play) else (await self.mark_here().wait()).outcome
         except CallEnded:
