@@ -16,7 +16,7 @@ from support.calls import Outcome, assert_nobody_else_noticed, place
 from support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, frame
 from support.peer import Peer
 from talkpath.dsp import pcmu_decode, pcmu_encode
-from talkpath.engine import CallStream, EngineConfig, MemoryLeg
+from talkpath.engine import CallStream, EngineConfig, MemoryLeg, RtpLeg
 from talkpath.events import StreamDegraded
 from talkpath.records import EndReason
 from talkpath.records import Outcome as MarkFate
