@@ -16,11 +16,12 @@ from support.calls import Outcome, assert_nobody_else_noticed, place
 from support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, frame
 from support.peer import Peer
 from talkpath.dsp import pcmu_decode, pcmu_encode
-from talkpath.engine import Call, EngineConfig, MemoryLeg, RtpLeg
+from talkpath.engine import CallStream, EngineConfig, MemoryLeg, RtpLeg
 from talkpath.events import StreamDegraded
 from talkpath.records import EndReason
 from talkpath.records import Outcome as MarkFate
 from talkpath.testing import ToneSource
+from talkpath.transport.driver_tasks import TasksDriver
 from talkpath.wire.plivo import PlivoOptions
 
 MULAW = "audio/x-mulaw"
@@ -455,27 +456,25 @@ def test_l16_of_another_rate_is_played_as_what_it_says(rate: int, leg_rate: int)
 
 
 @pytest.mark.parametrize("message", [b'{"event":"hum"}', rb'{"event":"playAudio","media":{"payload":"\/\/8="}}'])
-def test_what_only_python_can_read_is_read_in_portions_so_that_no_step_grows_long(message: bytes) -> None:
-    a_step: list[int] = []
+def test_what_only_python_can_read_is_read_in_portions_so_that_no_step_grows_long(
+    message: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read, a_step = 0, []
+    receive, step = CallStream.on_text, TasksDriver.step
 
-    async def count(call: Call) -> None:
-        stream, driver = call.streams[0], call.driver
-        assert stream is not None
+    def on_text(self: CallStream, payload: bytes, now_ns: int) -> None:
+        nonlocal n_read
+        n_read += self.spec.url == "memory://application"
+        receive(self, payload, now_ns)
+
+    def one_step(self: TasksDriver, now_ns: int) -> None:
+        nonlocal n_read
         n_read = 0
-        receive, step = stream.on_text, driver.step
+        step(self, now_ns)
+        a_step.append(n_read)
 
-        def on_text(payload: bytes, now_ns: int) -> None:
-            nonlocal n_read
-            n_read += 1
-            receive(payload, now_ns)
-
-        def one_step(now_ns: int) -> None:
-            nonlocal n_read
-            n_read = 0
-            step(now_ns)
-            a_step.append(n_read)
-
-        stream.on_text, driver.step = on_text, one_step  # type: ignore[method-assign]
+    monkeypatch.setattr(CallStream, "on_text", on_text)
+    monkeypatch.setattr(TasksDriver, "step", one_step)
 
     async def application(peer: Peer) -> None:
         await trio.sleep_until(0.5)
@@ -483,7 +482,7 @@ def test_what_only_python_can_read_is_read_in_portions_so_that_no_step_grows_lon
         await peer.text(CHECKPOINT)
         await peer.wait_for("playedStream")
 
-    outcome = place(application, during=count)
+    outcome = place(application)
     assert sum(a_step) == 5001
     assert max(a_step) <= 640
     assert [mark.outcome for mark in outcome.stream.marks] == [MarkFate.PLAYED]

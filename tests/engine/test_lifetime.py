@@ -338,7 +338,8 @@ def test_whatever_breaks_at_whichever_step_nothing_remains(
         if kind == "outer cancel" and block_name == "says_farewell" and facts.entered:
             assert facts.farewell == Played(480, Outcome.PLAYED, True)
     assert set(os.listdir("/dev/fd")) == descriptors
-    assert KINDS[kind] in reasons
+    # A block that fails by itself may have left before the trouble of every chosen moment.
+    assert KINDS[kind] in reasons or block_name in RAISES
     assert kind.count("fails") or not errors.seen
 
 

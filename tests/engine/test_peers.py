@@ -18,7 +18,7 @@ from support.calls import Outcome, assert_nobody_else_noticed, engine, in_virtua
 from support.frames import PING, TEXT, frame
 from support.peer import Peer, accept_upgrade
 from talkpath.dsp import pcmu_encode
-from talkpath.engine import Call, EngineConfig, MemoryLeg, StreamSpec
+from talkpath.engine import Call, CallStream, EngineConfig, MemoryLeg, StreamSpec
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived, StreamEnded
 from talkpath.line import Line, ServeConfig, serve_memory_lines
@@ -495,19 +495,16 @@ def test_an_ear_that_raises_ends_its_call_and_no_other() -> None:
     assert_nobody_else_noticed(outcome)
 
 
-def test_what_raises_while_a_message_is_obeyed_ends_its_stream_and_no_other() -> None:
+def test_what_raises_while_a_message_is_obeyed_ends_its_stream_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is called between a socket and the path: its exception is this stream's and must not reach the clock."""
 
-    async def during(call: Call) -> None:
-        stream = call.streams[0]
-        assert stream is not None
-        stream._clear = lambda: 1 / 0  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(CallStream, "_clear", lambda self: 1 / 0)
 
     async def application(peer: Peer) -> None:
         await trio.sleep_until(0.5)
         await peer.text({"event": "clearAudio", "streamId": "s"})
 
-    outcome = place(application, during=during)
+    outcome = place(application)
     assert (outcome.stream.reason, outcome.stream.cause) == (EndReason.INTERNAL_ERROR, "ZeroDivisionError")
     assert outcome.ended_at == 0.5
     assert outcome.peer.close_code == 1011

@@ -280,5 +280,6 @@ def test_whatever_breaks_at_whichever_step_the_server_goes_on_and_nothing_remain
         if kind == "server cancelled" and facts.live_at_farewell:
             assert facts.farewell == Played(480, Outcome.PLAYED, True)
     assert set(os.listdir("/dev/fd")) == descriptors
-    assert KINDS[kind] in reasons
+    # A bot that fails by itself may have left before the trouble of every chosen moment.
+    assert KINDS[kind] in reasons or bot_name in RAISES
     assert {type(error) for error in errors.raised} <= {Broken, RAISES.get(bot_name, Broken), ExceptionGroup}
