@@ -581,7 +581,9 @@ async def test_calls_that_join_at_a_ticks_own_instant_tick_once_a_ptime(autojump
     async with virtual_engine() as engine, AsyncExitStack() as calls:
         for index, noted in moments.items():
             if index == 4:
-                await trio.sleep_until(engine.clock.t0 + 0.1)  # four calls tick, each in its phase; one of them now
+                await trio.sleep_until(engine.clock.t0 + 0.1)  # four calls tick, each in its phase; one has done so now
+                while len(moments[0]) < 6:
+                    await trio.testing.wait_all_tasks_blocked()
             leg = MemoryLeg(on_heard=lambda pcm, noted=noted: noted.append(trio.current_time()))
             await calls.enter_async_context(engine.open_call(leg))
         await trio.sleep(0.2)
