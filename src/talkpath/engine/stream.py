@@ -15,7 +15,6 @@ call's, unless its specification says so.
 from __future__ import annotations
 
 import logging
-import re
 import ssl
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -46,6 +45,7 @@ from talkpath.events import (
 )
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
+from talkpath.transport.refusals import Refusals
 from talkpath.transport.websocket import Connection, open_websocket, parse_url
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import StreamAttributes, wire_named
@@ -57,18 +57,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.stream")
 
-MAX_UNREADABLE = 1000
-"""Messages that could not be read before the stream is given up: a peer that only ever sends rubbish is not a slip.
-What can be read and is merely not obeyed (a checkpoint too many, audio into a one-way stream, an unknown event) never
-ends a stream."""
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
-MAX_KINDS = 32
 FULL = -4
 ASSEMBLY_BYTES = 3840
 """What the native core collects for messages that are longer than a ptime."""
-NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
-"""An unknown event's name that may stand in a log: nothing that could be a number or a token."""
 MAX_MESSAGE_BYTES = 1 << 20
 """Of one message, where the wire has no option for it."""
 GOODBYE_CODES = {
@@ -108,8 +101,7 @@ class CallStream:
         self._marks: dict[int, str] = {}
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
-        self._refused: dict[str, int] = {}
-        self._unreadable = 0
+        self._refusals = Refusals(log, f"stream {control_id}: the application's")
         self._flushing = False
         self._clears = 0
         self._digits_received = 0
@@ -309,13 +301,13 @@ class CallStream:
             case HangUp() | StreamStopped():
                 self.end(EndReason.APPLICATION_HUNG_UP)
             case UnknownMessage(kind=kind):
-                self._refuse(f"unknown:{kind}" if NAMEABLE.fullmatch(kind) else "unknown")
+                self._refusals.add_unknown(kind)
             case _:
-                self._refuse("not_the_applications")
+                self._refusals.add("not_the_applications")
 
     def _play(self, media: Media, now_ns: int) -> None:
         if not self.spec.bidirectional:
-            self._refuse("one_way")
+            self._refusals.add("one_way")
             return
         media_format = native_format(media.media_format or self._dialect.media_format)
         lib.tp_stream_receive_audio(
@@ -324,18 +316,18 @@ class CallStream:
 
     def _mark(self, name: str) -> None:
         if not self.spec.bidirectional:
-            self._refuse("one_way")
+            self._refusals.add("one_way")
             return
         ident = self._next_mark
         if lib.tp_stream_mark(self._native, ident) < 0:
-            self._refuse("too_many_marks")
+            self._refusals.add("too_many_marks")
             return
         self._next_mark += 1
         self._marks[ident] = name
 
     def _clear(self) -> None:
         if not self.spec.bidirectional:
-            self._refuse("one_way")
+            self._refusals.add("one_way")
             return
         self._clears += 1
         dropped = int(lib.tp_path_clear(self.call.path, self.index))
@@ -346,26 +338,16 @@ class CallStream:
 
     def _send_digits(self, digits: str) -> None:
         if not self.spec.bidirectional:
-            self._refuse("one_way")
+            self._refusals.add("one_way")
             return
         status = self.call.leg.send_digits(self.index, self._native, digits)
         if status < 0:
-            self._refuse("too_many_digits" if status == FULL else "digits")
+            self._refusals.add("too_many_digits" if status == FULL else "digits")
             return
         self._digits_sent += len(digits)
 
-    def _refuse(self, kind: str) -> None:
-        if kind not in self._refused:
-            if len(self._refused) >= MAX_KINDS:
-                kind = "other"
-            else:
-                log.info("stream %s: the application's message was refused: %s", self.control_id, kind)
-        self._refused[kind] = self._refused.get(kind, 0) + 1
-
     def _refuse_unreadable(self, kind: str) -> None:
-        self._refuse(kind)
-        self._unreadable += 1
-        if self._unreadable > MAX_UNREADABLE:
+        if self._refusals.add_unreadable(kind):
             self._close_code = 1002
             self.end(EndReason.WIRE_ERROR)
 
@@ -384,7 +366,7 @@ class CallStream:
         self.end(EndReason.PEER_VANISHED, exc)
 
     def on_protocol_error(self, exc: RemoteWireError) -> None:
-        self._refuse(exc.kind)
+        self._refusals.add(exc.kind)
         self._close_code = getattr(exc, "close_code", 1002)
         self.end(EndReason.WIRE_ERROR, exc)
 
@@ -502,7 +484,7 @@ class CallStream:
             messages_received=counters.messages_in if counters is not None else 0,
             marks=tuple(self._outcomes),
             clears=self._clears,
-            refused=dict(self._refused),
+            refused=dict(self._refusals.by_kind),
             application_ms=samples_to_ms(counters.samples_played, rate) if counters is not None else 0,
             dropped_ms=samples_to_ms(counters.samples_dropped, rate) if counters is not None else 0,
             media_dropped=self._connection.media_dropped if self._connection is not None else 0,

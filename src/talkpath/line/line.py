@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -73,6 +72,7 @@ from talkpath.transport.commands import Commands
 from talkpath.transport.driver_tasks import TasksDriver
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.link import Link
+from talkpath.transport.refusals import Refusals
 from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS, ms_to_samples, samples_to_ms
 from talkpath.wire.dialect import Dialect, Role
@@ -85,14 +85,7 @@ T = TypeVar("T")
 
 MARK_DUE = int(Tick.MARK_DUE)
 MAX_DIGITS = 256
-MAX_UNREADABLE = 1000
-"""Messages that could not be read before the line is given up. What can be read and is merely unknown never ends
-one.
-"""
-MAX_KINDS = 32
 CLOSE_TRY_LATER = 1013
-NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
-"""An unknown event's name that may stand in a log: nothing that could be a number or a token."""
 
 
 class Line:
@@ -170,8 +163,7 @@ class Line:
         self._full = False
         self._media_ended = trio.Event()
         self._finished = trio.Event()
-        self._refused: dict[str, int] = {}
-        self._unreadable = 0
+        self._refusals = Refusals(log, f"line {self.info.stream_id}: the platform's")
         self._close_code = 1000
         self._started_ns = clock.now_ns()
         self._ended_ns = 0
@@ -419,17 +411,17 @@ class Line:
                 self._journal("digit")
             case MarkReached(name=name, outcome=outcome, at_sample=at_sample):
                 if not self._checkpoints.answered(name, outcome, at_sample):
-                    self._refuse("unexpected_mark")
+                    self._refusals.add("unexpected_mark")
             case Cleared():
                 self._checkpoints.confirmed()
             case StreamStopped():
                 self.end(EndReason.PLATFORM_HUNG_UP)
             case StreamStarted():
-                self._refuse("second_start")
+                self._refusals.add("second_start")
             case UnknownMessage(kind=kind):
-                self._refuse(f"unknown:{kind}" if NAMEABLE.fullmatch(kind) else "unknown")
+                self._refusals.add_unknown(kind)
             case _:
-                self._refuse("not_the_platforms")
+                self._refusals.add("not_the_platforms")
 
     def _on_settled(self, checkpoint: Checkpoint, outcome: Outcome) -> None:
         self._journal("mark", checkpoint.name, outcome.value)
@@ -437,20 +429,10 @@ class Line:
     def _inbound_position(self) -> int:
         return int(lib.tp_stream_track_written(self._native, Track.INBOUND)) if self._native is not None else 0
 
-    def _refuse(self, kind: str) -> None:
-        if kind not in self._refused:
-            if len(self._refused) >= MAX_KINDS:
-                kind = "other"
-            else:
-                log.info("line %s: the platform's message was refused: %s", self.info.stream_id, kind)
-        self._refused[kind] = self._refused.get(kind, 0) + 1
-
     def _refuse_unreadable(self, kind: str) -> None:
-        self._refuse(kind)
-        self._unreadable += 1
-        if self._unreadable > MAX_UNREADABLE:
-            self.end(EndReason.WIRE_ERROR)
+        if self._refusals.add_unreadable(kind):
             self._close_code = 1002
+            self.end(EndReason.WIRE_ERROR)
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
         self._refuse_unreadable("binary")
@@ -465,7 +447,7 @@ class Line:
         self.end(EndReason.PEER_VANISHED, exc)
 
     def on_protocol_error(self, exc: RemoteWireError) -> None:
-        self._refuse(exc.kind)
+        self._refusals.add(exc.kind)
         self.end(EndReason.WIRE_ERROR, exc)
         self._close_code = getattr(exc, "close_code", 1002)
 
@@ -717,7 +699,7 @@ class Line:
             listener_dropped_ms=samples_to_ms(self._dropped_samples, self._rate),
             clears=self._clears,
             barge_ins=self._barge_ins,
-            refused=dict(self._refused),
+            refused=dict(self._refusals.by_kind),
             pings_sent=connection.pings_sent if connection is not None else 0,
             round_trip_ms=connection.round_trip_ms if connection is not None else 0.0,
         )

@@ -572,18 +572,7 @@ class Connection:
             else:
                 self._pending += framed
             return
-        try:
-            n = self.link.send(framed)
-        except BlockingIOError:
-            n = 0
-        except OSError as exc:
-            self._break(exc)
-            return
-        if n < len(framed):
-            self._pending += framed[n:]
-            self._owner.on_full()
-        elif self.link.unsent():
-            self._owner.on_full()
+        self._send_now(framed)
 
     def backlogged(self) -> bool:
         """Whether bytes wait for the socket."""
@@ -607,6 +596,10 @@ class Connection:
             self._controls.append((self._handed_over + len(self._pending), len(data)))
             self._control_bytes += len(data)
             return
+        self._send_now(data)
+
+    def _send_now(self, data: bytes | memoryview) -> None:
+        """Give the link what it takes; what it does not waits, and the owner's task sees to it."""
         try:
             n = self.link.send(data)
         except BlockingIOError:
