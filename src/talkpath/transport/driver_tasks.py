@@ -51,6 +51,8 @@ PHASE_NS = 5 * NS_PER_MS
 """Calls are spread over phases of the ptime, so that their packets do not leave in one burst."""
 HOUSEKEEPING_NS = 1000 * NS_PER_MS
 """Liveness of connections is looked at once a second: no timer per call."""
+HOUSEKEEPING_A_STEP = 16
+"""Members looked at in one step: a thousand calls have 200 steps a second, and none of them is to be a long one."""
 SOCKET_POLL_NS = 5 * NS_PER_MS
 """In real time a line is read, and its commands are done, at least this often; calls have their ticks for it."""
 
@@ -188,6 +190,7 @@ class TasksDriver:
         self._polled_lines = 0
         self._poll_due_ns = 0
         self._housekeeping_due_ns = 0
+        self._to_keep: list[Member] = []
         self._commanded: dict[int, Member] = {}
         self._later: list[Callable[[int], None]] = []
         self._memory_ready: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
@@ -391,9 +394,11 @@ class TasksDriver:
                 self._poll_due_ns = now_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
             if self._housekeeping_due_ns <= now_ns:
                 self._housekeeping_due_ns = now_ns + HOUSEKEEPING_NS
-                for member in list(self._members):
-                    if member is not None:
-                        self._guard(member, member.housekeeping, now_ns)
+                self._to_keep = [member for member in self._members if member is not None][::-1]
+            for _ in range(min(HOUSEKEEPING_A_STEP, len(self._to_keep))):
+                member = self._to_keep.pop()
+                if self._members[member.slot] is member:
+                    self._guard(member, member.housekeeping, now_ns)
         finally:
             self.in_step = False
 
