@@ -75,7 +75,7 @@ def describe_machine() -> dict[str, Any]:
         "commit": _first_line("git", "rev-parse", "HEAD"),
         "commit_clean": not _first_line("git", "status", "--porcelain", "--untracked-files=no"),
         "cpu": _cpu(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "machine": platform.machine(),
         "load_average_1min": os.getloadavg()[0],
         "python": f"{platform.python_implementation()} {platform.python_version()}",
