@@ -514,7 +514,7 @@ class Chunked:
 @pytest.mark.parametrize("most", [1, 7, 1000])
 async def test_tls_in_pieces_of_any_size_carries_the_same_bytes(authority: Authority, most: int) -> None:
     from talkpath.transport.link import TlsLink
-    from talkpath.transport.websocket import receive_some, send_all
+    from talkpath.transport.upgrade import receive_some, send_all
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())

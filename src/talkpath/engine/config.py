@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
-from talkpath.transport.websocket import parse_url
+from talkpath.transport.upgrade import parse_url
 from talkpath.wire.callback import check_callback_url
 from talkpath.wire.catalog import wire_named
 from talkpath.wire.plivo_parameters import is_text

@@ -46,7 +46,8 @@ from talkpath.events import (
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.websocket import Connection, open_websocket, parse_url
+from talkpath.transport.upgrade import open_websocket, parse_url
+from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import StreamAttributes, wire_named
 from talkpath.wire.dialect import Role

@@ -19,16 +19,13 @@ from talkpath.path.pool import Pool
 from talkpath.transport.clock import open_clock
 from talkpath.transport.link import Link
 from talkpath.transport.memory import memory_link_pair
+from talkpath.transport.upgrade import open_websocket, parse_url, receive_some, send_all
 from talkpath.transport.websocket import (
     OPCODE_BINARY,
     OPCODE_CLOSE,
     OPCODE_PING,
     OPCODE_PONG,
     OPCODE_TEXT,
-    open_websocket,
-    parse_url,
-    receive_some,
-    send_all,
 )
 from talkpath.wire.websocket import close_payload, frame
 

@@ -15,7 +15,8 @@ from talkpath._native import ffi, lib
 from talkpath.errors import RemoteWireError
 from talkpath.events import Handshaken, StreamStarted, UnknownMessage
 from talkpath.transport.link import Link
-from talkpath.transport.websocket import OPCODE_PONG, receive_some, send_all
+from talkpath.transport.upgrade import receive_some, send_all
+from talkpath.transport.websocket import OPCODE_PONG
 from talkpath.wire.catalog import WIRES, wire_named
 from talkpath.wire.dialect import Dialect
 from talkpath.wire.websocket import (

@@ -24,7 +24,7 @@ from talkpath.records import EndReason
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.memory import listen_memory
-from talkpath.transport.websocket import receive_upgrade, refuse, send_all
+from talkpath.transport.upgrade import receive_upgrade, refuse, send_all
 from talkpath.wire.signature import verify_headers
 from talkpath.wire.websocket import CLOSE, ServerHandshake, UpgradeRequest, close_payload, frame
 

@@ -1,9 +1,7 @@
-"""WebSockets in the clock's hands: opened and accepted by tasks, then moved by the driver's steps.
+"""A WebSocket in the clock's hands: after the upgrade (see `upgrade`) a `Connection` takes its link over.
 
-`open_websocket` and `accept_websocket` do what may wait (connect, TLS, the upgrade) on a link; a `Connection` then
-takes the link over, with whatever bytes came after the handshake, and from there on nothing on it awaits except the
-two ends of
-trouble: `flush` when the peer does not read, `close` to say goodbye.
+From there on nothing on it awaits except the two ends of trouble: `flush` when the peer does not read, `close` to say
+goodbye. Everything else happens in the driver's steps.
 """
 
 from __future__ import annotations
@@ -12,29 +10,24 @@ import logging
 import math
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.errors import ConfigError, RemoteWireError
-from talkpath.transport.link import Link, SocketLink, TlsLink, default_client_context, open_socket_link
-from talkpath.transport.memory import MemoryLink, connect_memory
+from talkpath.errors import RemoteWireError
+from talkpath.transport.link import Link, SocketLink, TlsLink
+from talkpath.transport.memory import MemoryLink
+from talkpath.transport.upgrade import receive_some, send_all
 from talkpath.wire.websocket import (
     BinaryMessage,
-    ClientHandshake,
     Close,
     FrameError,
-    HandshakeError,
     MessageAssembler,
     Ping,
     Pong,
-    ServerHandshake,
     TextMessage,
-    UpgradeRequest,
     close_payload,
     frame,
 )
@@ -55,8 +48,6 @@ MAX_FRAMES_A_STEP = 64
 MAX_GOODBYE_BYTES = 1024 * 1024
 MAX_GOODBYE_FRAMES = 4096
 """What a peer may send between our close frame and its own before it is hung up on."""
-REFUSAL_S = 0.5
-"""How long one that was turned away may take to hang up."""
 PING_AFTER_NS = 10_000_000_000
 VANISHED_AFTER_NS = 30_000_000_000
 """A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the
@@ -64,176 +55,6 @@ minute in which intermediaries drop idle connections."""
 
 OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 1, 2, 8, 9, 10
 CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LONG, CLOSE_INTERNAL = 1000, 1002, 1009, 1011
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A WebSocket address, taken apart."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-
-    @property
-    def secure(self) -> bool:
-        return self.scheme == "wss"
-
-    @property
-    def authority(self) -> str:
-        """Of the Host header: the port is left out where it goes without saying."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """As the other end sees it asked for; what a signature covers."""
-        return f"{self.scheme}://{self.authority}{self.path}"
-
-
-def parse_url(url: str) -> Target:
-    """Take apart a ``ws://``, ``wss://`` or ``memory://`` address.
-
-    Raises:
-        ConfigError: not such an address; the caller's to mend. The address itself is not repeated: its path may be
-            secret.
-    """
-    if len(url) > 2048:
-        raise ConfigError(f"the stream's url has {len(url)} characters; at most 2048 are allowed")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise ConfigError(f"the stream's url cannot be read ({exc}); write it like wss://host:port/path") from None
-    if parts.scheme not in ("ws", "wss", "memory"):
-        raise ConfigError(
-            f"the stream's url begins with {parts.scheme!r}; it must begin with ws:// or wss:// (or memory:// in tests)"
-        )
-    if not parts.hostname:
-        raise ConfigError("the stream's url names no host; write it like wss://host:port/path")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError("the stream's url carries a user name; pass a bearer token instead")
-    if any(ord(c) <= 32 or ord(c) == 127 for c in url):
-        raise ConfigError("the stream's url contains white space or control characters")
-    if not (parts.path.isascii() and parts.query.isascii()):
-        raise ConfigError("the stream's url has a path or query that is not ASCII; percent-encode it")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    host = parts.hostname if parts.scheme != "memory" else parts.netloc
-    return Target(parts.scheme, host, port or (443 if parts.scheme == "wss" else 80), path)
-
-
-async def receive_some(link: Link, buffer: bytearray) -> memoryview:
-    """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes and goodbyes
-    only.
-
-    It always lets others run: a peer that never stops sending holds up nobody, and its deadline comes.
-    """
-    view = memoryview(buffer)
-    await trio.lowlevel.checkpoint()
-    while True:
-        try:
-            n = link.recv_into(view)
-        except BlockingIOError:
-            await link.wait_readable()
-            continue
-        return view[:n]
-
-
-async def send_all(link: Link, data: bytes) -> None:
-    """Send all of `data`, waiting as needed. For handshakes and goodbyes only."""
-    rest = memoryview(data)
-    await trio.lowlevel.checkpoint()
-    while rest or link.unsent():
-        try:
-            if rest:
-                rest = rest[link.send(rest) :]
-            else:
-                link.flush()
-        except BlockingIOError:
-            await link.wait_writable()
-
-
-async def open_link(target: Target, context: ssl.SSLContext | None = None) -> Link:
-    """Open what a WebSocket to `target` travels on. Raises OSError, ssl.SSLError. Cancellation: nothing is left
-    open.
-    """
-    if target.scheme == "memory":
-        link = connect_memory(target.host)
-        await trio.lowlevel.checkpoint()
-        return link
-    tcp = await open_socket_link(target.host, target.port)
-    if not target.secure:
-        return tcp
-    try:
-        context = context or await default_client_context()
-        tls = TlsLink(tcp, context, server_side=False, server_hostname=target.host)
-        await tls.do_handshake()
-    except BaseException:
-        tcp.close()
-        raise
-    return tls
-
-
-async def open_websocket(
-    target: Target,
-    *,
-    headers: Sequence[tuple[str, str]] = (),
-    context: ssl.SSLContext | None = None,
-) -> tuple[Link, bytes]:
-    """Connect and upgrade; return the link and the bytes that came after the handshake.
-
-    Raises:
-        OSError: could not connect, or the connection broke.
-        ssl.SSLError: TLS failed; a certificate that does not verify among others.
-        RemoteWireError: the peer answered, but not with a WebSocket.
-
-    Cancellation: nothing is left open.
-    """
-    link = await open_link(target, context)
-    try:
-        handshake = ClientHandshake(target.authority, target.path, headers)
-        await send_all(link, handshake.request)
-        buffer = bytearray(4096)
-        while not handshake.receive(bytes(await receive_some(link, buffer))):
-            pass
-        return link, handshake.leftover
-    except BaseException:
-        link.close()
-        raise
-
-
-async def receive_upgrade(link: Link) -> tuple[ServerHandshake, UpgradeRequest]:
-    """Read an upgrade request. The caller bounds the wait and closes the link.
-
-    Raises:
-        RemoteWireError: it is none; who sent it has been told so, in HTTP.
-        OSError: the connection broke.
-    """
-    handshake = ServerHandshake()
-    buffer = bytearray(4096)
-    try:
-        while True:
-            request = handshake.receive(bytes(await receive_some(link, buffer)))
-            if request is not None:
-                return handshake, request
-    except HandshakeError as exc:
-        if exc.status is not None:
-            await refuse(link, handshake.reject(exc.status, "", exc.headers.items()))
-        raise
-
-
-async def refuse(link: Link, goodbye: bytes) -> None:
-    """Say why not, and let the peer read it: closing a socket that holds unread bytes would take the words back.
-
-    Cancellation: the peer may have read it or not.
-    """
-    await send_all(link, goodbye)
-    link.finish()
-    n_bytes = 0
-    buffer = bytearray(16384)
-    with trio.move_on_after(REFUSAL_S):
-        while n_bytes < MAX_GOODBYE_BYTES and (data := await receive_some(link, buffer)):
-            n_bytes += len(data)
 
 
 class ConnectionOwner(Protocol):
