@@ -38,6 +38,7 @@ _SPEAKS_AT_MS = 6_500
 _PRESSES_AT_MS = 16_000
 _LONGEST_MS = 20_000
 _KEYS = "12#"
+_SKIPPED_MS = 200
 _SAME = 0.8
 """Likeness from which audio counts as the same; lost and concealed packets cost some of it."""
 
@@ -165,15 +166,17 @@ def judge(placed: PlacedCall, greeting: Samples, echo: Echo) -> list[Verdict]:
     report, heard = placed.report, placed.heard.samples
     outcomes = {point.name: point for point in report.checkpoints}
     greeted, again = outcomes.get("greeting"), outcomes.get("asked again")
-    copy = find_copy(heard, greeting) if len(heard) >= len(greeting) else None
+    # The bot may begin a few samples before the recording does, so the greeting is looked for without its beginning.
+    skipped = ms_to_samples(_SKIPPED_MS, _RATE_HZ)
+    copy = find_copy(heard, greeting[skipped:]) if len(heard) >= len(greeting) else None
+    found = "no"
+    if copy is not None:
+        begins_ms = samples_to_ms(max(copy.at_sample - skipped, 0), _RATE_HZ)
+        found = f"at {seconds(begins_ms)}, likeness {copy.likeness:.3f}"
     cleared_ms = samples_to_ms(again.at_sample, _RATE_HZ) if again is not None else -1
     echoed = len(echo.delays_ms)
     return [
-        Verdict(
-            "the greeting is heard",
-            copy is not None and copy.likeness >= _SAME,
-            f"at {seconds(samples_to_ms(copy.at_sample, _RATE_HZ))}, likeness {copy.likeness:.3f}" if copy else "no",
-        ),
+        Verdict("the greeting is heard", copy is not None and copy.likeness >= _SAME, found),
         Verdict(
             "its checkpoint is PLAYED",
             greeted is not None and greeted.outcome == Outcome.PLAYED,
