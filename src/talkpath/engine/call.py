@@ -45,12 +45,13 @@ from talkpath.path.stream import EventKind
 from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
+from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.units import NS_PER_MS, samples_to_ms
 
 if TYPE_CHECKING:
     from talkpath.engine.engine import Engine
-    from talkpath.transport.driver_tasks import Group, TasksDriver
+    from talkpath.transport.driver_tasks import TasksDriver
 
 log = logging.getLogger("talkpath.engine.call")
 
@@ -72,7 +73,6 @@ class Call:
         "_event_lot",
         "_events",
         "_events_begin",
-        "_group",
         "_hook_lot",
         "_hooked",
         "_hooks",
@@ -101,11 +101,13 @@ class Call:
         "entropy",
         "events_dropped",
         "from_number",
+        "group",
         "hear_pcm",
         "leg",
         "needs_before_tick",
         "path",
         "period_ns",
+        "pumped",
         "record",
         "send_media",
         "send_rtp",
@@ -142,6 +144,8 @@ class Call:
         # The driver's side of a call.
         self.slot = -1
         self.path: Any = None
+        self.group: Any = None
+        self.pumped = engine.pumps and leg.pumpable
         self.period_ns = leg.ptime_ms * NS_PER_MS
         self.needs_before_tick = leg.needs_before_tick
         self.send_media: list[Callable[[memoryview], None] | None] = [None] * STREAMS_MAX
@@ -151,7 +155,6 @@ class Call:
         self._path: Path | None = None
         self._event = ffi.new("tp_event *")
         self.commands = Commands(self.driver, self)
-        self._group: Group | None = None
         self._lateness_before: array[int] | None = None
         self._source: Source | None = None
         self._started_ns = 0
@@ -228,7 +231,7 @@ class Call:
         """Make the path and give it to the driver."""
         leg = self.leg
         self.slot = self.driver.take_slot(self)
-        phase = self.driver.choose_phase(self.period_ns)
+        phase = self.driver.choose_phase(self.period_ns, self.pumped)
         now = self.clock.now_ns()
         self._path = Path(
             self.engine.pool,
@@ -249,15 +252,22 @@ class Call:
                 digit_on_ms=DIGIT_ON_MS,
                 digit_off_ms=DIGIT_OFF_MS,
             ),
-            now=self.driver.first_tick_ns(self.period_ns, phase),
+            now=self.driver.first_tick_ns(self.period_ns, phase, self.pumped),
         )
         self.path = self._path.native
         self._started_ns = now
+        self.driver.add_call(self, phase)
         self.leg.start()
-        self._group = self.driver.add_call(self, phase)
-        self._lateness_before = self._group.lateness.copy_counts()
+        self._lateness_before = self.group.lateness.copy_counts()
 
     # The driver's side -------------------------------------------------------------------------------------------
+
+    def pump_place(self, index: int) -> tuple[PumpDriver, int, int] | None:
+        """Return the pump and where in it the socket of a stream belongs; None when this call is not pumped."""
+        if not self.pumped:
+            return None
+        assert isinstance(self.driver, PumpDriver)
+        return self.driver, self.slot, index
 
     def run_commands(self, now_ns: int) -> None:
         self.commands.run(now_ns)
@@ -533,7 +543,7 @@ class Call:
         leg = self.leg
         rate = leg.media_format.sample_rate_hz
         rtp = leg.kind is LegKind.RTP
-        lateness = self._group.lateness if self._group is not None else None
+        lateness = self.group.lateness if self.group is not None else None
         before = self._lateness_before
         return CallStatistics(
             clock_samples=int(lib.tp_path_clock(self.path)),
@@ -584,7 +594,7 @@ class Call:
         # The native memory goes with the record written; nothing refers to it any more.
         self.path = None
         self._path = None
-        self._group = None
+        self.group = None
 
 
 class CallEvents:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
+from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
 from talkpath.transport.upgrade import parse_url
 from talkpath.wire.callback import check_callback_url
 from talkpath.wire.catalog import wire_named
@@ -49,8 +50,12 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
 class EngineConfig:
     """Options of an engine; see each field."""
 
-    driver: Literal["tasks"] = "tasks"
-    """Who moves plain media. ``tasks`` is pure Trio and works everywhere."""
+    driver: Literal["pump", "tasks"] = DEFAULT_DRIVER
+    """Who moves plain media. ``pump``: one native call per tick for all calls (Linux, RTP legs); ``tasks``: pure Trio,
+    works everywhere and under a test's clock, where a pump cannot be. Both do the same, to the byte."""
+    media_thread: bool = False
+    """Run the pump's ticks on a native thread that never takes the GIL: for a process that also runs real Python work.
+    It asks for SCHED_FIFO and warns when that is not permitted."""
     pool_bytes: int = 64 * 1024 * 1024
     """Memory for queued audio of all calls. Not touched until used."""
     max_calls: int = 4096
@@ -76,8 +81,7 @@ class EngineConfig:
     """Calls that may be torn down within one tick when many end at once."""
 
     def __post_init__(self) -> None:
-        if self.driver != "tasks":
-            raise ConfigError(f"driver {self.driver!r} does not exist; use 'tasks'")
+        check_driver(self.driver, self.media_thread)
         _check_whole(
             self, "pool_bytes", "max_calls", "connect_attempts", "callback_attempts", "max_callbacks", "hang_up_pace"
         )

@@ -47,6 +47,8 @@ class Engine:
         self.wall_clock = wall_clock
         self.clock: Clock
         self.driver: TasksDriver
+        self.pumps = False
+        """Whether calls that are made of sockets are moved by the pump."""
         self.pool: Pool
         self._calls: dict[Call, None] = {}
         self._opened = 0
@@ -62,17 +64,15 @@ class Engine:
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Engine:
-        from talkpath.transport.driver_tasks import TasksDriver
-
         if self._entered:
             raise ConfigError("an engine can be entered once; open another with open_engine()")
         self._entered = True
         self.pool = Pool(self.config.pool_bytes)
         self._clock_manager = open_clock()
         self.clock = await self._clock_manager.__aenter__()
-        assert isinstance(self.clock.driver, TasksDriver)
         self.driver = self.clock.driver
         self.driver.pools.add(self.pool)
+        self.pumps = self.config.driver == "pump" and self.driver.want_pump(media_thread=self.config.media_thread)
         self._manager = trio.open_nursery()
         self._callbacks = await self._manager.__aenter__()
         return self

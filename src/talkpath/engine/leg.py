@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from talkpath.units import NS_PER_MS
 
 if TYPE_CHECKING:
     from talkpath.engine.call import Call
+    from talkpath.transport.driver_pump import PumpDriver
 
 log = logging.getLogger("talkpath.engine.leg")
 
@@ -39,15 +41,9 @@ STATIC_PAYLOAD_TYPES = {"PCMU": 0, "PCMA": 8}
 MAX_STRANGERS = 256
 """Datagrams of others that are read, counted and thrown away in one turn. More than the kernel's buffer holds of small
 ones, so a flood that it can take does not silence the caller."""
-LEARN_PACKETS = 3
-"""Consecutive valid packets that make a source the caller's."""
-MAX_CANDIDATES = 8
-"""Sources whose packets are counted at once; of more the one that was heard longest ago is forgotten."""
-LEARN_WINDOW_NS = 5_000_000_000
-"""`symmetric="any"` learns within this time of opening (or of `update`), then never again."""
-REBIND_SILENCE_NS = 1_000_000_000
-"""A caller behind NAT may come back from another port once its old one has been silent this long."""
-NEVER_HEARD_NS = -(1 << 62)
+SYMMETRIC = {False: lib.TP_SYMMETRIC_NO, True: lib.TP_SYMMETRIC_PORT, "any": lib.TP_SYMMETRIC_ANY}
+KNOWN: int = lib.TP_LATCH_KNOWN
+LEARNED: int = lib.TP_LATCH_LEARNED
 MAKE_UP_MS = 60
 """Ticks missed by no more than this are made up at once."""
 DIRECTIONS = {"sendrecv": 3, "recvonly": 1, "sendonly": 2, "inactive": 0}
@@ -68,6 +64,8 @@ class Leg:
     media_format: MediaFormat
     ptime_ms: int
     needs_before_tick = False
+    pumpable = False
+    """Whether all of it is a socket that the pump can move."""
     payload_type = 0
     event_payload_type: int | None = None
     media_timeout_ms = 0
@@ -77,8 +75,7 @@ class Leg:
     def __init__(self) -> None:
         self._call: Call | None = None
         self._used = False
-        self.send_failures = 0
-        self.packets_refused = 0
+        self._send_failures = 0
         self.digits_taken = 0
         self.digits_refused = 0
         """Beside those that the path counts."""
@@ -95,6 +92,16 @@ class Leg:
 
     def close(self) -> None:
         """Give back everything, at once. Idempotent."""
+
+    @property
+    def packets_refused(self) -> int:
+        """Datagrams that came from somebody else than the caller."""
+        return 0
+
+    @property
+    def send_failures(self) -> int:
+        """Datagrams that could not be sent, and errors that others caused."""
+        return self._send_failures
 
     def send_rtp(self, datagram: memoryview) -> None:
         """Send one datagram to the caller."""
@@ -153,6 +160,7 @@ class RtpLeg(Leg):
     """
 
     kind = LegKind.RTP
+    pumpable = True
 
     def __init__(
         self,
@@ -217,13 +225,15 @@ class RtpLeg(Leg):
         self._socket: socket.socket | None = None
         self._receive_from: Any = None
         self._send_to: Any = None
+        self._latch = ffi.new("tp_latch *")
+        """Whose packets are the caller's; the same judge as the pump asks."""
+        lib.tp_latch_init(self._latch, SYMMETRIC[symmetric], payload_type)
         self._source: Any = None
-        self._target: Any = self.remote
-        self._source_heard_ns = NEVER_HEARD_NS
-        self._learn_until_ns = 0
-        self._candidates: dict[Any, tuple[int, int, int]] = {}
-        """Sources that may turn out to be the caller: (SSRC, sequence number that is next, packets in a row)."""
-        self._header = ffi.new("tp_rtp_header *")
+        """The latch's source as the socket writes it, for the comparison of the common case."""
+        self._target: Any = None
+        """Where audio goes: the source, or while there is none the configured address."""
+        self._port = 0
+        self._pump: PumpDriver | None = None
         self._path: Any = None
         self._scratch: memoryview = memoryview(b"")
         self._scratch_c: Any = None
@@ -239,7 +249,10 @@ class RtpLeg(Leg):
     @property
     def source(self) -> Address | None:
         """Where the caller's media is expected from: the configured address, or the learned one."""
-        return None if self._source is None else (str(self._source[0]), int(self._source[1]))
+        source = self._latch.source
+        if source.ip_bytes == 0:
+            return None
+        return str(ipaddress.ip_address(bytes(source.ip)[: source.ip_bytes])), int(source.port)
 
     def open(self, call: Call) -> None:
         super().open(call)
@@ -265,16 +278,14 @@ class RtpLeg(Leg):
             break
         else:
             raise last_error if last_error is not None else OSError("port_range holds no even port")
-        self._expect(self.remote)
 
-    def _expect(self, remote: Address | None) -> None:
-        """Take `remote` for the caller's address; it is trusted as it stands, unless any source may be the caller's."""
-        self._target = self._with_family(remote)
-        self._source = self._target if self.symmetric != "any" else None
-        self._source_heard_ns = NEVER_HEARD_NS
-        self._candidates.clear()
+    def _expect(self, remote: Address | None, now_ns: int) -> None:
+        """Take `remote` for the caller's address, or learn it; see `tp_latch`."""
+        lib.tp_latch_expect(self._latch, ffi.NULL if remote is None else _native_address(remote), now_ns)
+        self._source = self._as_socket_writes(self.source)
+        self._target = self._source or self._as_socket_writes(remote)
 
-    def _with_family(self, address: Address | None) -> Any:
+    def _as_socket_writes(self, address: Address | None) -> Any:
         if address is None or self._socket is None:
             return None
         return (address[0], address[1], 0, 0) if self._socket.family == socket.AF_INET6 else address
@@ -286,16 +297,44 @@ class RtpLeg(Leg):
         self._path = call.path
         self._scratch = call.driver.scratch_view
         self._scratch_c = call.driver.scratch_c
-        self._learn_until_ns = call.clock.now_ns() + LEARN_WINDOW_NS
-        call.driver.watch(self._socket.fileno(), self.on_readable)
+        now_ns = call.clock.now_ns()
+        self._expect(self.remote, now_ns)
+        place = call.pump_place(0)
+        if place is not None:
+            self._pump = place[0]
+            self._port = self._pump.open_leg(call.slot, self._socket, self._latch, self._attend, now_ns)
+        else:
+            call.driver.watch(self._socket.fileno(), self.on_readable)
 
     def close(self) -> None:
         if self._socket is not None:
-            if self._path is not None and self._call is not None:
+            if self._pump is not None:
+                self._send_failures = self.send_failures
+                self._pump.close_port(self._port)
+                self._pump = None
+            elif self._path is not None and self._call is not None:
                 self._call.driver.unwatch(self._socket.fileno())
             self._socket.close()
             self._socket = self._receive_from = self._send_to = None
         self._path = None
+
+    @property
+    def packets_refused(self) -> int:
+        return int(self._latch.refused)
+
+    @property
+    def send_failures(self) -> int:
+        pumped = int(self._pump.port(self._port).send_failures) if self._pump is not None else 0
+        return self._send_failures + pumped
+
+    def _attend(self, what: int, error: int, now_ns: int) -> None:
+        """Act on what the pump says of the socket."""
+        call = self._call
+        assert call is not None
+        if what & lib.TP_ATTEND_LEARNED:
+            call.note(LegChanged("source_learned"))
+        if what & lib.TP_ATTEND_BROKEN:
+            call.failed(OSError(error, os.strerror(error)))
 
     def on_readable(self, now_ns: int) -> None:
         """Read up to the caller's next datagram; whoever one is from decides what becomes of it.
@@ -306,53 +345,28 @@ class RtpLeg(Leg):
             for _ in range(MAX_STRANGERS):
                 n, source = self._receive_from(self._scratch)
                 if source == self._source:
-                    self._source_heard_ns = now_ns
-                    receive_rtp(self._path, self._scratch_c, n, now_ns)
-                    return
-                if self.symmetric and self._learn(source, n, now_ns):
-                    receive_rtp(self._path, self._scratch_c, n, now_ns)
-                    return
-                # A stranger's packet must not cost the caller's its turn.
-                self.packets_refused += 1
+                    self._latch.source_heard = now_ns
+                elif not self._judge(source, n, now_ns):
+                    continue  # A stranger's packet must not cost the caller's its turn.
+                receive_rtp(self._path, self._scratch_c, n, now_ns)
+                return
         except BlockingIOError:
             return
         except OSError:
             # An ICMP error for something sent earlier: the caller's port is closed for the moment.
-            self.send_failures += 1
+            self._send_failures += 1
         except Exception as exc:
             assert self._call is not None
             self._call.failed(exc)
 
-    def _learn(self, source: Any, n: int, now_ns: int) -> bool:
-        """Decide whether an unknown source is the caller; three consecutive valid packets make it so."""
-        if self.symmetric == "any":
-            if self._source is not None or now_ns > self._learn_until_ns:
-                return False
-        else:
-            if self.remote is None or source[0] != self.remote[0]:
-                return False
-            if self._source is not None and now_ns - self._source_heard_ns < REBIND_SILENCE_NS:
-                return False
-        header = self._header
-        if lib.tp_rtp_read(header, self._scratch_c, n) != 0 or lib.tp_rtp_is_rtcp(self._scratch_c, n):
-            return False
-        if header.payload_type != self.payload_type or header.payload_bytes == 0:
-            return False
-        # Each candidate is counted by itself: what a stranger sends in between must not keep the caller out.
-        ssrc, next_seq, count = self._candidates.pop(source, (header.ssrc, header.seq, 0))
-        count = count + 1 if (header.ssrc, header.seq) == (ssrc, next_seq) else 1
-        if count < LEARN_PACKETS:
-            if len(self._candidates) >= MAX_CANDIDATES:
-                del self._candidates[next(iter(self._candidates))]
-            self._candidates[source] = header.ssrc, (header.seq + 1) & 0xFFFF, count
-            return False
-        self._source = self._target = source
-        self._source_heard_ns = now_ns
-        self._candidates.clear()
-        call = self._call
-        assert call is not None
-        call.note(LegChanged("source_learned"))
-        return True
+    def _judge(self, source: Any, n: int, now_ns: int) -> bool:
+        """Ask the latch about a source other than the trusted one. -> whether it is the caller"""
+        verdict = lib.tp_latch_receive(self._latch, _native_address(source), self._scratch_c, n, now_ns)
+        if verdict == LEARNED:
+            self._source = self._target = source
+            assert self._call is not None
+            self._call.note(LegChanged("source_learned"))
+        return bool(verdict == LEARNED or verdict == KNOWN)
 
     def send_rtp(self, datagram: memoryview) -> None:
         target = self._target
@@ -361,7 +375,7 @@ class RtpLeg(Leg):
         try:
             self._send_to(datagram, target)
         except OSError as exc:
-            self.send_failures += 1
+            self._send_failures += 1
             if exc.errno is not None and exc.errno in _FATAL_ERRNOS:
                 raise
 
@@ -384,8 +398,7 @@ class RtpLeg(Leg):
                 return
             if target is not None:
                 self.remote = target
-                self._expect(target)
-                self._learn_until_ns = now_ns + LEARN_WINDOW_NS
+                self._expect(target, now_ns)
                 lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
             if direction is not None:
@@ -397,6 +410,12 @@ class RtpLeg(Leg):
 
 _FATAL_ERRNOS = frozenset({9, 88})
 """EBADF, ENOTSOCK: the socket is not ours any more; anything else may pass."""
+
+
+def _native_address(address: Any) -> Any:
+    """Return a socket's address as the native core has it."""
+    ip = ipaddress.ip_address(str(address[0]).partition("%")[0]).packed
+    return ffi.new("tp_address *", {"ip": list(ip), "port": address[1], "ip_bytes": len(ip)})
 
 
 def _numeric(address: Address) -> Address:

@@ -240,31 +240,33 @@ class CallStream:
             now=now_ns,
         )
         native = self._stream.native
-        if lib.tp_path_attach(call.path, self.index, native) < 0:
-            lib.tp_stream_close(native, 0)
-            raise NativeError("the path refused a stream index that was free")
-        self._native = native
-        self._connection = connection = Connection(
-            call.driver,
-            link,
-            native,
-            self,
-            masked=True,
-            live=True,
-            max_message_bytes=max_message_bytes,
-            mask_seed=int.from_bytes(call.entropy(8), "big"),
-            leftover=leftover,
-        )
-        self._live = True
-        self._started_ns = now_ns
-        call.send_media[self.index] = connection.send_media
-        if self._dialect.numbered(started):
-            lib.tp_stream_take_sequence(native)
-        for text in first:
-            connection.send_text(text)
-        call.note(StreamUp(self.control_id, self.stream_id))
-        self._tell(StatusKind.STARTED)
-        connection.start(now_ns)
+        with call.driver.paused():  # no media before `start`, and none that finds no socket
+            if lib.tp_path_attach(call.path, self.index, native) < 0:
+                lib.tp_stream_close(native, 0)
+                raise NativeError("the path refused a stream index that was free")
+            self._native = native
+            self._connection = connection = Connection(
+                call.driver,
+                link,
+                native,
+                self,
+                masked=True,
+                live=True,
+                max_message_bytes=max_message_bytes,
+                mask_seed=int.from_bytes(call.entropy(8), "big"),
+                leftover=leftover,
+                pump=call.pump_place(self.index),
+            )
+            self._live = True
+            self._started_ns = now_ns
+            call.send_media[self.index] = connection.send_media
+            if self._dialect.numbered(started):
+                lib.tp_stream_take_sequence(native)
+            for text in first:
+                connection.send_text(text)
+            call.note(StreamUp(self.control_id, self.stream_id))
+            self._tell(StatusKind.STARTED)
+            connection.start(now_ns)
 
     def _send(self, command: WireEvent) -> None:
         """Write one command or event to the wire; within the step."""
@@ -488,7 +490,7 @@ class CallStream:
             refused=dict(self._refusals.by_kind),
             application_ms=samples_to_ms(counters.samples_played, rate) if counters is not None else 0,
             dropped_ms=samples_to_ms(counters.samples_dropped, rate) if counters is not None else 0,
-            media_dropped=self._connection.media_dropped if self._connection is not None else 0,
+            media_dropped=self._connection.media_dropped_so_far() if self._connection is not None else 0,
             digits_received=self._digits_received,
             digits_sent=self._digits_sent,
             cause=_cause_name(self.cause),

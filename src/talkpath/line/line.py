@@ -69,7 +69,6 @@ from talkpath.path.stream import (
 from talkpath.records import EndReason, LineStatistics, Outcome, Played
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
-from talkpath.transport.driver_tasks import TasksDriver
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.link import Link
 from talkpath.transport.refusals import Refusals
@@ -92,6 +91,7 @@ class Line:
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
 
     hears_media = True
+    pumped = False
 
     def __init__(
         self,
@@ -107,7 +107,6 @@ class Line:
         config: LineConfig,
         path: str,
     ) -> None:
-        assert isinstance(clock.driver, TasksDriver)
         self.clock = clock
         self.driver = clock.driver
         self.driver.pools.add(pool)
@@ -340,6 +339,11 @@ class Line:
             self._speech.hand_over()
             self._reschedule()
             self._speech.wake()
+
+    @property
+    def native(self) -> Any:
+        """The native stream."""
+        return self._native
 
     @property
     def send_media(self) -> list[Callable[[memoryview], None]]:

@@ -20,19 +20,25 @@ the last one out waits for the task to be gone.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import select
 import struct
 import sys
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 import trio.testing
 
+from talkpath.errors import ConfigError
 from talkpath.units import NS_PER_MS, seconds_to_ns
+
+if TYPE_CHECKING:
+    from talkpath.transport.driver_tasks import TasksDriver
 
 LATENESS_BUCKETS = 256
 _FINE_NS = 100_000
@@ -49,6 +55,10 @@ class Driven(Protocol):
 
     def step(self, now_ns: int) -> None:
         """Do all that is due by now. Never raises and never blocks."""
+        ...
+
+    def stopping(self) -> None:
+        """The clock is about to end: whatever it began with `Clock.start_soon` has to come to its end now."""
         ...
 
     def close(self) -> None:
@@ -113,25 +123,38 @@ class Lateness:
 
 
 class _TimerFd:
-    """A Linux timerfd on the monotonic clock, waited for through Trio."""
+    """A Linux timerfd on the monotonic clock, waited for through Trio, and whatever else is to wake the clock."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self.fd: int = self._libc.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self.fd < 0:
+        self._timer: int = self._libc.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._timer < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create failed")
+        self._both: select.epoll | None = None
+        self.fd = self._timer
         self._spec = ctypes.create_string_buffer(32)
+
+    def listen(self, fd: int) -> None:
+        """Be readable when `fd` is, too."""
+        if self._both is None:
+            self._both = select.epoll()
+            self._both.register(self._timer, select.EPOLLIN)
+            trio.lowlevel.notify_closing(self.fd)  # Whoever waits for the timer alone looks anew.
+            self.fd = self._both.fileno()
+        self._both.register(fd, select.EPOLLIN)
 
     def arm(self, delay_ns: int) -> None:
         """Fire once, `delay_ns` from now; what had fired before is forgotten."""
         delay_ns = max(delay_ns, 1)
         struct.pack_into("qqqq", self._spec, 0, 0, 0, delay_ns // 1_000_000_000, delay_ns % 1_000_000_000)
-        if self._libc.timerfd_settime(self.fd, 0, self._spec, None) != 0:
+        if self._libc.timerfd_settime(self._timer, 0, self._spec, None) != 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime failed")
 
     def close(self) -> None:
         trio.lowlevel.notify_closing(self.fd)
-        os.close(self.fd)
+        if self._both is not None:
+            self._both.close()
+        os.close(self._timer)
 
 
 def has_timerfd() -> bool:
@@ -139,10 +162,23 @@ def has_timerfd() -> bool:
     return sys.platform == "linux"
 
 
+DEFAULT_DRIVER: Literal["pump", "tasks"] = "pump" if has_timerfd() else "tasks"
+
+
+def check_driver(driver: str, media_thread: bool) -> None:
+    """Raise ConfigError when there is no such driver here."""
+    if driver not in ("pump", "tasks"):
+        raise ConfigError(f"driver {driver!r} does not exist; use 'pump' or 'tasks'")
+    if driver == "pump" and not has_timerfd():
+        raise ConfigError("the pump needs Linux; use driver='tasks'")
+    if media_thread and driver != "pump":
+        raise ConfigError("media_thread is the pump's; use driver='pump' with it")
+
+
 class Clock:
     """The run's clock; see the module. Opened by `open_clock`, never built by hand."""
 
-    def __init__(self, driver: Driven) -> None:
+    def __init__(self, driver: TasksDriver) -> None:
         self.t0 = trio.current_time()
         self.virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
         self.driver = driver
@@ -151,6 +187,8 @@ class Clock:
         self._gone = trio.Event()
         self._wake = trio.Event()
         self._armed_ns: int | None = None
+        self._nursery: trio.Nursery | None = None
+        self._jobs: list[Callable[[], Awaitable[None]]] = []
         self._timer = _TimerFd() if has_timerfd() and not self.virtual else None
 
     def now_ns(self) -> int:
@@ -174,13 +212,33 @@ class Clock:
             else:
                 self._wake.set()
 
+    def listen(self, fd: int) -> None:
+        """Have the driver's step run when `fd` becomes readable, too; in real time, where there is a timerfd."""
+        assert self._timer is not None
+        self._timer.listen(fd)
+        self._wake.set()
+
+    def start_soon(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Run `job` in the clock's own nursery; the clock is not gone before it is."""
+        self._jobs.append(job)
+        self._begin_jobs()
+
+    def _begin_jobs(self) -> None:
+        while self._jobs and self._nursery is not None:
+            self._nursery.start_soon(self._jobs.pop())
+
     async def _run(self) -> None:
         try:
-            with self._scope:
-                if self.virtual:
-                    await self._run_virtual()
-                else:
-                    await self._run_real()
+            async with trio.open_nursery() as self._nursery:
+                self._begin_jobs()
+                with self._scope:
+                    try:
+                        if self.virtual:
+                            await self._run_virtual()
+                        else:
+                            await self._run_real()
+                    finally:
+                        self.driver.stopping()
         finally:
             if self._timer is not None:
                 self._timer.close()
@@ -200,7 +258,8 @@ class Clock:
                     await self._wake.wait()
             elif (delay := due - self.now_ns()) > 0:
                 timer.arm(delay)
-                await trio.lowlevel.wait_readable(timer.fd)
+                with contextlib.suppress(trio.ClosedResourceError):  # it listens to more than before
+                    await trio.lowlevel.wait_readable(timer.fd)
             else:
                 await trio.lowlevel.checkpoint()
             now = self.now_ns()
@@ -246,6 +305,15 @@ def current_clock() -> Clock | None:
     return _current.get()
 
 
+def _make_driver() -> TasksDriver:
+    """Make what this run's media is moved by: with a pump at hand where there can be one, on Linux and in real time."""
+    from talkpath.transport.driver_pump import PumpDriver
+    from talkpath.transport.driver_tasks import TasksDriver
+
+    virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
+    return PumpDriver() if has_timerfd() and not virtual else TasksDriver()
+
+
 @asynccontextmanager
 async def open_clock() -> AsyncIterator[Clock]:
     """Hold the run's clock, starting it when nobody did before.
@@ -253,11 +321,9 @@ async def open_clock() -> AsyncIterator[Clock]:
     Cancellation: leaving the block releases it; the last user waits (shielded; the task only has to notice) until it
         is gone.
     """
-    from talkpath.transport.driver_tasks import TasksDriver
-
     clock = _current.get()
     if clock is None:
-        driver = TasksDriver()
+        driver = _make_driver()
         clock = Clock(driver)
         driver.clock = clock
         _current.set(clock)

@@ -22,7 +22,8 @@ from __future__ import annotations
 import logging
 import select
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
@@ -66,6 +67,8 @@ class Member(Protocol):
     """A call or a line, as the driver sees it."""
 
     slot: int
+    pumped: bool
+    """Whether the pump moves its media, not this module; see `driver_pump`."""
 
     def run_commands(self, now_ns: int) -> None:
         """Apply what other tasks asked for."""
@@ -91,6 +94,8 @@ class CallMember(Member, Protocol):
     period_ns: int
     send_media: list[Callable[[memoryview], None] | None]
     """Per stream index: takes one framed message."""
+    group: Any
+    """Where its lateness is counted; kept by the driver."""
 
     def send_rtp(self, datagram: memoryview) -> None: ...
 
@@ -107,6 +112,7 @@ class LineMember(Member, Protocol):
     """A member without a leg, ticked when it has audio to send."""
 
     on_socket: bool
+    native: Any
 
     def next_send_ns(self) -> int | None: ...
 
@@ -209,13 +215,37 @@ class TasksDriver:
         self.outbox.outputs = self._outputs
         self.outbox.capacity = OUTBOX_BYTES
         self.outbox.outputs_capacity = OUTBOX_OUTPUTS
-        self.ticks = 0
-        self.lateness = Lateness()
+        self._ticks = 0
+        self._lateness = Lateness()
         self.in_step = False
         self.pools: WeakSet[Pool] = WeakSet()
         """Of the engines and servers in this run, for whoever counts what is left."""
         self.journal: Callable[[int, int, str, tuple[object, ...]], None] | None = None
         """For tests: called with (now_ns, slot, kind, facts) for everything that happens, in order."""
+
+    @property
+    def ticks(self) -> int:
+        """How many groups of calls have been ticked, ever."""
+        return self._ticks
+
+    @property
+    def lateness(self) -> Lateness:
+        """How late ticks were, all calls together."""
+        return self._lateness
+
+    # What only the pump has --------------------------------------------------------------------------------------
+
+    def want_pump(self, *, media_thread: bool = False) -> bool:
+        """Make ready to move members' media natively; False where that cannot be: they are moved by this module."""
+        return False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let nothing native happen between the calls of the block; only a media thread could."""
+        yield
+
+    def stopping(self) -> None:
+        """The clock is about to end."""
 
     # Members -----------------------------------------------------------------------------------------------------
 
@@ -228,20 +258,20 @@ class TasksDriver:
         self._taken[slot] = member
         return slot
 
-    def choose_phase(self, period_ns: int) -> int:
-        """Return the phase of `period_ns` with the fewest calls."""
+    def choose_phase(self, period_ns: int, pumped: bool = False) -> int:
+        """Return the phase of `period_ns` with the fewest calls of its kind."""
         phases = range(0, period_ns, PHASE_NS) if period_ns >= PHASE_NS else range(1)
         return min(
             phases,
             key=lambda phase: len(self._groups[period_ns, phase].calls) if (period_ns, phase) in self._groups else 0,
         )
 
-    def first_tick_ns(self, period_ns: int, phase_ns: int) -> int:
+    def first_tick_ns(self, period_ns: int, phase_ns: int, pumped: bool = False) -> int:
         """Return when a new call of a group can tick first: the group may have had this instant already."""
         group = self._groups.get((period_ns, phase_ns))
         return max(self.clock.now_ns(), group.due_ns if group is not None else 0)
 
-    def add_call(self, call: CallMember, phase_ns: int) -> Group:
+    def add_call(self, call: CallMember, phase_ns: int) -> None:
         """Begin to tick `call`, whose path was initialised with this phase."""
         key = (call.period_ns, phase_ns)
         group = self._groups.get(key)
@@ -251,9 +281,9 @@ class TasksDriver:
         self._members[call.slot] = call
         group.calls.append(call)
         group.dirty = True
+        call.group = group
         self._start_housekeeping()
         self.clock.nudge()
-        return group
 
     def add_line(self, line: LineMember) -> None:
         self._members[line.slot] = line
@@ -377,11 +407,7 @@ class TasksDriver:
             self._read(now_ns)
             if self._commanded:
                 self._run_commands(now_ns)
-            due_groups = [group for group in self._groups.values() if group.due_ns <= now_ns]
-            if due_groups:
-                due_groups.sort(key=lambda group: (group.due_ns, group.phase_ns, group.period_ns))
-                for group in due_groups:
-                    self._tick_group(group, now_ns)
+            self._tick_due(now_ns)
             if self._lines:
                 self._tick_lines(now_ns)
             if self._memory_ready:
@@ -392,15 +418,24 @@ class TasksDriver:
                     self._tick_lines(now_ns)
             if self._polled_lines and self._poll_due_ns <= now_ns:
                 self._poll_due_ns = now_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
-            if self._housekeeping_due_ns <= now_ns:
-                self._housekeeping_due_ns = now_ns + HOUSEKEEPING_NS
-                self._to_keep = [member for member in self._members if member is not None][::-1]
-            for _ in range(min(HOUSEKEEPING_A_STEP, len(self._to_keep))):
-                member = self._to_keep.pop()
-                if self._members[member.slot] is member:
-                    self._guard(member, member.housekeeping, now_ns)
+            self._keep_house(now_ns)
         finally:
             self.in_step = False
+
+    def _keep_house(self, now_ns: int) -> None:
+        if self._housekeeping_due_ns <= now_ns:
+            self._housekeeping_due_ns = now_ns + HOUSEKEEPING_NS
+            self._to_keep = [member for member in self._members if member is not None][::-1]
+        for _ in range(min(HOUSEKEEPING_A_STEP, len(self._to_keep))):
+            member = self._to_keep.pop()
+            if self._members[member.slot] is member:
+                self._guard(member, member.housekeeping, now_ns)
+
+    def _tick_due(self, now_ns: int) -> None:
+        due_groups = [group for group in self._groups.values() if group.due_ns <= now_ns]
+        due_groups.sort(key=lambda group: (group.due_ns, group.phase_ns, group.period_ns))
+        for group in due_groups:
+            self._tick_group(group, now_ns)
 
     def _read(self, now: int) -> None:
         if self._later:
@@ -465,10 +500,10 @@ class TasksDriver:
                 ticked = 1
             done += ticked
             self._send()
-        self.ticks += 1
+        self._ticks += 1
         lateness = 0 if self.clock.virtual else self.clock.now_ns() - due
         group.lateness.add(lateness)
-        self.lateness.add(lateness)
+        self._lateness.add(lateness)
         for index, flag in enumerate(bytes(ffi.buffer(flags, count))):
             if flag & TICK_EVENTS:
                 call = calls[index]
@@ -483,32 +518,32 @@ class TasksDriver:
 
     def _send(self) -> None:
         outbox = self.outbox
-        n = outbox.n_outputs
-        if n:
-            numbers = self._outputs_view[: 4 * n].tolist()
-            view = self.outbox_view
-            members: Any = self._members
-            quadruple = iter(numbers)
-            for offset, length, slot, kind in zip(quadruple, quadruple, quadruple, quadruple, strict=True):
-                member = members[slot]
-                if member is None:
-                    continue
-                data = view[offset : offset + length]
-                what = kind & 0xFFFF
-                try:
-                    if what == OUTPUT_RTP:
-                        member.send_rtp(data)
-                    elif what == OUTPUT_MESSAGE:
-                        send = member.send_media[kind >> 16]
-                        if send is not None:
-                            send(data)
-                    else:
-                        member.hear_pcm(data)
-                except Exception as exc:
-                    log.error("slot %d: %s while sending", slot, type(exc).__name__, exc_info=exc)
-                    member.failed(exc)
+        if outbox.n_outputs:
+            self._send_outputs(self.outbox_view, self._outputs_view, outbox.n_outputs)
         outbox.used = 0
         outbox.n_outputs = 0
+
+    def _send_outputs(self, view: memoryview, outputs: memoryview, n: int) -> None:
+        members: Any = self._members
+        quadruple = iter(outputs[: 4 * n].tolist())
+        for offset, length, slot, kind in zip(quadruple, quadruple, quadruple, quadruple, strict=True):
+            member = members[slot]
+            if member is None:
+                continue
+            data = view[offset : offset + length]
+            what = kind & 0xFFFF
+            try:
+                if what == OUTPUT_RTP:
+                    member.send_rtp(data)
+                elif what == OUTPUT_MESSAGE:
+                    send = member.send_media[kind >> 16]
+                    if send is not None:
+                        send(data)
+                else:
+                    member.hear_pcm(data)
+            except Exception as exc:
+                log.error("slot %d: %s while sending", slot, type(exc).__name__, exc_info=exc)
+                member.failed(exc)
 
     def flush_outbox(self) -> None:
         """Send what a line's tick has put into the outbox, before the line writes something after it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -33,11 +34,20 @@ from talkpath.wire.websocket import (
 )
 
 if TYPE_CHECKING:
+    from talkpath.transport.driver_pump import PumpDriver
     from talkpath.transport.driver_tasks import TasksDriver
 
 log = logging.getLogger("talkpath.transport.websocket")
 
 receive_frames = lib.tp_stream_receive
+
+ATTEND_HELD: int = lib.TP_ATTEND_HELD
+ATTEND_FULL: int = lib.TP_ATTEND_FULL
+ATTEND_ENDED: int = lib.TP_ATTEND_ENDED
+ATTEND_BROKEN: int = lib.TP_ATTEND_BROKEN
+ATTEND_PROTOCOL: int = lib.TP_ATTEND_PROTOCOL
+PUMP_IN_MAX: int = lib.TP_PUMP_IN_MAX
+PORT_FULL = -4
 
 MAX_PENDING_MEDIA_BYTES = 8 * 1024
 """What waits here when the kernel takes no more; further media messages are dropped whole and counted."""
@@ -135,6 +145,7 @@ class Connection:
         mask_seed: int,
         live: bool = True,
         leftover: bytes = b"",
+        pump: tuple[PumpDriver, int, int] | None = None,
     ) -> None:
         self.driver = driver
         self.link = link
@@ -150,6 +161,14 @@ class Connection:
         self._scratch = driver.scratch_view
         self._scratch_c = driver.scratch_c
         self._plain = link.recv_into if isinstance(link, SocketLink) else None
+        self._pump = pump if self._plain is not None else None
+        """The pump, with the member's slot and the stream's index there, for as long as it may move this socket."""
+        self._port = 0
+        """The pump's handle; 0 while this object moves the bytes itself."""
+        self._state: Any = None
+        """The native port, while there is a handle."""
+        self._collecting = False
+        """A frame too long for the pump is being collected here."""
         self._left: bytes | bytearray = leftover
         self._needed = 0
         self._held = False
@@ -171,7 +190,7 @@ class Connection:
         self.pings_sent = 0
         self.round_trip_ms = 0.0
         self._ping_sent_ns: int | None = None
-        self.last_received_ns = driver.clock.now_ns()
+        self._last_received_ns = driver.clock.now_ns()
         if isinstance(link, (SocketLink, TlsLink)):
             link.tune_for_media()
 
@@ -184,7 +203,20 @@ class Connection:
             self._guard(self._consume, left, now_ns)
         if self._closing or self.peer_gone:
             return
-        if self.link.fd is not None:
+        if self._pump is not None:
+            driver, slot, index = self._pump
+            assert self.link.fd is not None
+            self._port = driver.open_stream(
+                slot, index, self.link.fd, self._stream, self._attend, now_ns, live=self._live
+            )
+            self._state = driver.port(self._port)
+            if self._pending:
+                waiting, self._pending = self._pending, bytearray()
+                self._controls.clear()
+                self._control_bytes = 0
+                self._give_pump(waiting, control=True)
+            self._give_back(now_ns)
+        elif self.link.fd is not None:
             self._watched = ("fd", self.link.fd)
             self.driver.watch(self.link.fd, self.on_readable)
             if self.link.more():  # decrypted with the handshake: the system will not say again that it is there
@@ -196,12 +228,82 @@ class Connection:
     def stop(self) -> None:
         """Read no more; before anything else may close the descriptor. Idempotent."""
         self._closing = True
+        if self._port:
+            assert self._pump is not None
+            self._last_received_ns = self.last_received_ns
+            self.media_dropped = self.media_dropped_so_far()
+            waiting, unread = self._pump[0].close_port(self._port)
+            self._port, self._state = 0, None
+            self._pending += waiting
+            if not self._left:
+                self._left = bytes(unread)
         watched, self._watched = self._watched, None
         if watched is not None:
             if watched[0] == "fd":
                 self.driver.unwatch(watched[1])
             else:
                 self.driver.unwatch_memory(watched[1])
+
+    @property
+    def last_received_ns(self) -> int:
+        """When bytes last came."""
+        if self._port:
+            return max(self._last_received_ns, int(self._state.last_received))
+        return self._last_received_ns
+
+    def media_dropped_so_far(self) -> int:
+        """Return how many media messages found no room."""
+        return self.media_dropped + (int(self._state.media_dropped) if self._port else 0)
+
+    # Beside the pump: what it hands over is dealt with here, and given back.
+
+    def _attend(self, what: int, error: int, now_ns: int) -> None:
+        """Act on what the pump says of this socket."""
+        try:
+            if what & ATTEND_HELD:
+                self._take_held(now_ns)
+            if what & ATTEND_PROTOCOL and not self._closing:
+                self._refuse_frame(error)
+            if what & ATTEND_BROKEN and not self._closing:
+                self._break(OSError(error, os.strerror(error)))
+            elif what & ATTEND_ENDED and not self._closing:
+                self._at_end()
+            if what & ATTEND_FULL and not self._closing:
+                self._owner.on_full()
+        except Exception as exc:
+            self._owner.failed(exc)
+
+    def _take_held(self, now_ns: int) -> None:
+        if not self._port or self._collecting:
+            return
+        assert self._pump is not None
+        driver = self._pump[0]
+        n = driver.take_held(self._port, self._report, self._scratch_c, len(self._scratch))
+        if n is None:
+            return
+        self._parse(self._scratch, self._scratch_c, n, now_ns, driver.held_result())
+        self._give_back(now_ns)
+
+    def _give_back(self, now_ns: int) -> None:
+        """Let the pump go on behind what was dealt with; a frame too long for it is collected here first."""
+        if not self._port or self._closing or self.peer_gone or self._held:
+            return
+        assert self._pump is not None
+        if self._pump[0].give(self._port, self._left, self._needed):
+            self._left, self._needed = b"", 0
+            if self._collecting:
+                self._collecting = False
+                self.driver.unwatch(self._state.fd)
+                self._watched = None
+        elif not self._collecting:
+            self._collecting = True
+            self._watched = ("fd", self._state.fd)
+            self.driver.watch(self._state.fd, self._collect)
+
+    def _collect(self, now_ns: int) -> None:
+        self.on_readable(now_ns)
+        if not self._left or self._needed <= PUMP_IN_MAX:
+            self._give_back(now_ns)
 
     def on_readable(self, now_ns: int) -> None:
         """Read once (TLS: until it is dry) and hand on what came.
@@ -226,7 +328,7 @@ class Connection:
             if n == 0:
                 self._at_end()
                 return
-            self.last_received_ns = now_ns
+            self._last_received_ns = now_ns
             result = receive_frames(self._stream, self._report, self._scratch_c, n, now_ns)
             if result != 0 or self._report.consumed != n:
                 self._parse(self._scratch, self._scratch_c, n, now_ns, result)
@@ -268,7 +370,7 @@ class Connection:
         if n == 0:
             self._at_end()
         else:
-            self.last_received_ns = now_ns
+            self._last_received_ns = now_ns
         return n
 
     def _consume(self, data: bytes, now_ns: int) -> None:
@@ -301,10 +403,9 @@ class Connection:
                 result, first = first, None
             n_media += report.n_media
             if result < 0:
-                text, code, kind = _PROTOCOL_ERRORS.get(report.protocol_error, _PROTOCOL_ERRORS[1])
                 if n_media:
                     self._owner.on_media(now_ns)
-                self._owner.on_protocol_error(FrameError(text, code, kind))
+                self._refuse_frame(report.protocol_error)
                 return
             if result == 0:
                 begin += report.consumed
@@ -330,6 +431,10 @@ class Connection:
         if n_media:
             self._owner.on_media(now_ns)
 
+    def _refuse_frame(self, protocol_error: int) -> None:
+        text, code, kind = _PROTOCOL_ERRORS.get(protocol_error, _PROTOCOL_ERRORS[1])
+        self._owner.on_protocol_error(FrameError(text, code, kind))
+
     def _go_on(self, now_ns: int) -> None:
         """Take up what the last step left."""
         self._held = False
@@ -337,7 +442,9 @@ class Connection:
             return
         left, self._left = bytes(self._left), b""
         self._guard(self._consume, left, now_ns)
-        if not self._closing and not self._held and self.link.fd is not None and self.link.more():
+        if self._port:
+            self._give_back(now_ns)
+        elif not self._closing and not self._held and self.link.fd is not None and self.link.more():
             self.on_readable(now_ns)
 
     def _on_frame(self, opcode: int, fin: bool, payload: bytes, now_ns: int) -> None:
@@ -387,6 +494,9 @@ class Connection:
         """Send one framed media message now, or let it wait; live audio that finds no room is dropped whole."""
         if self.broken or self.close_sent:
             return
+        if self._port:
+            self._give_pump(framed, control=False)
+            return
         if self._pending:
             if self._live and len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
                 self.media_dropped += 1
@@ -395,8 +505,18 @@ class Connection:
             return
         self._send_now(framed)
 
+    def _give_pump(self, data: bytes | bytearray | memoryview, *, control: bool) -> None:
+        assert self._pump is not None
+        waiting = self._pump[0].send(self._port, data, control=control)
+        if waiting > 0:
+            self._owner.on_full()
+        elif waiting == PORT_FULL and control:
+            self._owner.on_overflow()
+
     def backlogged(self) -> bool:
         """Whether bytes wait for the socket."""
+        if self._port:
+            return bool(self._state.out_bytes)
         return bool(self._pending) or self.link.unsent()
 
     def send_text(self, payload: bytes) -> None:
@@ -409,6 +529,9 @@ class Connection:
             return
         key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
+        if self._port:
+            self._give_pump(data, control=True)
+            return
         if self._pending:
             if self._control_bytes + len(data) > MAX_PENDING_CONTROL_BYTES:
                 self._owner.on_overflow()
@@ -461,12 +584,17 @@ class Connection:
             await self._flushing.wait()  # A goodbye finds the send task at it; two cannot wait for one socket.
         self._flushing = done = trio.Event()
         try:
-            while (self._pending or self.link.unsent()) and not self.broken:
+            while self.backlogged() and not self.broken:
                 with trio.move_on_after(stall_s) as scope:
                     await self.link.wait_writable()
                 if scope.cancelled_caught:
                     return False
                 try:
+                    if self._port:
+                        assert self._pump is not None
+                        if not self._pump[0].flush(self._port):
+                            return True
+                        continue
                     self.link.flush()
                     if self._pending:
                         self._hand_over(self.link.send(self._pending))

@@ -1,0 +1,472 @@
+"""The `pump` driver: plain media of all calls and lines in a Trio run, moved by one C call per tick.
+
+Theory of operation. `tp_pump` (see its header) owns an epoll over the media sockets and ticks the paths and lines that
+were given to it; this driver is the `tasks` driver with that beneath it. A member is pumped when it asks for it and all
+of it is made of sockets: a call with an `RtpLeg`, a line on TCP. Whatever else there is in the run (memory legs, links
+in memory) is moved by the `tasks` driver's own step, in the same step.
+
+A step is: the pump reads; Python attends to what was not plain media, in the order it came; other reads and commands;
+the pump ticks and sends; Python attends to what happened. When there is nothing for Python to do in between, the two
+halves are one C call, and that is nearly always.
+
+*Streams over TLS.* Their cipher bytes pass through Python once per tick: the pump leaves their messages in its
+hand-over, and their sockets are read by the step as every other.
+
+*The media thread.* With `media_thread` the pump's two halves run on a native thread without the GIL, and this step only
+attends, does what is not pumped, and sends what was handed over. The thread belongs to the clock's nursery: it begins
+when somebody first asks for it and is gone when the clock is. Whatever Python asks of native state then goes through
+the pump's lock, one C call at a time; `paused` makes several of them one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+
+from talkpath._native import ffi, lib
+from talkpath.errors import NativeError
+from talkpath.transport.clock import Lateness
+from talkpath.transport.driver_tasks import (
+    PHASE_NS,
+    READ_ROUNDS,
+    SOCKET_POLL_NS,
+    CallMember,
+    LineMember,
+    Member,
+    TasksDriver,
+)
+
+log = logging.getLogger("talkpath.transport.driver")
+
+MAX_SLOTS = 8192
+MAX_PORTS = 5 * MAX_SLOTS
+POOL_BYTES = 256 * 1024 * 1024
+"""For unfinished input and unsent output. Address space: pages are taken when they are first used."""
+OUTBOX_BYTES = 256 * 1024
+OUTBOX_OUTPUTS = 4096
+HANDOVER_BYTES = 4 * 1024 * 1024
+HANDOVER_OUTPUTS = 16384
+ATTENTION_AT_ONCE = 512
+MAX_WAITING_BYTES: int = lib.TP_PUMP_MEDIA_MAX + lib.TP_PUMP_CONTROL_MAX
+REALTIME_PRIORITY = 10
+"""Of SCHED_FIFO: above every ordinary thread, below the kernel's own."""
+
+FULL = -4
+
+ATTEND_EVENTS: int = lib.TP_ATTEND_EVENTS
+ATTEND_STUCK: int = lib.TP_ATTEND_STUCK
+
+Attend = Callable[[int, int, int], None]
+"""Called with (what, error, now_ns)."""
+
+_untouched = ffi.new_allocator(should_clear_after_alloc=False)
+_attention = struct.Struct("=IIQiI")
+
+
+def _zeroed(kind: str, n: int) -> Any:
+    """Fresh pages of the system are zero already and cost nothing until they are used.
+
+    An allocation of this size is a mapping of its own, never memory that was used before.
+    """
+    memory = ffi.new(f"{kind}[]", n) if n * ffi.sizeof(kind) < 1 << 20 else _untouched(f"{kind}[]", n)
+    return memory
+
+
+class PhaseLateness(Lateness):
+    """The pump's own histogram of the lateness of one phase, read where it lies."""
+
+    __slots__ = ("_pump",)
+
+    def __init__(self, pump: Any, phase: int) -> None:
+        self._pump = pump
+        self.counts = memoryview(ffi.buffer(pump.lateness[phase])).cast("I")  # type: ignore[assignment]
+
+    def copy_counts(self) -> array[int]:
+        return array("I", self.counts)
+
+    @property
+    def max_ns(self) -> int:  # type: ignore[override]
+        return int(self._pump.counters.late_max_ns)
+
+    @property
+    def total(self) -> int:  # type: ignore[override]
+        return sum(self.counts)
+
+
+class Pumped:
+    """What a call that is pumped has in place of a group: where its lateness is counted."""
+
+    __slots__ = ("key", "lateness")
+
+    def __init__(self, key: tuple[int, int], lateness: Lateness) -> None:
+        self.key = key
+        self.lateness = lateness
+
+
+class Pump:
+    """Own one native pump and the memory it works in."""
+
+    def __init__(self, origin_ns: int) -> None:
+        self.native: Any = ffi.new("tp_pump *")
+        memory = self._memory = ffi.new("tp_pump_memory *")
+        self._kept = {
+            "slots": _zeroed("tp_slot", MAX_SLOTS),
+            "due": _untouched("int64_t[]", MAX_SLOTS),
+            "ports": _zeroed("tp_port", MAX_PORTS),
+            "attention": _untouched("tp_attention[]", MAX_SLOTS + MAX_PORTS),
+            "free_ports": _untouched("uint32_t[]", MAX_PORTS),
+            "pool_bytes": _untouched("uint8_t[]", POOL_BYTES),
+            "scratch": _untouched("uint8_t[]", lib.TP_PUMP_SCRATCH_BYTES),
+            "outbox_bytes": _untouched("uint8_t[]", OUTBOX_BYTES),
+            "outbox_outputs": _untouched("tp_output[]", OUTBOX_OUTPUTS),
+        }
+        for name, value in self._kept.items():
+            setattr(memory, name, value)
+        self._handover = [_untouched("uint8_t[]", HANDOVER_BYTES) for _ in range(2)]
+        self._handover_outputs = [_untouched("tp_output[]", HANDOVER_OUTPUTS) for _ in range(2)]
+        for i in range(2):
+            memory.handover_bytes[i] = self._handover[i]
+            memory.handover_outputs[i] = self._handover_outputs[i]
+        self.handover_views = [memoryview(ffi.buffer(each)) for each in self._handover]
+        self.handover_numbers = [memoryview(ffi.buffer(each)).cast("I") for each in self._handover_outputs]
+        memory.n_slots, memory.n_ports = MAX_SLOTS, MAX_PORTS
+        memory.outbox_capacity, memory.outbox_outputs_capacity = OUTBOX_BYTES, OUTBOX_OUTPUTS
+        memory.handover_capacity, memory.handover_outputs_capacity = HANDOVER_BYTES, HANDOVER_OUTPUTS
+        memory.pool_capacity = POOL_BYTES
+        if lib.tp_pump_open(self.native, memory, origin_ns) < 0:
+            raise OSError("the pump could not get what it needs of the system (epoll, eventfd)")
+
+    def close(self) -> None:
+        """Give back what it holds of the system. Idempotent; no thread may be running it."""
+        lib.tp_pump_close(self.native)
+
+
+class PumpDriver(TasksDriver):
+    """See the module. Without a pumped member it is the `tasks` driver and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pump: Pump | None = None
+        self._native: Any = None
+        self._pumped: dict[int, Member] = {}
+        self._pumped_lines = 0
+        self._phases: dict[tuple[int, int], int] = {}
+        """Pumped calls of each (ptime, phase)."""
+        self._attends: dict[int, Attend] = {}
+        """By port."""
+        self._entries = ffi.new("tp_attention[]", ATTENTION_AT_ONCE)
+        self._entries_view = memoryview(ffi.buffer(self._entries))
+        self._ticked = ffi.new("int *")
+        self._result = ffi.new("int *")
+        self._last_step_ns = -1
+        self.threaded = False
+        """Whether the media thread has been asked for."""
+        self._realtime_said = False
+        self.waiting = bytearray(0)
+        self.unread = bytearray(0)
+        self.waiting_c: Any = None
+        self.unread_c: Any = None
+        self._n_unread = ffi.new("uint32_t *")
+
+    # Opening -----------------------------------------------------------------------------------------------------
+
+    def want_pump(self, *, media_thread: bool = False) -> bool:
+        if self._pump is None:
+            # Time 0 on the system's monotonic clock, which is the one that Trio's own clock is made of.
+            origin = time.monotonic_ns() - self.clock.now_ns()
+            self._pump = Pump(origin)
+            self._native = self._pump.native
+            self.waiting = bytearray(MAX_WAITING_BYTES)
+            self.unread = bytearray(lib.TP_PUMP_SCRATCH_BYTES)
+            self.waiting_c = ffi.from_buffer("uint8_t[]", self.waiting)
+            self.unread_c = ffi.from_buffer("uint8_t[]", self.unread)
+        if media_thread and not self.threaded:
+            self.threaded = True
+            self.clock.listen(int(self._native.signal))
+            self.clock.start_soon(self._run_thread)
+        return True
+
+    async def _run_thread(self) -> None:
+        """Be the media thread's owner: it runs until `stopping`, and this task until it has gone."""
+        await trio.to_thread.run_sync(lib.tp_pump_run, self._native, REALTIME_PRIORITY, limiter=trio.CapacityLimiter(1))
+
+    def stopping(self) -> None:
+        if self.threaded:
+            lib.tp_pump_stop(self._native)
+
+    def close(self) -> None:
+        super().close()
+        if self._pump is not None:
+            self._pump.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        if not self.threaded:
+            yield
+            return
+        lib.tp_pump_pause(self._native, 1)
+        try:
+            yield
+        finally:
+            lib.tp_pump_pause(self._native, -1)
+
+    # Members -----------------------------------------------------------------------------------------------------
+
+    def choose_phase(self, period_ns: int, pumped: bool = False) -> int:
+        if not pumped:
+            return super().choose_phase(period_ns)
+        phases = range(0, period_ns, PHASE_NS) if period_ns >= PHASE_NS else range(1)
+        return min(phases, key=lambda phase: self._phases.get((period_ns, phase), 0))
+
+    def first_tick_ns(self, period_ns: int, phase_ns: int, pumped: bool = False) -> int:
+        if not pumped:
+            return super().first_tick_ns(period_ns, phase_ns)
+        return max(self.clock.now_ns(), self._last_step_ns + 1)
+
+    def add_call(self, call: CallMember, phase_ns: int) -> None:
+        if not call.pumped:
+            super().add_call(call, phase_ns)
+            return
+        if lib.tp_pump_add_path(self._native, call.slot, call.path) < 0:
+            raise NativeError("the pump refused a slot that was free")
+        key = (call.period_ns, phase_ns)
+        self._phases[key] = self._phases.get(key, 0) + 1
+        call.group = Pumped(key, PhaseLateness(self._native, phase_ns // PHASE_NS % int(lib.TP_PUMP_PHASES)))
+        self._take_in(call)
+
+    def add_line(self, line: LineMember) -> None:
+        if not line.pumped:
+            super().add_line(line)
+            return
+        if lib.tp_pump_add_line(self._native, line.slot, line.native) < 0:
+            raise NativeError("the pump refused a slot that was free")
+        self._pumped_lines += 1
+        self._take_in(line)
+
+    def _take_in(self, member: Member) -> None:
+        self._members[member.slot] = member
+        self._pumped[member.slot] = member
+        self._start_housekeeping()
+        self.clock.nudge()
+
+    def remove(self, member: Member) -> None:
+        if self._pumped.get(member.slot) is member:
+            del self._pumped[member.slot]
+            lib.tp_pump_remove(self._native, member.slot)
+            group = getattr(member, "group", None)
+            if isinstance(group, Pumped):
+                self._phases[group.key] -= 1
+            else:
+                self._pumped_lines -= 1
+        super().remove(member)
+
+    def rearm(self, member: Member, now_ns: int) -> None:
+        """Look again at when a pumped line has something to send."""
+        lib.tp_pump_rearm(self._native, member.slot, now_ns)
+
+    def command(self, member: Member) -> None:
+        super().command(member)
+        if self.threaded and not self.in_step and member.slot in self._pumped:
+            self.clock.nudge()
+
+    # Ports -------------------------------------------------------------------------------------------------------
+
+    def open_leg(self, slot: int, sock: socket.socket, latch: Any, attend: Attend, now_ns: int) -> int:
+        """Have the pump read and write a leg's UDP socket. -> its handle"""
+        family = 6 if sock.family == socket.AF_INET6 else 4
+        return self._opened(lib.tp_pump_open_leg(self._native, slot, sock.fileno(), family, latch, now_ns), attend)
+
+    def open_stream(
+        self, slot: int, index: int, fd: int, stream: Any, attend: Attend, now_ns: int, *, live: bool
+    ) -> int:
+        """Have the pump read and write a WebSocket's socket. -> its handle"""
+        return self._opened(lib.tp_pump_open_stream(self._native, slot, index, fd, stream, live, now_ns), attend)
+
+    def _opened(self, port: int, attend: Attend) -> int:
+        if port < 0:
+            raise OSError(f"the pump has no room for another socket (status {port})")
+        self._attends[port] = attend
+        return port
+
+    def close_port(self, port: int) -> tuple[memoryview, memoryview]:
+        """Take a socket back, before its descriptor is closed. -> what waits to be sent, what was read and not parsed;
+        both valid until the next call
+        """
+        self._attends.pop(port, None)
+        n = int(lib.tp_pump_close_port(self._native, port, self.waiting_c, self.unread_c, self._n_unread))
+        if n < 0:
+            return memoryview(b""), memoryview(b"")
+        return memoryview(self.waiting)[:n], memoryview(self.unread)[: self._n_unread[0]]
+
+    def take_held(self, port: int, report: Any, out: Any, capacity: int) -> int | None:
+        """Take what the pump holds of a connection from a frame on that is not plain media. -> bytes, None: nothing"""
+        n = int(lib.tp_pump_take_held(self._native, port, report, self._result, out, capacity))
+        return n if n >= 0 else None
+
+    def held_result(self) -> int:
+        """Return what the native core had answered to what `take_held` took last."""
+        return int(self._result[0])
+
+    def give(self, port: int, left: bytes | bytearray, needed: int) -> bool:
+        """Give back the beginning of a frame; reading goes on. False: it is too long to wait there."""
+        return bool(lib.tp_pump_give(self._native, port, ffi.from_buffer("uint8_t[]", left), len(left), needed) != FULL)
+
+    def send(self, port: int, data: bytes | bytearray | memoryview, *, control: bool) -> int:
+        """Send behind whatever waits. -> bytes that wait now, or a status"""
+        return int(lib.tp_pump_send(self._native, port, ffi.from_buffer("uint8_t[]", data), len(data), control))
+
+    def flush(self, port: int) -> bool:
+        """Hand over what waits, as far as the socket takes it. False: it is broken, which is said as attention too."""
+        return bool(lib.tp_pump_flush(self._native, port) >= 0)
+
+    def port(self, port: int) -> Any:
+        """Return the native port, for its counters; NULL when it is closed."""
+        return lib.tp_pump_port(self._native, port)
+
+    def watched(self) -> int:
+        return super().watched() + len(self._attends)
+
+    # The clock's side --------------------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        if self.threaded and (self._native.n_attention or self._native.handover[self._native.filling].n_outputs):
+            return True
+        return super().has_work()
+
+    def next_due_ns(self) -> int | None:
+        due = super().next_due_ns()
+        if not self._pumped:
+            return due
+        if self.threaded:
+            if self._commanded:
+                return min(due, self._last_step_ns + 1) if due is not None else self._last_step_ns + 1
+            if self._poller.handlers:  # streams over TLS, which the thread does not read
+                poll = self._last_step_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
+                due = poll if due is None or poll < due else due
+        else:
+            pump_due = int(self._native.next_due)
+            if self._pumped_lines:
+                pump_due = min(pump_due, self._last_step_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS)
+            if due is None or pump_due < due:
+                due = pump_due
+        if due is None or self._housekeeping_due_ns < due:
+            due = self._housekeeping_due_ns
+        return due
+
+    def step(self, now_ns: int) -> None:
+        if self._native is not None and self._pumped and not self.threaded and not self._has_own_work(now_ns):
+            self.in_step = True
+            try:
+                self._last_step_ns = now_ns
+                if lib.tp_pump_step(self._native, now_ns, self._ticked):
+                    self._attend(now_ns)
+                if self._ticked[0]:
+                    self._hand_over()
+                else:
+                    self._read(now_ns)
+                    if self._commanded:
+                        self._run_commands(now_ns)
+                    self._tick_due(now_ns)
+                self._keep_house(now_ns)
+            finally:
+                self.in_step = False
+            return
+        super().step(now_ns)
+        self._last_step_ns = now_ns
+
+    def _has_own_work(self, now_ns: int) -> bool:
+        """Whether the `tasks` driver's part of a step has anything in it."""
+        return bool(
+            self._commanded or self._later or self._memory_ready or self._poller.handlers or self._groups or self._lines
+        )
+
+    def _read(self, now: int) -> None:
+        if self._pumped:
+            if self.threaded:
+                self._hear_signal()
+                self._attend(now)
+            else:
+                for _ in range(READ_ROUNDS):
+                    if not lib.tp_pump_read(self._native, now):
+                        break
+                    self._attend(now)
+        super()._read(now)
+
+    def _tick_due(self, now_ns: int) -> None:
+        super()._tick_due(now_ns)
+        if self._pumped:
+            if not self.threaded and lib.tp_pump_tick(self._native, now_ns):
+                self._attend(now_ns)
+            self._hand_over()
+
+    def _hear_signal(self) -> None:
+        try:
+            os.read(int(self._native.signal), 8)
+        except BlockingIOError:
+            pass
+        if not self._realtime_said and self._native.realtime >= 0:
+            self._realtime_said = True
+            if self._native.realtime == 0:
+                log.warning(
+                    "the media thread runs at ordinary priority: SCHED_FIFO is not permitted (CAP_SYS_NICE or "
+                    "RLIMIT_RTPRIO); other processes on its core will be heard as lateness"
+                )
+
+    def _attend(self, now_ns: int) -> None:
+        """See to what was not plain media, in the order it came."""
+        while (n := int(lib.tp_pump_take_attention(self._native, self._entries, ATTENTION_AT_ONCE))) > 0:
+            entries = _attention.iter_unpack(self._entries_view[: n * _attention.size])
+            for slot, what, port, error, _ in list(entries):
+                member = self._members[slot]
+                if member is None:
+                    continue
+                if port:
+                    attend = self._attends.get(port)
+                    if attend is not None:
+                        self._guard(member, lambda now, a=attend, w=what, e=error: a(w, e, now), now_ns)  # type: ignore[misc]
+                    continue
+                if what & ATTEND_EVENTS:
+                    self._guard(member, member.pull_events, now_ns)
+                if what & ATTEND_STUCK:
+                    member.failed(NativeError("a path found no room in an empty outbox"))
+            if n < ATTENTION_AT_ONCE and not self.threaded:
+                return
+
+    def _hand_over(self) -> None:
+        """Send the messages of streams that have no port of the pump's."""
+        which = int(lib.tp_pump_take_handover(self._native))
+        if which < 0:
+            return
+        pump = self._pump
+        assert pump is not None
+        self._send_outputs(
+            pump.handover_views[which], pump.handover_numbers[which], self._native.handover[which].n_outputs
+        )
+
+    @property
+    def lateness(self) -> Lateness:
+        own = super().lateness
+        if self._native is None:
+            return own
+        both = Lateness()
+        both.counts = own.copy_counts()
+        both.max_ns = max(own.max_ns, int(self._native.counters.late_max_ns))
+        for phase in self._native.lateness:
+            for bucket, count in enumerate(memoryview(ffi.buffer(phase)).cast("I")):
+                if count:
+                    both.counts[bucket] += count
+        both.total = sum(both.counts)
+        return both
+
+    @property
+    def ticks(self) -> int:
+        return super().ticks + (int(self._native.counters.turns) if self._native is not None else 0)

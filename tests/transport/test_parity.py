@@ -1,0 +1,283 @@
+"""The two drivers are one machine: the same recorded input at the same times gives the same bytes and events.
+
+Real sockets on loopback, where a byte that was sent is there to be read at once, and a clock that the test moves by
+hand: each step reads what was sent before it, in both drivers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from support.calls import EPOCH
+from support.frames import BINARY, CONTINUATION, PING, TEXT, frame
+from support.peer import accept_upgrade
+from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
+from talkpath.transport import clock as clocks
+from talkpath.transport.clock import Clock, has_timerfd
+from talkpath.transport.driver_pump import PumpDriver
+from talkpath.units import NS_PER_MS
+
+pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")
+
+STEP_NS = 5 * NS_PER_MS
+STEPS = 600
+CALLS = 3
+
+
+class HandClock(Clock):
+    """The run's clock, moved by the test; nobody else takes a step."""
+
+    def __init__(self) -> None:
+        driver = PumpDriver()
+        super().__init__(driver)
+        driver.clock = self
+        self.at_ns = 1
+        self._users = 1
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    def nudge(self) -> None:
+        return
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+        self.driver.close()
+
+
+@dataclass
+class Heard:
+    """What came out of one call, step by step."""
+
+    rtp: list[tuple[int, bytes]] = field(default_factory=list)
+    messages: list[tuple[int, bytes]] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    record: Any = None
+
+
+def media(payload: bytes, **more: object) -> bytes:
+    body = {"event": "playAudio", "media": {"contentType": "audio/x-mulaw", "sampleRate": 8000}}
+    body["media"]["payload"] = base64.b64encode(payload).decode()  # type: ignore[index]
+    return json.dumps(body | more).encode()
+
+
+class Caller:
+    """A seeded caller: RTP with loss, reordering, duplicates, digits, a stranger; a pause now and then."""
+
+    def __init__(self, number: int) -> None:
+        self.random = random.Random(number)
+        self.seq = self.random.randrange(65536)
+        self.timestamp = self.random.randrange(1 << 32)
+        self.late: list[bytes] = []
+        self.digit_left = 0
+        self.digit_at = 0
+
+    def packets(self, step: int) -> Iterator[bytes]:
+        if step % 4 != 1 or 300 <= step < 320:
+            return
+        self.seq = (self.seq + 1) & 0xFFFF
+        self.timestamp = (self.timestamp + 160) & 0xFFFFFFFF
+        if self.digit_left == 0 and self.random.random() < 0.02:
+            self.digit_left, self.digit_at = 6, self.timestamp
+        if self.digit_left:
+            self.digit_left -= 1
+            duration = 160 * (6 - self.digit_left)
+            ended = 0x80 if self.digit_left < 3 else 0
+            head = bytes([0x80, 101]) + self.seq.to_bytes(2, "big") + self.digit_at.to_bytes(4, "big") + b"\0\0\0\x07"
+            yield head + bytes([5, ended | 10]) + duration.to_bytes(2, "big")
+            return
+        head = bytes([0x80, 0]) + self.seq.to_bytes(2, "big") + self.timestamp.to_bytes(4, "big") + b"\0\0\0\x07"
+        packet = head + self.random.randbytes(160)
+        what = self.random.random()
+        if what < 0.05:
+            return
+        if what < 0.10:
+            self.late.append(packet)
+            return
+        yield packet
+        if what < 0.13:
+            yield packet
+        if what < 0.15:
+            yield b"\x00garbage"
+        while self.late:
+            yield self.late.pop()
+
+
+class Application:
+    """A seeded application: media whole, split and in bursts, checkpoints, clears, pings, fragments, nonsense."""
+
+    def __init__(self, number: int) -> None:
+        self.random = random.Random(1000 + number)
+        self.n = 0
+        self.unsent = b""
+
+    def bytes_at(self, step: int) -> bytes:
+        new = b""
+        what = self.random.random()
+        if step % 4 == 2 and what < 0.9:
+            new += frame(TEXT, media(self.random.randbytes(160)))
+        if what < 0.05:
+            self.n += 1
+            new += frame(TEXT, json.dumps({"event": "checkpoint", "streamId": "s", "name": f"m{self.n}"}).encode())
+            new += frame(TEXT, media(self.random.randbytes(80)))
+        elif what < 0.07:
+            new += frame(TEXT, json.dumps({"event": "clearAudio", "streamId": "s"}).encode())
+            new += frame(TEXT, media(self.random.randbytes(240)))
+        elif what < 0.09:
+            new += frame(PING, b"there?")
+        elif what < 0.11:
+            text = media(self.random.randbytes(320))
+            new += frame(TEXT, text[:50], fin=False) + frame(PING) + frame(CONTINUATION, text[50:])
+        elif what < 0.12:
+            new += frame(TEXT, media(self.random.randbytes(8000), extra="seen"))
+        elif what < 0.13:
+            new += frame(TEXT, media(self.random.randbytes(80_000)))
+        elif what < 0.14:
+            new += frame(TEXT, b'{"event": "unheard of"}')
+        elif what < 0.15:
+            new += frame(BINARY, b"\0\1")
+        elif what < 0.16:
+            new += b"".join(frame(PING, bytes([i])) for i in range(100))
+        self.unsent += new
+        keep = self.random.randrange(len(self.unsent) + 1) if self.unsent and self.random.random() < 0.2 else 0
+        out, self.unsent = self.unsent[: len(self.unsent) - keep], self.unsent[len(self.unsent) - keep :]
+        return out
+
+
+async def accept_stream(listener: trio.SocketListener) -> socket.socket:
+    """Take the next connection and upgrade it; what follows is moved by hand."""
+    stream = await listener.accept()
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += await stream.receive_some(4096)
+    key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key"))
+    await stream.send_all(accept_upgrade(key.partition(":")[2].strip()))
+    theirs = stream.socket
+    plain = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
+    plain.setblocking(False)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return plain
+
+
+def drain(sock: socket.socket) -> Iterator[bytes]:
+    while True:
+        try:
+            data = sock.recv(1 << 20)
+        except BlockingIOError:
+            return
+        if not data:
+            return
+        yield data
+
+
+async def run_calls(driver: str) -> list[Heard]:
+    """Replay the input through one driver."""
+    clock = HandClock()
+    clocks._current.set(clock)
+    heard = [Heard() for _ in range(CALLS)]
+    callers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(CALLS)]
+    strangers = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
+    done = trio.Event()
+    calls: list[Call] = []
+    try:
+        async with trio.open_nursery() as nursery:
+            config = EngineConfig(driver=driver)  # type: ignore[arg-type]
+            seeded = random.Random(7)
+            engine = await _entered(nursery, open_engine(config, entropy=seeded.randbytes, wall_clock=lambda: EPOCH), done)
+            peers: list[socket.socket] = []
+            for number, caller in enumerate(callers):
+                caller.bind(("127.0.0.1", 0))
+                caller.setblocking(False)
+                symmetric: Any = ("any", True, False)[number % 3]
+                leg = RtpLeg(local=("127.0.0.1", 0), remote=caller.getsockname(), symmetric=symmetric)
+                call = await _entered(nursery, engine.open_call(leg), done)
+                calls.append(call)
+                spec = StreamSpec(url=url, wire="plivo", track="both_tracks", message_ms=(20, 40, 60)[number])
+                nursery.start_soon(call.start_stream, spec)
+                peers.append(await accept_stream(listener))
+                while not any(stream is not None and stream._live for stream in call.streams):
+                    clock.driver.step(clock.at_ns)
+                    await trio.sleep(0.001)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [call.pumped for call in calls] == [driver == "pump"] * CALLS
+            says = [Caller(number) for number in range(CALLS)]
+            plays = [Application(number) for number in range(CALLS)]
+            for step in range(1, STEPS):
+                clock.at_ns = step * STEP_NS
+                if 400 <= step < 403 or 450 <= step < 470:
+                    continue  # The driver comes too late: 15 ms is made up for, 100 ms are skipped.
+                for number, call in enumerate(calls):
+                    target = call.leg.local_address
+                    for packet in says[number].packets(step):
+                        callers[number].sendto(packet, target)
+                    if step % 50 == number:
+                        strangers.sendto(b"\x80\0" + bytes(170), target)
+                    peers[number].sendall(plays[number].bytes_at(step))
+                clock.driver.step(clock.at_ns)
+                await trio.testing.wait_all_tasks_blocked()
+                for number in range(CALLS):
+                    heard[number].rtp += [(step, packet) for packet in drain(callers[number])]
+                    written = b"".join(drain(peers[number]))
+                    if written:
+                        heard[number].messages.append((step, written))
+            for number, call in enumerate(calls):
+                heard[number].events = list(call._events)
+                call.hang_up()
+                heard[number].record = call.statistics()
+            done.set()
+            for peer in peers:
+                peer.close()
+    finally:
+        for sock in (*callers, strangers):
+            sock.close()
+        await listener.aclose()
+        clocks._current.set(None)
+        clock.close()
+    for number, call in enumerate(calls):
+        assert call.record is not None
+        heard[number].record = call.record
+    return heard
+
+
+async def _entered(nursery: trio.Nursery, manager: Any, until: trio.Event) -> Any:
+    """Enter in a task of its own and stay there until the event."""
+
+    async def stay(task_status: trio.TaskStatus[Any]) -> None:
+        async with manager as entered:
+            task_status.started(entered)
+            await until.wait()
+
+    return await nursery.start(stay)
+
+
+def test_the_same_input_gives_the_same_bytes_and_events() -> None:
+    tasks = trio.run(run_calls, "tasks")
+    pump = trio.run(run_calls, "pump")
+    for theirs, ours in zip(tasks, pump, strict=True):
+        assert len(ours.rtp) > 100
+        assert len(ours.messages) > 30
+        assert len(ours.events) > 10
+        assert ours.rtp == theirs.rtp
+        assert ours.messages == theirs.messages
+        assert ours.events == theirs.events
+        assert _comparable(ours.record) == _comparable(theirs.record)
+
+
+def _comparable(record: Any) -> str:
+    """All of a record but how late the ticks of that run were."""
+    return "\n".join(
+        part for part in repr(record).replace(", ", "\n").split("\n") if not part.startswith("lateness_")
+    )
