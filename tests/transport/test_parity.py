@@ -196,7 +196,9 @@ async def run_calls(driver: str) -> list[Heard]:
         async with trio.open_nursery() as nursery:
             config = EngineConfig(driver=driver)  # type: ignore[arg-type]
             seeded = random.Random(7)
-            engine = await _entered(nursery, open_engine(config, entropy=seeded.randbytes, wall_clock=lambda: EPOCH), done)
+            engine = await _entered(
+                nursery, open_engine(config, entropy=seeded.randbytes, wall_clock=lambda: EPOCH), done
+            )
             peers: list[socket.socket] = []
             for number, caller in enumerate(callers):
                 caller.bind(("127.0.0.1", 0))
@@ -278,6 +280,4 @@ def test_the_same_input_gives_the_same_bytes_and_events() -> None:
 
 def _comparable(record: Any) -> str:
     """All of a record but how late the ticks of that run were."""
-    return "\n".join(
-        part for part in repr(record).replace(", ", "\n").split("\n") if not part.startswith("lateness_")
-    )
+    return "\n".join(part for part in repr(record).replace(", ", "\n").split("\n") if not part.startswith("lateness_"))

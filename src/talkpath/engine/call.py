@@ -25,15 +25,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from array import array
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from talkpath._native import ffi, lib
+from talkpath._native import lib
 from talkpath.engine.config import StreamSpec
 from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
 from talkpath.engine.source import Source
@@ -43,7 +41,7 @@ from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.path import LegKind, Path, PathOptions
 from talkpath.path.stream import EventKind
 from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
-from talkpath.transport.clock import Clock
+from talkpath.transport.clock import Clock, LatenessMark
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
@@ -58,6 +56,8 @@ log = logging.getLogger("talkpath.engine.call")
 STREAMS_MAX = 4
 EVENTS_KEPT = 1024
 """Events kept for those who have not read them yet; the oldest are dropped and counted."""
+EVENTS_SLACK = 64
+"""How many are dropped at once."""
 RECORDS_KEPT = 64
 """Records of ended streams kept for the call's; of a call that starts more, the oldest are forgotten and counted."""
 
@@ -69,7 +69,6 @@ class Call:
         "_ended",
         "_ended_ns",
         "_errors_after_end",
-        "_event",
         "_event_lot",
         "_events",
         "_events_begin",
@@ -153,18 +152,17 @@ class Call:
         self.hear_pcm = leg.hear_pcm
         self.before_tick = leg.before_tick
         self._path: Path | None = None
-        self._event = ffi.new("tp_event *")
         self.commands = Commands(self.driver, self)
-        self._lateness_before: array[int] | None = None
+        self._lateness_before: LatenessMark | None = None
         self._source: Source | None = None
         self._started_ns = 0
         self._ended_ns = 0
         self._max_duration_ns = round(max_duration_s * 1e9)
         self._underruns = 0
         self._errors_after_end = 0
-        self._records: deque[StreamRecord] = deque(maxlen=RECORDS_KEPT)
+        self._records: list[StreamRecord] = []
         self._records_forgotten = 0
-        self._events: deque[CallEvent] = deque()
+        self._events: list[CallEvent] = []
         self._events_begin = 0
         self.events_dropped = 0
         self._event_lot = trio.lowlevel.ParkingLot()
@@ -172,7 +170,7 @@ class Call:
         self._playback_lot = trio.lowlevel.ParkingLot()
         self._to_flush: dict[CallStream, None] = {}
         self._hooks: list[Callable[[CallEvent], None]] = []
-        self._hooked: deque[CallEvent] = deque()
+        self._hooked: list[CallEvent] = []
         self._hook_lot = trio.lowlevel.ParkingLot()
         self._ended = trio.Event()
         self._life = Lifetime(self, f"call {self.call_id}")
@@ -258,7 +256,7 @@ class Call:
         self._started_ns = now
         self.driver.add_call(self, phase)
         self.leg.start()
-        self._lateness_before = self.group.lateness.copy_counts()
+        self._lateness_before = self.group.lateness.mark()
 
     # The driver's side -------------------------------------------------------------------------------------------
 
@@ -273,7 +271,7 @@ class Call:
         self.commands.run(now_ns)
 
     def pull_events(self, now_ns: int) -> None:
-        event = self._event
+        event = self.driver.event
         while self.end_reason is None and lib.tp_path_next_event(self.path, event) == 1:
             kind = event.kind
             if kind == EventKind.DIGIT:
@@ -318,10 +316,10 @@ class Call:
         if journal is not None:
             journal(self.clock.now_ns(), self.slot, type(event).__name__, (event,))
         self._events.append(event)
-        if len(self._events) > EVENTS_KEPT:
-            self._events.popleft()
-            self._events_begin += 1
-            self.events_dropped += 1
+        if len(self._events) > EVENTS_KEPT + EVENTS_SLACK:
+            del self._events[:EVENTS_SLACK]
+            self._events_begin += EVENTS_SLACK
+            self.events_dropped += EVENTS_SLACK
         self._event_lot.unpark_all()
         if self._hooks:
             self._hooked.append(event)
@@ -337,7 +335,7 @@ class Call:
 
     def _tell_hooks(self) -> None:
         while self._hooked:
-            event = self._hooked.popleft()
+            event = self._hooked.pop(0)
             for hook in self._hooks:
                 try:
                     hook(event)
@@ -347,12 +345,19 @@ class Call:
 
     async def _send(self) -> None:
         """Empty full sockets, each under its own deadline: a slow peer delays nobody else."""
-        async with trio.open_nursery() as flushes:
-            while True:
-                while self._to_flush:
-                    stream, _ = self._to_flush.popitem()
-                    flushes.start_soon(stream.flush)
+        while True:
+            if not self._to_flush:
                 await self._send_lot.park()
+            async with trio.open_nursery() as flushes:
+                while self._to_flush or flushes.child_tasks:
+                    while self._to_flush:
+                        stream, _ = self._to_flush.popitem()
+                        flushes.start_soon(self._flush, stream)
+                    await self._send_lot.park()
+
+    async def _flush(self, stream: CallStream) -> None:
+        await stream.flush()
+        self._send_lot.unpark_all()
 
     async def _playback(self) -> None:
         """Feed the call's own source with what `play` was given, as its queue has room."""
@@ -525,7 +530,9 @@ class Call:
     def stream_gone(self, stream: CallStream) -> None:
         """A stream's task is at its end."""
         if stream.record is not None:
-            self._records_forgotten += len(self._records) == RECORDS_KEPT
+            if len(self._records) == RECORDS_KEPT:
+                self._records.pop(0)
+                self._records_forgotten += 1
             self._records.append(stream.record)
         self.streams[stream.index] = None
 

@@ -366,7 +366,7 @@ class RtpLeg(Leg):
             self._source = self._target = source
             assert self._call is not None
             self._call.note(LegChanged("source_learned"))
-        return bool(verdict == LEARNED or verdict == KNOWN)
+        return bool(verdict in (LEARNED, KNOWN))
 
     def send_rtp(self, datagram: memoryview) -> None:
         target = self._target

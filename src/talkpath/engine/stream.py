@@ -76,6 +76,42 @@ GOODBYE_CODES = {
 class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
+    __slots__ = (
+        "_attributes",
+        "_clears",
+        "_close_code",
+        "_connection",
+        "_dialect",
+        "_digits_received",
+        "_digits_sent",
+        "_ended_ns",
+        "_flushing",
+        "_live",
+        "_marks",
+        "_message_ms",
+        "_native",
+        "_next_mark",
+        "_outcomes",
+        "_refusals",
+        "_scope",
+        "_started_ns",
+        "_stream",
+        "_target",
+        "_timestamp_base_ms",
+        "call",
+        "cause",
+        "control_id",
+        "end_reason",
+        "ended",
+        "index",
+        "number",
+        "ready",
+        "record",
+        "spec",
+        "stream_id",
+        "wire",
+    )
+
     hears_media = False
 
     def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str, number: int) -> None:

@@ -29,7 +29,7 @@ import sys
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import trio
 import trio.testing
@@ -46,28 +46,8 @@ _FINE_NS = 100_000
 _FINE_BUCKETS = 200
 
 
-class Driven(Protocol):
-    """What the clock moves."""
-
-    def next_due_ns(self) -> int | None:
-        """Return when something is next to be done, or None when nothing ever will be unless nudged."""
-        ...
-
-    def step(self, now_ns: int) -> None:
-        """Do all that is due by now. Never raises and never blocks."""
-        ...
-
-    def stopping(self) -> None:
-        """The clock is about to end: whatever it began with `Clock.start_soon` has to come to its end now."""
-        ...
-
-    def close(self) -> None:
-        """Give back what it holds of the system; the clock has ended."""
-        ...
-
-    def has_work(self) -> bool:
-        """Whether there is something to do at this very instant (commands, memory links), whatever is due."""
-        ...
+LatenessMark: TypeAlias = "array[int]"
+"""Bucket and count of each that is not empty, one after the other."""
 
 
 class Lateness:
@@ -94,18 +74,19 @@ class Lateness:
         if lateness_ns > self.max_ns:
             self.max_ns = lateness_ns
 
-    def copy_counts(self) -> array[int]:
+    def mark(self) -> LatenessMark:
         """Return the counts so far, to tell later what came since."""
-        return self.counts[:]
+        return array("I", [number for pair in enumerate(self.counts) if pair[1] for number in pair])
 
-    def percentile_ms(self, share: float, since: array[int] | None = None) -> float:
-        """Return the lateness in ms that `share` of the ticks did not exceed; since a copy of `counts`, when given.
+    def percentile_ms(self, share: float, since: LatenessMark | None = None) -> float:
+        """Return the lateness in ms that `share` of the ticks did not exceed; since a `mark`, when given.
 
         It is the upper edge of a step of the histogram, and never more than the greatest lateness that was seen.
         """
         counts = list(self.counts)
         if since is not None:
-            counts = [a - b for a, b in zip(counts, since, strict=True)]
+            for bucket, count in zip(since[::2], since[1::2], strict=True):
+                counts[bucket] -= count
         total = sum(counts)
         if total == 0:
             return 0.0

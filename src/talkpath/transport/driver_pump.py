@@ -25,9 +25,8 @@ import os
 import socket
 import struct
 import time
-from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
@@ -77,8 +76,7 @@ def _zeroed(kind: str, n: int) -> Any:
 
     An allocation of this size is a mapping of its own, never memory that was used before.
     """
-    memory = ffi.new(f"{kind}[]", n) if n * ffi.sizeof(kind) < 1 << 20 else _untouched(f"{kind}[]", n)
-    return memory
+    return ffi.new(f"{kind}[]", n) if n * ffi.sizeof(kind) < 1 << 20 else _untouched(f"{kind}[]", n)
 
 
 class PhaseLateness(Lateness):
@@ -89,9 +87,6 @@ class PhaseLateness(Lateness):
     def __init__(self, pump: Any, phase: int) -> None:
         self._pump = pump
         self.counts = memoryview(ffi.buffer(pump.lateness[phase])).cast("I")  # type: ignore[assignment]
-
-    def copy_counts(self) -> array[int]:
-        return array("I", self.counts)
 
     @property
     def max_ns(self) -> int:  # type: ignore[override]
@@ -409,10 +404,8 @@ class PumpDriver(TasksDriver):
             self._hand_over()
 
     def _hear_signal(self) -> None:
-        try:
+        with suppress(BlockingIOError):
             os.read(int(self._native.signal), 8)
-        except BlockingIOError:
-            pass
         if not self._realtime_said and self._native.realtime >= 0:
             self._realtime_said = True
             if self._native.realtime == 0:
@@ -458,7 +451,7 @@ class PumpDriver(TasksDriver):
         if self._native is None:
             return own
         both = Lateness()
-        both.counts = own.copy_counts()
+        both.counts = own.counts[:]
         both.max_ns = max(own.max_ns, int(self._native.counters.late_max_ns))
         for phase in self._native.lateness:
             for bucket, count in enumerate(memoryview(ffi.buffer(phase)).cast("I")):

@@ -204,6 +204,10 @@ class TasksDriver:
         self._next_memory_id = 0
         self.scratch = bytearray(SCRATCH_BYTES)
         self.scratch_view = memoryview(self.scratch)
+        self.report = ffi.new("tp_received *")
+        """What the native core says of bytes it was given; valid until it is given more."""
+        self.event = ffi.new("tp_event *")
+        """The event that was pulled last."""
         self.scratch_c = ffi.from_buffer("uint8_t[]", self.scratch)
         self.outbox_bytes = bytearray(OUTBOX_BYTES)
         self.outbox_view = memoryview(self.outbox_bytes)
@@ -379,6 +383,7 @@ class TasksDriver:
     # The clock's side --------------------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
+        """Whether there is something to do at this very instant (commands, memory links), whatever is due."""
         return bool(self._commanded or self._memory_ready or self._later)
 
     def later(self, handler: Callable[[int], None]) -> None:
@@ -386,6 +391,7 @@ class TasksDriver:
         self._later.append(handler)
 
     def next_due_ns(self) -> int | None:
+        """Return when something is next to be done, or None when nothing ever will be unless nudged."""
         due: int | None = None
         for group in self._groups.values():
             if due is None or group.due_ns < due:
@@ -402,6 +408,7 @@ class TasksDriver:
         return due
 
     def step(self, now_ns: int) -> None:
+        """Do all that is due by now. Never raises and never blocks."""
         self.in_step = True
         try:
             self._read(now_ns)
@@ -550,4 +557,5 @@ class TasksDriver:
         self._send()
 
     def close(self) -> None:
+        """Give back what it holds of the system; the clock has ended."""
         self._poller.close()

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import ssl
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -133,6 +132,40 @@ _PROTOCOL_ERRORS = {
 class Connection:
     """A WebSocket whose media the native core reads and writes. One owner; made after the handshake."""
 
+    __slots__ = (
+        "_assembler",
+        "_closing",
+        "_collecting",
+        "_control_bytes",
+        "_controls",
+        "_flushing",
+        "_handed_over",
+        "_held",
+        "_last_received_ns",
+        "_left",
+        "_live",
+        "_masks",
+        "_needed",
+        "_owner",
+        "_pending",
+        "_ping_sent_ns",
+        "_plain",
+        "_port",
+        "_pump",
+        "_state",
+        "_stream",
+        "_watched",
+        "broken",
+        "close_sent",
+        "driver",
+        "link",
+        "media_dropped",
+        "peer_close_code",
+        "peer_gone",
+        "pings_sent",
+        "round_trip_ms",
+    )
+
     def __init__(
         self,
         driver: TasksDriver,
@@ -155,11 +188,7 @@ class Connection:
         `backlogged` before it sends more."""
         self._owner = owner
         self._masks = MaskKeys(mask_seed) if masked else None
-        self._max_message_bytes = max_message_bytes
         self._assembler = MessageAssembler(max_message_bytes)
-        self._report = ffi.new("tp_received *")
-        self._scratch = driver.scratch_view
-        self._scratch_c = driver.scratch_c
         self._plain = link.recv_into if isinstance(link, SocketLink) else None
         self._pump = pump if self._plain is not None else None
         """The pump, with the member's slot and the stream's index there, for as long as it may move this socket."""
@@ -176,7 +205,7 @@ class Connection:
         self._pending = bytearray()
         self._handed_over = 0
         """Bytes that have left `_pending`, ever."""
-        self._controls: deque[tuple[int, int]] = deque()
+        self._controls: list[tuple[int, int]] = []
         """Of each control message in `_pending`: where it ends, counted as `_handed_over`, and its length."""
         self._control_bytes = 0
         self._flushing: trio.Event | None = None
@@ -278,10 +307,10 @@ class Connection:
             return
         assert self._pump is not None
         driver = self._pump[0]
-        n = driver.take_held(self._port, self._report, self._scratch_c, len(self._scratch))
+        n = driver.take_held(self._port, self.driver.report, self.driver.scratch_c, len(self.driver.scratch_view))
         if n is None:
             return
-        self._parse(self._scratch, self._scratch_c, n, now_ns, driver.held_result())
+        self._parse(self.driver.scratch_view, self.driver.scratch_c, n, now_ns, driver.held_result())
         self._give_back(now_ns)
 
     def _give_back(self, now_ns: int) -> None:
@@ -319,7 +348,7 @@ class Connection:
                 return
             # The common case, fifty times a second: whole messages of plain media on a plain socket.
             try:
-                n = self._plain(self._scratch)
+                n = self._plain(self.driver.scratch_view)
             except BlockingIOError:
                 return
             except OSError as exc:
@@ -329,9 +358,9 @@ class Connection:
                 self._at_end()
                 return
             self._last_received_ns = now_ns
-            result = receive_frames(self._stream, self._report, self._scratch_c, n, now_ns)
-            if result != 0 or self._report.consumed != n:
-                self._parse(self._scratch, self._scratch_c, n, now_ns, result)
+            result = receive_frames(self._stream, self.driver.report, self.driver.scratch_c, n, now_ns)
+            if result != 0 or self.driver.report.consumed != n:
+                self._parse(self.driver.scratch_view, self.driver.scratch_c, n, now_ns, result)
             elif self._owner.hears_media:
                 self._owner.on_media(now_ns)
         except Exception as exc:
@@ -392,7 +421,7 @@ class Connection:
 
     def _parse(self, view: memoryview, address: Any, total: int, now_ns: int, first: int | None = None) -> None:
         """Deal with `total` bytes; `first` is what the native core answered to them, when it was asked already."""
-        report = self._report
+        report = self.driver.report
         begin = 0
         n_media = 0
         n_other = 0
@@ -614,7 +643,7 @@ class Connection:
         del self._pending[:n]
         self._handed_over += n
         while self._controls and self._controls[0][0] <= self._handed_over:
-            self._control_bytes -= self._controls.popleft()[1]
+            self._control_bytes -= self._controls.pop(0)[1]
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
