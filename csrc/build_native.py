@@ -14,17 +14,38 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 # cffi releases the GIL around every call. Ours are far shorter than a GIL hand-over (a released GIL costs up to one
-# switch interval to get back beside a busy thread), so the module is compiled to keep it. Long calls are the pump's.
-KEEP_GIL = """
+# switch interval to get back beside a busy thread), so the module is compiled to keep it, but for the pump's turns, which
+# are long. Around the body of every wrapper cffi writes these two macros; the wrapper's name says which call it is, and as
+# it is a constant only the branches of that call are left in it.
+#
+# While the pump's thread runs, what touches a path, a stream or a pump goes through the guard, taken after the GIL is let
+# go. The thread announces itself before it lets go, so no other wrapper is in between looking at the guard and its call.
+GLUE = """
+#include <alloca.h>
+#include <string.h>
+#include "tp_pump.h"
+#define TP_CALL_BEGINS(name) (__builtin_strncmp(__func__, "_cffi_f_" name, sizeof("_cffi_f_" name) - 1) == 0)
+#define TP_CALL_IS(name) (__builtin_strcmp(__func__, "_cffi_f_" name) == 0)
+#define TP_CALL_RUNS TP_CALL_IS("tp_pump_run")
+#define TP_CALL_IS_LONG \
+    (TP_CALL_RUNS || TP_CALL_IS("tp_pump_step") || TP_CALL_IS("tp_pump_read") || TP_CALL_IS("tp_pump_tick"))
+#define TP_CALL_IS_GUARDED \
+    ((TP_CALL_BEGINS("tp_path_") || TP_CALL_BEGINS("tp_stream_") || TP_CALL_BEGINS("tp_pump_")) && !TP_CALL_RUNS && \
+     !TP_CALL_IS("tp_pump_stop"))
 #undef Py_BEGIN_ALLOW_THREADS
 #undef Py_END_ALLOW_THREADS
-#define Py_BEGIN_ALLOW_THREADS {
-#define Py_END_ALLOW_THREADS }
+#define Py_BEGIN_ALLOW_THREADS \
+    { \
+        if (TP_CALL_RUNS) tp_pump_guard_begin(); \
+        PyThreadState *tp_thread = TP_CALL_IS_LONG ? PyEval_SaveThread() : NULL; \
+        bool tp_entered = TP_CALL_IS_GUARDED && tp_pump_guard_enter();
+#define Py_END_ALLOW_THREADS \
+        if (TP_CALL_IS_GUARDED) tp_pump_guard_leave(tp_entered); \
+        if (TP_CALL_IS_LONG) PyEval_RestoreThread(tp_thread); \
+        if (TP_CALL_RUNS) tp_pump_guard_end(); \
+        (void)tp_thread, (void)tp_entered; \
+    }
 """
-
-
-# Under the limited API Python.h no longer brings these along, and cffi's glue relies on them.
-GLUE_INCLUDES = ["-include", "alloca.h", "-include", "string.h"]
 
 
 def make_ffi() -> FFI:
@@ -37,7 +58,6 @@ def make_ffi() -> FFI:
         "-std=c11",
         "-O2",
         "-ffp-contract=off",
-        *GLUE_INCLUDES,
         "-Wall",
         "-Wextra",
         "-Wshadow",
@@ -49,10 +69,11 @@ def make_ffi() -> FFI:
         flags.append("-Werror")
     ffi.set_source(
         "talkpath._native",
-        KEEP_GIL + "".join(f'#include "{name}"\n' for name in headers),
+        GLUE + "".join(f'#include "{name}"\n' for name in headers),
         sources=sources,
         include_dirs=[str(HERE.relative_to(ROOT)), str(HERE.relative_to(ROOT) / "tables")],
         extra_compile_args=flags,
+        extra_link_args=["-pthread"],
         py_limited_api=True,
         define_macros=[("Py_LIMITED_API", "0x030b0000")],
     )

@@ -280,4 +280,123 @@ int64_t tp_path_clock(const tp_path *path);
 const tp_path_counters *tp_path_statistics(const tp_path *path);
 const tp_jitter *tp_path_jitter(const tp_path *path);
 
+/* ---- tp_latch ---- */
+enum { TP_SYMMETRIC_NO = 0, TP_SYMMETRIC_PORT = 1, TP_SYMMETRIC_ANY = 2 };
+enum { TP_LATCH_STRANGER = 0, TP_LATCH_KNOWN = 1, TP_LATCH_LEARNED = 2 };
+typedef struct {
+    uint8_t ip[16];
+    uint16_t port;
+    uint8_t ip_bytes;
+    ...;
+} tp_address;
+typedef struct {
+    tp_address remote, source;
+    uint8_t symmetric, payload_type;
+    uint16_t n_candidates;
+    int64_t source_heard, learn_until;
+    uint64_t refused;
+    ...;
+} tp_latch;
+void tp_latch_init(tp_latch *latch, uint32_t symmetric, uint8_t payload_type);
+void tp_latch_expect(tp_latch *latch, const tp_address *remote, int64_t now);
+int tp_latch_receive(tp_latch *latch, const tp_address *from, const uint8_t *datagram, size_t datagram_bytes, int64_t now);
+const tp_address *tp_latch_target(const tp_latch *latch);
+
+/* ---- tp_pump ---- */
+#define TP_PUMP_TICK_NS 5000000
+#define TP_PUMP_IN_MAX 65536
+#define TP_PUMP_MEDIA_MAX 8192
+#define TP_PUMP_CONTROL_MAX 65536
+#define TP_PUMP_SCRATCH_BYTES 262144
+#define TP_PUMP_IN_RESERVE 4
+#define TP_PUMP_OUT_RESERVE 9
+#define TP_PUMP_PHASES 12
+#define TP_PUMP_LATENESS_BUCKETS 256
+#define TP_NO_PORT 0
+enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
+enum {
+    TP_ATTEND_EVENTS = 1, TP_ATTEND_HELD = 2, TP_ATTEND_FULL = 4, TP_ATTEND_ENDED = 8, TP_ATTEND_BROKEN = 16,
+    TP_ATTEND_PROTOCOL = 32, TP_ATTEND_LEARNED = 64, TP_ATTEND_STUCK = 128
+};
+typedef struct {
+    uint32_t slot, what;
+    uint64_t port;
+    int32_t error;
+    uint32_t generation;
+} tp_attention;
+typedef struct {
+    int32_t fd;
+    uint32_t generation, slot;
+    uint8_t kind, index, live, held, dead, family, flushing, held_result;
+    uint32_t attention;
+    int32_t error;
+    int64_t last_received;
+    uint64_t media_dropped, send_failures;
+    uint32_t in_needed, in_bytes, out_bytes;
+    ...;
+} tp_port;
+typedef struct {
+    uint32_t generation, attention;
+    uint32_t leg, streams[4];
+    uint32_t handover_dropped;
+    ...;
+} tp_slot;
+typedef struct {
+    tp_slot *slots;
+    int64_t *due;
+    tp_port *ports;
+    tp_attention *attention;
+    uint32_t *free_ports;
+    uint8_t *pool_bytes;
+    uint8_t *scratch;
+    uint8_t *outbox_bytes;
+    tp_output *outbox_outputs;
+    uint8_t *handover_bytes[2];
+    tp_output *handover_outputs[2];
+    uint32_t n_slots, n_ports;
+    uint32_t outbox_capacity, outbox_outputs_capacity;
+    uint32_t handover_capacity, handover_outputs_capacity;
+    uint64_t pool_capacity;
+} tp_pump_memory;
+typedef struct {
+    uint64_t turns, path_ticks, line_ticks, datagrams_in, datagrams_out, messages_out, reads;
+    uint64_t busy_ns, stalls, handover_dropped, budget_rests;
+    int64_t late_max_ns;
+} tp_pump_counters;
+typedef struct {
+    tp_pump_memory m;
+    tp_pool pool;
+    tp_outbox handover[2];
+    uint32_t filling, high_slot, n_free_ports, n_attention, n_members, n_open_ports;
+    int32_t epoll, signal, wake;
+    int64_t origin, next_due;
+    int32_t realtime;
+    uint32_t stopping, running;
+    tp_pump_counters counters;
+    uint32_t lateness[12][256];
+    ...;
+} tp_pump;
+int tp_pump_open(tp_pump *pump, const tp_pump_memory *memory, int64_t origin);
+void tp_pump_close(tp_pump *pump);
+int tp_pump_add_path(tp_pump *pump, uint32_t slot, tp_path *path);
+int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line);
+void tp_pump_remove(tp_pump *pump, uint32_t slot);
+void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
+int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now);
+int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int live, int64_t now);
+int64_t tp_pump_close_port(tp_pump *pump, int64_t port, uint8_t *waiting, uint8_t *unread, uint32_t *n_unread);
+const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
+int tp_pump_read(tp_pump *pump, int64_t now);
+int tp_pump_tick(tp_pump *pump, int64_t now);
+int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
+int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
+int64_t tp_pump_take_held(tp_pump *pump, int64_t port, tp_received *report, int *result, uint8_t *out, size_t capacity);
+int tp_pump_give(tp_pump *pump, int64_t port, const uint8_t *left, size_t n, uint32_t needed);
+int tp_pump_send(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n, int control);
+int tp_pump_flush(tp_pump *pump, int64_t port);
+int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n);
+int tp_pump_take_handover(tp_pump *pump);
+int tp_pump_run(tp_pump *pump, int realtime_priority);
+void tp_pump_stop(tp_pump *pump);
+
 /* ---- end ---- */

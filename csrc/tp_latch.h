@@ -12,7 +12,7 @@
  * counted, and heard by nobody.
  *
  * How to use it. init once; expect() with the address of the SDP, at the start and at each re-negotiation; receive() for
- * each datagram; send to `source` (or, while there is none, nowhere).
+ * each datagram; send to tp_latch_target().
  *
  * Figures to hold: a datagram from the trusted source below 5 ns; the struct below 0.5 KiB.
  * Source: own; RFC 7362 section 4 (latching), RFC 3550 5.1. */
@@ -40,7 +40,7 @@ typedef struct tp_candidate {
 
 typedef struct tp_latch {
     tp_address remote;   /* as configured */
-    tp_address source;   /* who is trusted now, and sent to; ip_bytes 0: nobody yet */
+    tp_address source;   /* who is trusted now; ip_bytes 0: nobody yet */
     uint8_t symmetric, payload_type;
     uint16_t n_candidates;
     int64_t source_heard, learn_until;
@@ -53,5 +53,11 @@ void tp_latch_init(tp_latch *latch, uint32_t symmetric, uint8_t payload_type);
 void tp_latch_expect(tp_latch *latch, const tp_address *remote, int64_t now);
 /* -> TP_LATCH_x; a stranger is counted. LEARNED: `source` is the sender's from here on, and this datagram is its first. */
 int tp_latch_receive(tp_latch *latch, const tp_address *from, const uint8_t *datagram, size_t datagram_bytes, int64_t now);
+
+/* Who is sent to: the trusted source, or while there is none the configured address; NULL: nobody is known yet. With
+ * TP_SYMMETRIC_ANY and an address configured the caller hears us from the start, whoever turns out to answer. */
+static inline const tp_address *tp_latch_target(const tp_latch *latch) {
+    return latch->source.ip_bytes != 0 ? &latch->source : latch->remote.ip_bytes != 0 ? &latch->remote : NULL;
+}
 
 #endif

@@ -40,7 +40,7 @@
  * what it has run since it last rested, so a core of its own or not, Python gets its turn.
  *
  * How to use it. open() with memory that the caller owns; add slots, open ports; each tick: step() (or read(), attend,
- * tick(), attend); take the attention; close ports before their descriptors. `now` is grid time as everywhere; only
+ * tick(), attend); take the attention and the hand-over; close ports before their descriptors. `now` is grid time as everywhere; only
  * lateness and the thread read the clock, and they only when `origin` is not 0.
  *
  * Figures to hold: no allocation; a two-way call-frame below 3 us outside the kernel; an idle slot below 2 ns a turn.
@@ -56,6 +56,9 @@
 #define TP_PUMP_IN_MAX (64u * 1024u)
 #define TP_PUMP_MEDIA_MAX (8u * 1024u)
 #define TP_PUMP_CONTROL_MAX (64u * 1024u)
+#define TP_PUMP_SPEECH_MAX (32u * 1024u)     /* of a line's, written at once; more follows when the socket has taken it */
+#define TP_PUMP_IN_RESERVE 4u                /* blocks of the pool that every stream port is sure of; a leg needs none */
+#define TP_PUMP_OUT_RESERVE 9u
 #define TP_PUMP_SCRATCH_BYTES (256u * 1024u) /* of one recv, and the most that is parsed at once */
 #define TP_PUMP_PHASES 12                    /* of 5 ms in the longest ptime */
 #define TP_PUMP_LATENESS_BUCKETS 256         /* of 0.1 ms up to 20 ms, then of 5 ms; the last has no end */
@@ -86,7 +89,9 @@ typedef struct tp_port {
     int32_t fd;
     uint32_t generation, slot;
     uint8_t kind, index;         /* index: which stream of the call */
-    uint8_t live, held, dead;    /* dead: ended, broken or a protocol error; nothing is read or sent any more */
+    uint8_t live;
+    uint8_t held;                /* nothing is read: 1 until tp_pump_give, 2 for good (a protocol error) */
+    uint8_t dead;                /* ended or broken: nothing is read or sent any more */
     uint8_t family;              /* legs: 4 or 6 */
     uint8_t flushing;            /* FULL was said and not yet answered by a flush to the end */
     uint8_t held_result;         /* what tp_stream_receive answered to the first held bytes */
@@ -100,7 +105,7 @@ typedef struct tp_port {
     uint32_t in_needed;          /* bytes the unfinished frame will have in all; 0: not known yet */
     uint32_t in_bytes, out_bytes;
     tp_chain in, out;
-    tp_received held_report;     /* relative to the first held byte */
+    tp_received held_report;     /* relative to the first held byte; n_media: messages taken just before it */
 } tp_port;
 
 typedef struct tp_slot {
@@ -157,7 +162,7 @@ typedef struct tp_pump {
     uint32_t lateness[TP_PUMP_PHASES][TP_PUMP_LATENESS_BUCKETS]; /* of each path's tick once its packets are sent, by phase of its grid */
 } tp_pump;
 
-/* -> TP_OK; TP_E_ARGUMENT; TP_E_STATE: no epoll on this system, or none left (errno in pump->counters is not kept; say so) */
+/* -> TP_OK; TP_E_ARGUMENT; TP_E_STATE: no epoll on this system, or no descriptor left (errno tells) */
 int tp_pump_open(tp_pump *pump, const tp_pump_memory *memory, int64_t origin);
 void tp_pump_close(tp_pump *pump); /* every port and slot forgotten; descriptors of the sockets are the caller's to close */
 
@@ -207,7 +212,18 @@ int tp_pump_take_handover(tp_pump *pump);
 /* The thread. run: returns when stop() was called, at the latest 5 ms and one turn later; restores its scheduling. */
 int tp_pump_run(tp_pump *pump, int realtime_priority); /* 0: do not ask for SCHED_FIFO */
 void tp_pump_stop(tp_pump *pump);
-void tp_pump_guard_enter(void); /* nothing, unless a thread runs in this process */
-void tp_pump_guard_leave(void);
+
+/* The guard, for the module's glue. begin and end frame a thread's life and may nest: begin while the GIL is still held,
+ * so that nobody is within an unguarded call when the thread starts. enter -> whether it locked, which leave must be told,
+ * for the last thread may end in between; one load and a branch while no thread runs in this process. Not recursive. */
+void tp_pump_guard_begin(void);
+void tp_pump_guard_end(void);
+bool tp_pump_guard_enter(void);
+void tp_pump_guard_leave(bool entered);
+
+/* The thread's turn: read and tick, the guard taken for one port or one slot at a time. -> CPU time, ns */
+int64_t tp_pump_turn(tp_pump *pump, int64_t now);
+/* Says through the eventfd that something waits for Python, once until it has been taken. */
+void tp_pump_announce(tp_pump *pump);
 
 #endif
