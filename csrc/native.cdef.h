@@ -398,5 +398,6 @@ int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, siz
 int tp_pump_take_handover(tp_pump *pump);
 int tp_pump_run(tp_pump *pump, int realtime_priority);
 void tp_pump_stop(tp_pump *pump);
+void tp_pump_pause(tp_pump *pump, int by);
 
 /* ---- end ---- */

@@ -19,6 +19,7 @@
 #define FINE_BUCKETS 200
 #define COARSE_NS 5000000
 #define GENERATION_MAX 0x7fffffffu /* a handle is a positive int64_t */
+#define NO_SLOT UINT32_MAX
 #define HELD 1u
 #define HELD_FOR_GOOD 2u
 
@@ -83,6 +84,7 @@ static void attend_slot(tp_pump *pump, uint32_t slot, uint32_t what) {
 }
 
 static void attend_port(tp_pump *pump, tp_port *port, uint32_t what) {
+    if (port->slot == NO_SLOT) return; /* its slot is gone: nobody is there to attend */
     attend(pump, port->slot, handle_of(pump, port), &port->attention, what);
 }
 
@@ -443,6 +445,14 @@ static void read_leg(tp_pump *pump, tp_port *port, int64_t now) {
     }
 }
 
+/* The thread's way in to one port or one slot. -> whether it may go on; Python may have asked it to wait */
+static bool go_in(const tp_pump *pump, bool guarded, bool *entered) {
+    *entered = guarded && tp_pump_guard_enter();
+    if (!guarded || pump->paused == 0) return true;
+    tp_pump_guard_leave(*entered);
+    return false;
+}
+
 static bool read_port(tp_pump *pump, uint64_t handle, int64_t now) {
     tp_port *port = port_of(pump, handle);
     if (port == NULL || port->held || port->dead) return false;
@@ -460,7 +470,8 @@ static void read_ports(tp_pump *pump, int64_t now, bool guarded) {
         int n = epoll_wait(pump->epoll, events, EVENTS_AT_ONCE, 0);
         bool busy = false; /* ports that are held stay ready */
         for (int i = 0; i < n; i++) {
-            bool entered = guarded && tp_pump_guard_enter();
+            bool entered;
+            if (!go_in(pump, guarded, &entered)) return;
             busy |= read_port(pump, events[i].data.u64, now);
             tp_pump_guard_leave(entered);
         }
@@ -544,7 +555,8 @@ static void tick_slots(tp_pump *pump, int64_t now, bool guarded) {
     for (uint32_t i = 0; i < n; i++) {
         int64_t due = due_of(pump, i);
         if (due <= now) {
-            bool entered = guarded && tp_pump_guard_enter();
+            bool entered;
+            if (!go_in(pump, guarded, &entered)) return;
             due = due_of(pump, i); /* it may have gone before we entered */
             if (due <= now) {
                 if (due < first) first = due;
@@ -604,6 +616,27 @@ int tp_pump_step(tp_pump *pump, int64_t now, int *ticked) {
 
 /* ---- opening and closing ---- */
 
+/* Nothing is read from here on, and nobody attends to it; what waits in it stays until it is closed. */
+static void part_from_slot(tp_pump *pump, tp_port *port) {
+    tp_slot *slot = &pump->m.slots[port->slot];
+    unwatch(pump, port);
+    forget_attention(pump, port->slot, handle_of(pump, port), &port->attention);
+    *(port->kind == TP_PORT_STREAM ? &slot->streams[port->index] : &slot->leg) = TP_NO_PORT;
+    port->held = HELD_FOR_GOOD;
+    port->slot = NO_SLOT;
+}
+
+static void close_port(tp_pump *pump, tp_port *port) {
+    if (port->slot != NO_SLOT) part_from_slot(pump, port);
+    if (port->kind == TP_PORT_STREAM) {
+        tp_chain_close(&port->in, &pump->pool);
+        tp_chain_close(&port->out, &pump->pool);
+    }
+    *port = (tp_port){.generation = next_generation(port->generation), .fd = -1};
+    pump->m.free_ports[pump->n_free_ports++] = number_of(pump, port);
+    pump->n_open_ports--;
+}
+
 int tp_pump_open(tp_pump *pump, const tp_pump_memory *memory, int64_t origin) {
     memset(pump, 0, sizeof *pump);
     pump->epoll = pump->signal = pump->wake = pump->realtime = -1;
@@ -641,6 +674,9 @@ int tp_pump_open(tp_pump *pump, const tp_pump_memory *memory, int64_t origin) {
 void tp_pump_close(tp_pump *pump) {
     if (pump->m.slots == NULL) return;
     for (uint32_t i = 0; i < pump->high_slot; i++) tp_pump_remove(pump, i);
+    for (uint32_t i = 1; i < pump->m.n_ports && pump->n_open_ports != 0; i++) {
+        if (pump->m.ports[i].kind != TP_PORT_FREE) close_port(pump, &pump->m.ports[i]);
+    }
     if (pump->epoll >= 0) (void)close(pump->epoll);
     if (pump->signal >= 0) (void)close(pump->signal);
     if (pump->wake >= 0) (void)close(pump->wake);
@@ -672,33 +708,20 @@ int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line) {
     return line != NULL ? add(pump, slot, NULL, line, tp_stream_next_deadline(line)) : TP_E_ARGUMENT;
 }
 
-static void close_port(tp_pump *pump, tp_port *port) {
-    unwatch(pump, port);
-    forget_attention(pump, port->slot, handle_of(pump, port), &port->attention);
-    if (port->kind == TP_PORT_STREAM) {
-        tp_chain_close(&port->in, &pump->pool);
-        tp_chain_close(&port->out, &pump->pool);
-        pump->m.slots[port->slot].streams[port->index] = TP_NO_PORT;
-    } else {
-        pump->m.slots[port->slot].leg = TP_NO_PORT;
-    }
-    *port = (tp_port){.generation = next_generation(port->generation), .fd = -1};
-    pump->m.free_ports[pump->n_free_ports++] = number_of(pump, port);
-    pump->n_open_ports--;
-}
-
 void tp_pump_remove(tp_pump *pump, uint32_t number) {
     tp_slot *slot = slot_of(pump, number);
     if (slot == NULL) return;
-    if (slot->leg != TP_NO_PORT) close_port(pump, &pump->m.ports[slot->leg]);
+    if (slot->leg != TP_NO_PORT) part_from_slot(pump, &pump->m.ports[slot->leg]);
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
-        if (slot->streams[i] != TP_NO_PORT) close_port(pump, &pump->m.ports[slot->streams[i]]);
+        if (slot->streams[i] != TP_NO_PORT) part_from_slot(pump, &pump->m.ports[slot->streams[i]]);
     }
     forget_attention(pump, number, 0, &slot->attention);
     *slot = (tp_slot){.generation = next_generation(slot->generation)};
     set_due(pump, number, INT64_MAX);
     pump->n_members--;
 }
+
+void tp_pump_pause(tp_pump *pump, int by) { pump->paused = (uint32_t)((int)pump->paused + by); }
 
 void tp_pump_rearm(tp_pump *pump, uint32_t number, int64_t now) {
     const tp_slot *slot = slot_of(pump, number);
@@ -822,9 +845,12 @@ int64_t tp_pump_take_held(tp_pump *pump, int64_t handle, tp_received *report, in
 
 int tp_pump_give(tp_pump *pump, int64_t handle, const uint8_t *left, size_t n, uint32_t needed) {
     tp_port *port = live_stream(pump, handle);
-    if (port == NULL || port->held != HELD) return TP_E_STATE;
+    if (port == NULL || port->held == HELD_FOR_GOOD) return TP_E_STATE;
     forget_input(pump, port);
-    if (n > TP_PUMP_IN_MAX || n > chain_room(&pump->pool, &port->in)) return TP_E_FULL;
+    if (n > TP_PUMP_IN_MAX || n > chain_room(&pump->pool, &port->in)) {
+        port->held = HELD;
+        return TP_E_FULL;
+    }
     keep_input(pump, port, left, n);
     port->in_needed = needed;
     port->held = 0;

@@ -158,6 +158,7 @@ typedef struct tp_pump {
     uint32_t signalled;
     int32_t realtime;            /* of the thread: 1 got SCHED_FIFO, 0 did not, -1 no thread runs */
     uint32_t stopping, running;
+    uint32_t paused;             /* how often Python has asked the thread to wait */
     tp_pump_counters counters;
     uint32_t lateness[TP_PUMP_PHASES][TP_PUMP_LATENESS_BUCKETS]; /* of each path's tick once its packets are sent, by phase of its grid */
 } tp_pump;
@@ -169,7 +170,9 @@ void tp_pump_close(tp_pump *pump); /* every port and slot forgotten; descriptors
 /* Members. The slot's number is the caller's choice below n_slots and free. -> TP_OK, TP_E_ARGUMENT */
 int tp_pump_add_path(tp_pump *pump, uint32_t slot, tp_path *path);
 int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line);
-void tp_pump_remove(tp_pump *pump, uint32_t slot); /* and its ports; idempotent; attention of it is forgotten */
+/* Idempotent; attention of it is forgotten. Of its ports nothing is read or ticked any more, but each still is to be closed:
+ * what waits in it is its owner's. */
+void tp_pump_remove(tp_pump *pump, uint32_t slot);
 /* After Python changed what a line has to send, or answered TP_EVENT_MARK_DUE: look at its deadline again. */
 void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
 
@@ -191,7 +194,7 @@ int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
 /* Moves up to n entries out of the list, the oldest first; an entry whose slot or port is gone is left out. -> entries */
 int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 
-/* A held port. take: the bytes from the beginning of the held frame on (unmasked as far as *report says), and what
+/* A held port (or, for give, one that has read nothing yet). take: the bytes from the beginning of the held frame on (unmasked as far as *report says), and what
  * tp_stream_receive answered to them (*result; TP_RECEIVED_ALL: an unfinished frame too long to wait here). The port stays
  * held. -> bytes, or TP_E_STATE. give: what the caller left of it, the beginning of a frame that will have `needed` bytes
  * (0: not known); reading goes on. -> TP_OK, TP_E_FULL: too much to wait here, nothing was taken, the port stays held */
@@ -212,6 +215,9 @@ int tp_pump_take_handover(tp_pump *pump);
 /* The thread. run: returns when stop() was called, at the latest 5 ms and one turn later; restores its scheduling. */
 int tp_pump_run(tp_pump *pump, int realtime_priority); /* 0: do not ask for SCHED_FIFO */
 void tp_pump_stop(tp_pump *pump);
+/* 1: the thread does nothing from here on, until -1: so that several calls from Python have nothing happen between them.
+ * They are to be few: a paused turn is a late one. Without a thread it changes nothing. */
+void tp_pump_pause(tp_pump *pump, int by);
 
 /* The guard, for the module's glue. begin and end frame a thread's life and may nest: begin while the GIL is still held,
  * so that nobody is within an unguarded call when the thread starts. enter -> whether it locked, which leave must be told,

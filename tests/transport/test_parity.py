@@ -207,7 +207,7 @@ async def run_calls(driver: str) -> list[Heard]:
                 leg = RtpLeg(local=("127.0.0.1", 0), remote=caller.getsockname(), symmetric=symmetric)
                 call = await _entered(nursery, engine.open_call(leg), done)
                 calls.append(call)
-                spec = StreamSpec(url=url, wire="plivo", track="both_tracks", message_ms=(20, 40, 60)[number])
+                spec = StreamSpec(url=url, wire="plivo", bidirectional=True, message_ms=(20, 40, 60)[number])
                 nursery.start_soon(call.start_stream, spec)
                 peers.append(await accept_stream(listener))
                 while not any(stream is not None and stream._live for stream in call.streams):

@@ -225,7 +225,7 @@ class PumpDriver(TasksDriver):
     def first_tick_ns(self, period_ns: int, phase_ns: int, pumped: bool = False) -> int:
         if not pumped:
             return super().first_tick_ns(period_ns, phase_ns)
-        return max(self.clock.now_ns(), self._last_step_ns + 1)
+        return self.clock.now_ns()
 
     def add_call(self, call: CallMember, phase_ns: int) -> None:
         if not call.pumped:
@@ -367,7 +367,7 @@ class PumpDriver(TasksDriver):
                 if self._ticked[0]:
                     self._hand_over()
                 else:
-                    self._read(now_ns)
+                    self._read_pump(now_ns)
                     if self._commanded:
                         self._run_commands(now_ns)
                     self._tick_due(now_ns)
@@ -385,16 +385,19 @@ class PumpDriver(TasksDriver):
         )
 
     def _read(self, now: int) -> None:
+        super()._read(now)  # First: what the last step left for this one is not what this one leaves for the next.
         if self._pumped:
-            if self.threaded:
-                self._hear_signal()
-                self._attend(now)
-            else:
-                for _ in range(READ_ROUNDS):
-                    if not lib.tp_pump_read(self._native, now):
-                        break
-                    self._attend(now)
-        super()._read(now)
+            self._read_pump(now)
+
+    def _read_pump(self, now_ns: int) -> None:
+        if self.threaded:
+            self._hear_signal()
+            self._attend(now_ns)
+            return
+        for _ in range(READ_ROUNDS):
+            if not lib.tp_pump_read(self._native, now_ns):
+                return
+            self._attend(now_ns)
 
     def _tick_due(self, now_ns: int) -> None:
         super()._tick_due(now_ns)
