@@ -110,7 +110,8 @@ def test_what_was_checked_does_not_change_afterwards() -> None:
         {"hang_up_pace": 0},
         {"stall_s": None},
         {"tls_context": "default"},
-        {"driver": "pump"},
+        {"driver": "native"},
+        {"driver": "tasks", "media_thread": True},
     ],
 )
 def test_an_engine_that_cannot_work_is_refused_when_it_is_described(options: dict[str, Any]) -> None:

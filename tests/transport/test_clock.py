@@ -54,6 +54,9 @@ class Driven:
     def has_work(self) -> bool:
         return self.work
 
+    def stopping(self) -> None:
+        self.stops = True
+
     def close(self) -> None:
         self.closed += 1
 
