@@ -93,12 +93,12 @@ $(C_LIB): $(C_OBJECTS)
 	@$(AR) rcs $@ $(C_OBJECTS)
 
 build/asan/%.passed: tests/c/%.c $(C_LIB)
-	@$(CC) $(C_FLAGS) -MMD -MP -MT $@ -MF build/asan/$*.d -o build/asan/$* $< $(C_LIB) -lm
+	@$(CC) $(C_FLAGS) -MMD -MP -MT $@ -MF build/asan/$*.d -o build/asan/$* $< $(C_LIB) -lm -lpthread
 	@build/asan/$* && echo "c-test: $* passed"
 	@touch $@
 
 build/asan/%.passed: tests/fuzz/%.c $(C_LIB)
-	@$(CC) $(C_FLAGS) -DTP_FUZZ_STANDALONE -MMD -MP -MT $@ -MF build/asan/$*.d -o build/asan/$* $< $(C_LIB) -lm
+	@$(CC) $(C_FLAGS) -DTP_FUZZ_STANDALONE -MMD -MP -MT $@ -MF build/asan/$*.d -o build/asan/$* $< $(C_LIB) -lm -lpthread
 	@timeout 120 build/asan/$* $(FUZZ_ITERATIONS) && echo "c-test: $* held for $(FUZZ_ITERATIONS) inputs"
 	@touch $@
 

@@ -542,7 +542,8 @@ static void tick_line(tp_pump *pump, uint32_t number, int64_t now) {
             return;
         }
         int64_t due = tp_stream_next_deadline(line);
-        if ((flags & TP_TICK_OUTPUT) == 0 || due > now) {
+        bool waits = port != NULL && port->out_bytes != 0;
+        if (!waits && ((flags & TP_TICK_OUTPUT) == 0 || due > now)) {
             set_due(pump, number, due);
             return;
         }
