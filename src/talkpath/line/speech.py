@@ -132,16 +132,19 @@ class Speech:
 
     def speak(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], sample_rate_hz: int | None) -> None:
         """See `Line.speak`."""
-        if type(chunk) is HeardChunk and chunk.encoding == self._encoding and chunk.sample_rate_hz == self._rate:
-            payload = chunk.payload
-            if payload is not None:  # as the wire wants it already
-                n = len(payload) // self._sample_bytes
-                self._check_bound(n)
-                if self._tails:
-                    self._commands.check_room(1 + len(self._tails))
-                    self._let_out(self._tails)  # What was said first is heard first.
-                self._queue_payload(payload, n)
-                return
+        if (
+            isinstance(chunk, HeardChunk)
+            and (payload := chunk.payload) is not None
+            and chunk.encoding == self._encoding
+            and chunk.sample_rate_hz == self._rate
+        ):
+            n = len(payload) // self._sample_bytes
+            self._check_bound(n)
+            if self._tails:
+                self._commands.check_room(1 + len(self._tails))
+                self._let_out(self._tails)  # What was said first is heard first.
+            self._queue_payload(payload, n)
+            return
         pcm, rate = samples_of(chunk, sample_rate_hz)
         self._check_bound(math.ceil(len(pcm) * self._rate / rate))
         self._commands.check_room(1 + len(self._tails))
