@@ -23,8 +23,6 @@ from talkpath.units import ms_to_samples
 
 NOBODY = (1 << 64) - 1
 """Samples that are never written: nobody waits for the track."""
-RING_SLACK_MS = 500
-"""What comes between an ear's falling behind its bound and its reading is still there to be counted off."""
 
 _new = object.__new__
 _set = object.__setattr__
@@ -129,7 +127,7 @@ class Hearing:
             raise ConfigError(f"track {track!r} is not streamed on this line; there is {', '.join(self._tracks)}")
         bit = int(tracks_of((track,)))
         if bit not in self._wake_at:
-            samples = ms_to_samples(self.bound_ms + RING_SLACK_MS, self.sample_rate_hz)
+            samples = ms_to_samples(max(self.bound_ms, CHUNK_MS[1]), self.sample_rate_hz)
             self._stream.set_track(Track(bit), samples * self.sample_bytes)
             self._wake_at[bit] = NOBODY
         return bit
