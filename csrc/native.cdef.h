@@ -179,7 +179,8 @@ enum { TP_PROTOCOL_NONE = 0, TP_PROTOCOL_HEADER = 1, TP_PROTOCOL_TOO_LONG = 2, T
 enum { TP_TICK_EVENTS = 1, TP_TICK_OUTPUT = 2, TP_TICK_MARK_DUE = 4 };
 enum {
     TP_EVENT_NONE = 0, TP_EVENT_DIGIT = 1, TP_EVENT_MARK = 2, TP_EVENT_MEDIA_TIMEOUT = 3, TP_EVENT_FILL = 4,
-    TP_EVENT_UNDERRUN = 5, TP_EVENT_DIGITS_SENT = 6, TP_EVENT_MARK_DUE = 7, TP_EVENT_AUDIO = 8
+    TP_EVENT_UNDERRUN = 5, TP_EVENT_DIGITS_SENT = 6, TP_EVENT_MARK_DUE = 7, TP_EVENT_AUDIO = 8,
+    TP_EVENT_LOW = 9, TP_EVENT_ALARM = 10
 };
 typedef struct { uint32_t offset, length; uint32_t slot; uint16_t kind, stream; } tp_output;
 typedef struct {
@@ -229,10 +230,15 @@ bool tp_stream_has_events(const tp_stream *stream);
 uint64_t tp_stream_take_sequence(tp_stream *stream);
 int tp_stream_tick(tp_stream *stream, uint32_t slot, int64_t now, tp_outbox *out);
 int64_t tp_stream_next_deadline(const tp_stream *stream);
+int tp_stream_wake_at(tp_stream *stream, uint32_t track, uint64_t written);
+void tp_stream_want_low(tp_stream *stream, uint64_t samples);
+void tp_stream_set_alarm(tp_stream *stream, int64_t at);
 int tp_stream_set_track(tp_stream *stream, uint32_t track, uint8_t *bytes, uint32_t capacity_bytes);
 uint64_t tp_stream_track_written(const tp_stream *stream, uint32_t track);
 ptrdiff_t tp_stream_track_read(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from,
                                size_t n);
+ptrdiff_t tp_stream_track_next(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from,
+                               size_t n, size_t bound);
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);
 

@@ -31,6 +31,7 @@ int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, 
     s->mask_state = config->mask_seed != 0 ? config->mask_seed : 0x9e3779b97f4a7c15u;
     s->fill_armed = 15;
     s->last_now = s->model_start = now;
+    s->alarm = INT64_MAX;
     for (uint32_t i = 0; i < 2; i++) {
         s->senders[i].chunk = 1;
         if (application || s->leg_rate_hz == config->format.rate_hz) continue;
@@ -43,6 +44,8 @@ int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, 
 void tp_stream_close(tp_stream *s, int64_t at_sample) {
     if (s->closed) return;
     s->closed = 1;
+    s->alarm = INT64_MAX;
+    s->low_wanted = 0;
     tp_playout_close(&s->playout, at_sample);
 }
 
@@ -96,7 +99,7 @@ static void ring_write(tp_track *track, uint32_t size, const uint8_t *in, size_t
 static void listen(tp_stream *s, uint32_t track, const uint8_t *in, size_t n) {
     uint32_t i = track_index(track);
     ring_write(&s->tracks[i], tp_sample_bytes(s->config->format.encoding), in, n);
-    s->audio_pending |= 1u << i;
+    if (s->tracks[i].written >= s->tracks[i].wake_at) s->audio_pending |= 1u << i;
 }
 
 /* One message's audio, which may come in pieces between begin and end. */
@@ -298,8 +301,18 @@ int tp_stream_mark(tp_stream *s, int64_t id) {
     return status;
 }
 
+uint64_t tp_stream_queued_samples(const tp_stream *s) { return s->playout.written - s->playout.read; }
+
+/* The queue may have become shorter. */
+static void low_check(tp_stream *s) {
+    if (tp_stream_queued_samples(s) >= s->low_wanted) return;
+    s->low_wanted = 0;
+    s->low_pending = 1;
+}
+
 int64_t tp_stream_clear(tp_stream *s, int64_t at_sample) {
     uint64_t dropped = tp_playout_clear(&s->playout, at_sample);
+    low_check(s);
     s->counters.samples_cleared += dropped;
     s->model_start_sent = s->sent; /* nothing of ours is left to play */
     s->model_start = s->last_now;
@@ -307,8 +320,6 @@ int64_t tp_stream_clear(tp_stream *s, int64_t at_sample) {
 }
 
 void tp_stream_pause(tp_stream *s, int paused) { s->playout.paused = paused != 0; }
-
-uint64_t tp_stream_queued_samples(const tp_stream *s) { return s->playout.written - s->playout.read; }
 
 uint64_t tp_stream_queued_us(const tp_stream *s) { return s->playout.waiting * 1000u / (TP_PLAYOUT_UNITS_HZ / 1000u); }
 
@@ -331,8 +342,8 @@ void tp_stream_played(tp_stream *s, uint64_t n_read, size_t n_audio, size_t n) {
 /* ---- events ---- */
 
 bool tp_stream_has_events(const tp_stream *s) {
-    return tp_playout_has_outcome(&s->playout) || (s->fill_pending | s->audio_pending | s->due_pending) != 0 ||
-           s->underruns_pending != 0;
+    return tp_playout_has_outcome(&s->playout) || s->underruns_pending != 0 ||
+           (s->fill_pending | s->audio_pending | s->due_pending | s->low_pending | s->alarm_pending) != 0;
 }
 
 int tp_stream_next_event(tp_stream *s, tp_event *event) {
@@ -375,6 +386,16 @@ int tp_stream_next_event(tp_stream *s, tp_event *event) {
         event->kind = TP_EVENT_AUDIO;
         event->value = s->audio_pending;
         s->audio_pending = 0;
+        return 1;
+    }
+    if (s->low_pending) {
+        s->low_pending = 0;
+        event->kind = TP_EVENT_LOW;
+        return 1;
+    }
+    if (s->alarm_pending) {
+        s->alarm_pending = 0;
+        event->kind = TP_EVENT_ALARM;
         return 1;
     }
     return 0;
@@ -524,6 +545,10 @@ int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
     const tp_stream_config *config = s->config;
     int flags = 0;
     s->last_now = now;
+    if (s->alarm <= now) {
+        s->alarm = INT64_MAX;
+        s->alarm_pending = 1;
+    }
     while (!s->closed && !s->playout.paused && !s->due_pending && config->templates[0] != NULL) {
         if (tp_playout_pop_due(&s->playout, &s->due_id)) {
             s->due_pending = 1;
@@ -548,17 +573,45 @@ int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
         s->sent += n;
         flags |= TP_TICK_OUTPUT;
     }
+    low_check(s);
     if (s->due_pending) flags |= TP_TICK_MARK_DUE;
     if (tp_stream_has_events(s)) flags |= TP_TICK_EVENTS;
     return flags;
 }
 
 int64_t tp_stream_next_deadline(const tp_stream *s) {
-    if (s->closed || s->playout.paused) return INT64_MAX;
-    if (s->due_pending || tp_playout_mark_is_due(&s->playout)) return s->last_now;
-    if (s->playout.waiting == 0) return INT64_MAX;
-    int64_t when = may_send(s, next_message(s));
+    int64_t when = s->alarm;
+    if (!s->closed && !s->playout.paused) {
+        if (s->due_pending || tp_playout_mark_is_due(&s->playout)) return s->last_now;
+        if (s->playout.waiting != 0) {
+            int64_t send = may_send(s, next_message(s));
+            if (send < when) when = send;
+        }
+    }
     return when > s->last_now ? when : s->last_now;
+}
+
+int tp_stream_wake_at(tp_stream *s, uint32_t track, uint64_t written) {
+    if (s->config->role != TP_ROLE_APPLICATION) return TP_E_STATE;
+    uint32_t i = track_index(track);
+    tp_track *ring = &s->tracks[i];
+    ring->wake_at = written;
+    if (ring->written < written) {
+        s->audio_pending &= ~(1u << i);
+    } else if (written != 0) {
+        s->audio_pending |= 1u << i;
+    }
+    return TP_OK;
+}
+
+void tp_stream_want_low(tp_stream *s, uint64_t samples) {
+    s->low_wanted = s->closed ? 0 : samples;
+    s->low_pending = 0;
+}
+
+void tp_stream_set_alarm(tp_stream *s, int64_t at) {
+    s->alarm = s->closed ? INT64_MAX : at;
+    s->alarm_pending = 0;
 }
 
 int tp_stream_set_track(tp_stream *s, uint32_t track, uint8_t *bytes, uint32_t capacity_bytes) {
@@ -596,6 +649,19 @@ ptrdiff_t tp_stream_track_read(const tp_stream *s, uint32_t track, uint8_t *out,
     memcpy(out, ring->bytes + at, first);
     memcpy(out + first, ring->bytes, bytes - first);
     return (ptrdiff_t)n;
+}
+
+ptrdiff_t tp_stream_track_next(const tp_stream *s, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from,
+                               size_t n, size_t bound) {
+    uint64_t written = s->tracks[track_index(track)].written;
+    if (written < n || written - n < *from) return TP_E_STATE;
+    uint64_t first = written > bound && written - bound > *from ? written - bound : *from;
+    uint64_t lost = first - *from;
+    uint64_t at = first;
+    ptrdiff_t got = tp_stream_track_read(s, track, out, out_capacity, &at, n);
+    if (got != (ptrdiff_t)n || at != first) return TP_E_ARGUMENT; /* the ring is shorter than the bound, or out than n */
+    *from = first + n;
+    return (ptrdiff_t)lost;
 }
 
 uint64_t tp_stream_model_played(const tp_stream *s, int64_t now) {

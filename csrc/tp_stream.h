@@ -23,7 +23,10 @@
  * what was sent plays gap-free from the moment it was sent, or after what was sent before it. A mark is due once
  * everything before it has been written to the outbox.
  *
- * Events are never pushed: outcomes lie in the marks' own entries, everything else is a bit or a count per kind.
+ * Events are never pushed: outcomes lie in the marks' own entries, everything else is a bit or a count per kind. Whoever
+ * drives many lines looks only at those that have events, so a line says beforehand what it wants to be told of: audio,
+ * once its readers have a whole piece (wake_at); a queue that has become short, when more waits to be played than it
+ * takes (want_low); a moment (set_alarm). In between, its ticks are silent.
  *
  * How to use it. init; receive what the socket gives; tick or let tp_path; pull events when a flag says so; close, pull
  * the last events, and every block is back.
@@ -64,7 +67,9 @@ enum {
     TP_EVENT_UNDERRUN = 5,      /* a source that was playing has nothing more; coalesced, value = how many since the last */
     TP_EVENT_DIGITS_SENT = 6,   /* the queue of digits to send ran empty */
     TP_EVENT_MARK_DUE = 7,      /* application role: everything before mark id has been written; send the checkpoint NOW, then tick again */
-    TP_EVENT_AUDIO = 8          /* application role: new audio in a ring; coalesced */
+    TP_EVENT_AUDIO = 8,         /* application role: new audio in the rings of the TP_TRACK_x bits in value; see wake_at; coalesced */
+    TP_EVENT_LOW = 9,           /* application role: the queue is as short as want_low asked; once */
+    TP_EVENT_ALARM = 10         /* application role: a tick came at or after set_alarm's time; once */
 };
 typedef struct tp_event {
     int32_t kind, stream;
@@ -78,6 +83,7 @@ typedef struct tp_track {
     uint32_t reserved;
     uint64_t written;         /* samples since the start of the stream */
     uint64_t valid_from;      /* samples before this were never kept (no memory yet) */
+    uint64_t wake_at;         /* new audio is an event once so many are written */
 } tp_track;
 
 typedef struct tp_stream_config {
@@ -138,8 +144,10 @@ typedef struct tp_stream {
     uint64_t fill_dropped;       /* samples dropped and not yet reported */
     uint64_t underruns_pending;
     uint32_t audio_pending;      /* TP_TRACK_x bits */
-    uint32_t due_pending;
+    uint32_t due_pending, low_pending, alarm_pending;
     int64_t due_id;
+    uint64_t low_wanted;         /* tell when fewer samples wait; 0: no */
+    int64_t alarm;               /* INT64_MAX: none */
 
     tp_sender senders[2];        /* inbound, outbound */
     uint8_t assembly[TP_STREAM_ASSEMBLY_BYTES];
@@ -219,11 +227,24 @@ uint64_t tp_stream_take_sequence(tp_stream *stream);
  * With TP_TICK_MARK_DUE the caller sends what is in the outbox, then the checkpoint named by the event, then ticks again. */
 enum { TP_TICK_EVENTS = 1, TP_TICK_OUTPUT = 2, TP_TICK_MARK_DUE = 4 };
 int tp_stream_tick(tp_stream *stream, uint32_t slot, int64_t now, tp_outbox *out);
-int64_t tp_stream_next_deadline(const tp_stream *stream); /* when a tick could send again; INT64_MAX: nothing waits */
+int64_t tp_stream_next_deadline(const tp_stream *stream); /* when a tick could send again, or the alarm; INT64_MAX: nothing waits */
+/* TP_EVENT_AUDIO of a track is due at each write from which on at least `written` samples of it were ever written, and at
+ * once when they are there already. 0, as at first: at every write; UINT64_MAX: never. What was pending and is no longer
+ * due is taken back. */
+int tp_stream_wake_at(tp_stream *stream, uint32_t track, uint64_t written);
+/* TP_EVENT_LOW at the first tick or clear that leaves fewer than `samples` in the queue; replaces what was asked before;
+ * 0: never. */
+void tp_stream_want_low(tp_stream *stream, uint64_t samples);
+/* TP_EVENT_ALARM at the first tick at or after `at`; replaces what was asked before; INT64_MAX: never. */
+void tp_stream_set_alarm(tp_stream *stream, int64_t at);
 int tp_stream_set_track(tp_stream *stream, uint32_t track, uint8_t *bytes, uint32_t capacity_bytes); /* a listener came */
 uint64_t tp_stream_track_written(const tp_stream *stream, uint32_t track);
 /* Copies payload bytes of samples [from, from + n) as they arrived. -> samples copied; *from is moved up to the oldest kept */
 ptrdiff_t tp_stream_track_read(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from, size_t n);
+/* The next n samples for a reader at *from that may lag by `bound` (at least n): what it lags more is lost, then n samples
+ * are copied and *from moves behind them. -> samples lost; TP_E_STATE with nothing done when fewer than n are there */
+ptrdiff_t tp_stream_track_next(const tp_stream *stream, uint32_t track, uint8_t *out, size_t out_capacity, uint64_t *from,
+                               size_t n, size_t bound);
 /* Application role: the model of the far playout. Samples of this stream the far end should have played by now. */
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);

@@ -29,6 +29,7 @@ class EndReason(enum.StrEnum):
     CONTROL_OVERFLOW = "control_overflow"
     APPLICATION_FAILED = "application_failed"
     POLICY_FAILED = "policy_failed"
+    HOOK_FAILED = "hook_failed"
     NO_CAPACITY = "no_capacity"
     INTERNAL_ERROR = "internal_error"
 

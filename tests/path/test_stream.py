@@ -419,6 +419,132 @@ def test_no_room_and_then_room_gives_the_same_bytes() -> None:
     assert small.sent == big.sent
 
 
+def kinds(line: Stream) -> list[int]:
+    return [event.kind for event in line.take_events()]
+
+
+def test_a_short_queue_is_told_once() -> None:
+    sender = Sender(send_ahead_ms=100)
+    line = sender.line
+    line.play(bytes(1600))
+    line.want_low(800)
+    assert not line.take_events(), "only what shortens the queue tells"
+    sender.tick(0)
+    assert line.queued_samples == 800
+    assert not sender.line.take_events(), "fewer than 800"
+    now = line.next_deadline()
+    assert line.tick(0, now, sender.outbox) & Tick.EVENTS
+    assert kinds(line) == [EventKind.LOW]
+    assert not line.tick(0, line.next_deadline(), sender.outbox) & Tick.EVENTS, "once"
+    line.want_low(100)
+    line.want_low(0)
+    line.clear(0)
+    assert kinds(line) == []
+    line.play(bytes(1600))
+    line.want_low(1)
+    line.clear(0)
+    assert kinds(line) == [EventKind.LOW]
+    line.want_low(1)
+    line.tick(0, now, sender.outbox)
+    line.want_low(0)
+    assert kinds(line) == [], "what is no longer wanted is taken back"
+
+
+def test_an_alarm_is_a_deadline_and_is_told_once() -> None:
+    line = application(pool())
+    outbox = Outbox()
+    line.set_alarm(70 * MS)
+    assert line.next_deadline() == 70 * MS
+    assert line.tick(0, 70 * MS - 1, outbox) == 0
+    assert line.tick(0, 71 * MS, outbox) == Tick.EVENTS
+    assert (kinds(line), line.next_deadline()) == ([EventKind.ALARM], NEVER)
+    assert line.tick(0, 80 * MS, outbox) == 0
+    line.set_alarm(500 * MS)
+    line.play(bytes(160))
+    assert line.next_deadline() == 80 * MS, "what is to be sent comes first"
+    line.tick(0, 80 * MS, outbox)
+    line.pause()
+    assert line.next_deadline() == 500 * MS, "time goes on in a pause"
+    line.set_alarm(NEVER)
+    assert line.tick(0, 600 * MS, outbox) == 0
+    line.set_alarm(700 * MS)
+    line.close(0)
+    line.set_alarm(0)
+    assert line.next_deadline() == NEVER
+    assert line.tick(0, 800 * MS, outbox) == 0
+
+
+def test_audio_is_told_once_there_is_as_much_as_was_asked_for() -> None:
+    line = application(pool())
+    for n_written, wake_at, told in [(160, 0, True), (320, 480, False), (480, 480, True), (640, 480, True)]:
+        line.wake_at(Track.INBOUND, wake_at)
+        line.take_events()
+        assert line.receive_message(media_text(bytes(160)), 0)
+        assert lib.tp_stream_track_written(line.native, Track.INBOUND) == n_written
+        assert kinds(line) == [EventKind.AUDIO] * told
+    line.wake_at(Track.INBOUND, 640)
+    assert line.take_events() == [Event(EventKind.AUDIO, 0, 0, 0, Track.INBOUND)], "it is there already"
+    line.wake_at(Track.INBOUND, 640)
+    line.wake_at(Track.INBOUND, 641)
+    assert not lib.tp_stream_has_events(line.native), "what is no longer due is taken back"
+    line.wake_at(Track.INBOUND, (1 << 64) - 1)
+    line.receive_message(media_text(bytes(16000)), 0)
+    assert kinds(line) == []
+    line.receive_message(media_text(bytes(160), "outbound"), 0)
+    assert [event.value for event in line.take_events()] == [Track.OUTBOUND], "each track for itself"
+    with pytest.raises(ConfigError):
+        platform(pool()).wake_at(Track.INBOUND, 0)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    st.lists(st.one_of(st.integers(1, 500), st.none()), max_size=40),
+    st.integers(1, 300),
+    st.integers(0, 300),
+)
+def test_a_reader_gets_whole_pieces_and_loses_its_oldest(steps: list[int | None], n_piece: int, slack: int) -> None:
+    """Against a model that keeps everything ever written. None: the reader reads what it can."""
+    line = application(pool())
+    bound = n_piece + slack
+    line.set_track(Track.INBOUND, bound + 600)
+    written = b""
+    at = 0
+    cursor = ffi.new("uint64_t *", 0)
+    out = ffi.new("uint8_t[]", n_piece)
+    for step in [*steps, None]:
+        if step is not None:
+            audio = bytes((len(written) + i) * 31 % 251 for i in range(step))
+            written += audio
+            line.receive_audio(audio, 0)
+            # A reader that lags by more than the ring holds is not one of a line's: its bound is shorter than the ring.
+            if len(written) - at <= bound + 600 - 500:
+                continue
+        while True:
+            lost = lib.tp_stream_track_next(line.native, Track.INBOUND, out, n_piece, cursor, n_piece, bound)
+            if len(written) - at < n_piece:
+                assert lost == -5
+                assert cursor[0] == at
+                break
+            expected = max(0, len(written) - at - bound)
+            at += expected
+            assert lost == expected
+            assert bytes(out) == written[at : at + n_piece]
+            at += n_piece
+            assert cursor[0] == at
+
+
+def test_a_reader_beyond_its_ring_or_its_room_is_refused() -> None:
+    line = application(pool())
+    cursor = ffi.new("uint64_t *", 0)
+    out = ffi.new("uint8_t[]", 100)
+    line.set_track(Track.INBOUND, 200)
+    line.receive_audio(bytes(1000), 0)
+    assert lib.tp_stream_track_next(line.native, Track.INBOUND, out, 100, cursor, 100, 500) == -1
+    assert lib.tp_stream_track_next(line.native, Track.INBOUND, out, 99, cursor, 100, 100) == -1
+    assert cursor[0] == 0
+    assert lib.tp_stream_track_next(line.native, Track.INBOUND, out, 100, cursor, 100, 100) == 900
+
+
 def test_a_pause_holds_the_line() -> None:
     sender = Sender()
     sender.line.play(bytes(160))

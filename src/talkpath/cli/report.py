@@ -29,6 +29,7 @@ _IN_WORDS = {
     EndReason.CONTROL_OVERFLOW: "more control messages than can be kept",
     EndReason.APPLICATION_FAILED: "the application's code failed",
     EndReason.POLICY_FAILED: "the application's barge-in policy failed",
+    EndReason.HOOK_FAILED: "a callable of the application's that hears audio failed",
     EndReason.NO_CAPACITY: "the engine is full",
     EndReason.INTERNAL_ERROR: "a bug of ours",
     EndReason.PLATFORM_HUNG_UP: "the platform ended the call",

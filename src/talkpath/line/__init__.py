@@ -4,10 +4,11 @@ from talkpath.line.checkpoint import Checkpoint
 from talkpath.line.config import LineConfig, LineInfo, LineRecord, ServeConfig
 from talkpath.line.connect import connect_line, line_on
 from talkpath.line.line import Line
-from talkpath.line.listen import Digits, Listener
+from talkpath.line.listen import AudioHook, Digits, Listener
 from talkpath.line.serve import serve_lines, serve_memory_lines
 
 __all__ = [
+    "AudioHook",
     "Checkpoint",
     "Digits",
     "Line",

@@ -32,6 +32,8 @@ ASSUMED_AFTER_NS = 10_000_000_000
 class Checkpoint:
     """A position in what the line says; `wait` tells how it came out."""
 
+    __slots__ = ("__weakref__", "_outcome", "_settled", "epoch", "expected_ns", "name")
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.epoch = -1
@@ -67,6 +69,8 @@ class Checkpoints:
         on_settled: told of each outcome.
     """
 
+    __slots__ = ("_here", "_n_sent", "_next", "_on_settled", "_sent", "_set", "_unconfirmed", "epoch")
+
     def __init__(self, here: Callable[[], int], on_settled: Callable[[Checkpoint, Outcome], None]) -> None:
         self._here = here
         self._on_settled = on_settled
@@ -74,7 +78,8 @@ class Checkpoints:
         self._sent: dict[str, deque[Checkpoint]] = {}
         self._n_sent = 0
         self._next = 1
-        self._unconfirmed: deque[int] = deque()
+        self._unconfirmed: list[int] = []
+        """Short, and of most lines always empty: a deque would cost 600 bytes more."""
         self.epoch = 0
         """Clears so far."""
 
@@ -119,11 +124,11 @@ class Checkpoints:
         if confirmed_later:
             self._unconfirmed.append(self.epoch)
             if len(self._unconfirmed) > MAX_UNCONFIRMED:
-                self._unconfirmed.popleft()
+                self._unconfirmed.pop(0)
 
     def confirmed(self) -> None:
         """The oldest unconfirmed clear is confirmed; one that nobody asked for counts as the latest."""
-        self.settle_before(self._unconfirmed.popleft() if self._unconfirmed else self.epoch)
+        self.settle_before(self._unconfirmed.pop(0) if self._unconfirmed else self.epoch)
 
     def settle_before(self, epoch: int) -> None:
         """What was sent before the clear of `epoch` and is unanswered was cleared."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
 from talkpath.records import EndReason, LineStatistics
+from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
+
+CHUNK_MS = (10, 500)
+"""What a listener may ask for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,17 @@ class LineConfig:
     """
     message_ms: int = 20
     """Audio in one message while little waits; up to 200 ms when much does."""
+    driver: Literal["pump", "tasks"] = DEFAULT_DRIVER
+    """Who moves plain media, as `EngineConfig.driver`. The pump moves lines on plain TCP; others are
+    moved beside it."""
+    media_thread: bool = False
+    """As `EngineConfig.media_thread`."""
     queue_s: float = 60.0
     """Audio that may wait to be sent; `speak` raises `PlayoutFull` beyond, `play` waits."""
+    chunk_ms: int = 20
+    """What a listener gets at a time when it does not say. Each chunk wakes a task: where a core carries hundreds of
+    lines, 60 costs a third.
+    """
     listen_bound_ms: int = 1000
     """What a listener may lag; older audio is dropped and counted."""
     linger_s: float = 5.0
@@ -70,10 +83,12 @@ class LineConfig:
     max_message_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
+        check_driver(self.driver, self.media_thread)
         check_range("send_ahead_ms", self.send_ahead_ms, 20, 60_000)
         if self.message_ms not in (20, 40, 60, 80, 100):
             raise ConfigError(f"message_ms is {self.message_ms}; it must be 20, 40, 60, 80 or 100")
         check_range("queue_s", self.queue_s, 1, 3600)
+        check_range("chunk_ms", self.chunk_ms, *CHUNK_MS)
         check_range("listen_bound_ms", self.listen_bound_ms, 100, 60_000)
         check_range("linger_s", self.linger_s, 0, 3600)
         check_range("drain_s", self.drain_s, 0, 3600)

@@ -6,7 +6,8 @@ messages into rings that listeners read with cursors of their own, and sends wha
 step; the program's calls hand over commands, which a step applies in order. State lies in the rings, and a wake is
 only a hint, so a cancelled reader loses nothing.
 
-What it says is `Speech`, what it hears are `Listener`s, and `Checkpoints` keeps the positions whose outcome is open.
+What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open, and
+`DrivenLine` is the side that the step touches.
 
 *Positions.* The wire does not say where in the outbound track something happened, so `at_sample` here is an estimate
 from the inbound track, whose clock is the same (`exact=False`), and what `play` reports after a clear is the model's.
@@ -16,82 +17,71 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import trio
 
-from talkpath._native import ffi, lib
+from talkpath._native import lib
 from talkpath.audio import AudioChunk, AudioClip
-from talkpath.errors import (
-    CallEnded,
-    ConfigError,
-    NativeError,
-    NotOnThisWire,
-    PlayoutFull,
-    RemoteWireError,
-)
-from talkpath.events import (
-    Clear,
-    Cleared,
-    Digit,
-    HangUp,
-    Mark,
-    MarkReached,
-    Media,
-    SendDigits,
-    StreamStarted,
-    StreamStopped,
-    UnknownMessage,
-    WireEvent,
-)
+from talkpath.errors import CallEnded, ConfigError, NotOnThisWire, PlayoutFull
+from talkpath.events import Clear, HangUp, Mark, SendDigits, StreamStarted
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
-from talkpath.line.listen import Digits, Listener
+from talkpath.line.driven import DrivenLine
+from talkpath.line.hearing import Hearing
+from talkpath.line.listen import AudioHook, Digits, Listener
 from talkpath.line.speech import Speech
 from talkpath.path.barge_in import BargeIn
 from talkpath.path.pool import Pool
-from talkpath.path.stream import (
-    NEVER,
-    OUTCOMES,
-    EventKind,
-    Stream,
-    StreamOptions,
-    Tick,
-    Track,
-    native_format,
-    tracks_of,
-)
-from talkpath.records import EndReason, LineStatistics, Outcome, Played
+from talkpath.path.stream import Stream, StreamOptions, tracks_of
+from talkpath.records import EndReason, LineStatistics, Played
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
+from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
-from talkpath.transport.link import Link
+from talkpath.transport.link import Link, SocketLink
 from talkpath.transport.refusals import Refusals
 from talkpath.transport.websocket import Connection
-from talkpath.units import NS_PER_MS, ms_to_samples, samples_to_ms
+from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.dialect import Dialect, Role
 from talkpath.wire.websocket import CLOSE as OPCODE_CLOSE
 from talkpath.wire.websocket import close_payload, frame
 
 log = logging.getLogger("talkpath.line.line")
 
-T = TypeVar("T")
-
-MARK_DUE = int(Tick.MARK_DUE)
-MAX_DIGITS = 256
+POLICY_CHUNK_MS = 20
 CLOSE_TRY_LATER = 1013
 
 
-class Line:
+class Line(DrivenLine):
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
 
-    hears_media = True
-    pumped = False
+    __slots__ = (
+        "_barge_ins",
+        "_clears",
+        "_ended_lot",
+        "_ended_ns",
+        "_full",
+        "_leftover",
+        "_life",
+        "_link",
+        "_mask_seed",
+        "_masked",
+        "_over",
+        "_policy",
+        "_policy_ear",
+        "_pool",
+        "_rate",
+        "_send_lot",
+        "_started_ns",
+        "_stream",
+        "config",
+        "on_ended",
+        "record",
+    )
 
     def __init__(
         self,
@@ -121,9 +111,11 @@ class Line:
             dict(started.custom_parameters),
             path,
         )
-        self.end_reason: EndReason | None = None
-        self.cause: BaseException | None = None
+        self.end_reason = None
+        self.cause = None
         self.record: LineRecord | None = None
+        self.on_ended: Callable[[], None] | None = None
+        """For whoever runs the program: called as the line ends, not in the program's task."""
         self._pool = pool
         self._dialect = dialect
         self._link = link
@@ -131,37 +123,27 @@ class Line:
         self._masked = masked
         self._mask_seed = mask_seed
         self._life = Lifetime(self, f"line {self.info.stream_id}")
-        self._connection: Connection | None = None
-        self._native: Any = None
-        self._event = ffi.new("tp_event *")
-        self._format = dialect.media_format
-        self._rate = self._format.sample_rate_hz
-        self._native_format = native_format(self._format)
-        self._encoding = self._native_format[1]
-        self._sample_bytes = self._format.sample_bytes
-        # The driver's side.
+        self._connection = None
+        self._stream: Stream | None = None
+        self._native = None
+        self._rate = dialect.media_format.sample_rate_hz
         self.slot = -1
         self.on_socket = link.fd is not None
-        self._send_due: int | None = None
+        self.pumped = False
+        self._send_due = None
+        self._send_known = False
         self._commands = Commands(self.driver, self)
         self._checkpoints = Checkpoints(self._inbound_position, self._on_settled)
-        self._speech: Speech
         self._clears = 0
-        # Listening.
-        self._rings = Track(0)
-        self._audio_lot = trio.lowlevel.ParkingLot()
-        self._dropped_samples = 0
-        self._digits: deque[str] = deque()
-        self._digits_begin = 0
-        self._digit_lot = trio.lowlevel.ParkingLot()
+        self._pressed = None
         self._policy: BargeIn | None = None
-        self._policy_ear: Listener | None = None
+        self._policy_ear: AudioHook | None = None
         self._barge_ins = 0
         # The end.
         self._send_lot = trio.lowlevel.ParkingLot()
         self._full = False
-        self._media_ended = trio.Event()
-        self._finished = trio.Event()
+        self._ended_lot: trio.lowlevel.ParkingLot | None = None
+        self._over: trio.Event | None = None
         self._refusals = Refusals(log, f"line {self.info.stream_id}: the platform's")
         self._close_code = 1000
         self._started_ns = clock.now_ns()
@@ -184,12 +166,12 @@ class Line:
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""
-        options = self.config
-        self._stream = Stream(
+        options, media_format = self.config, self._dialect.media_format
+        stream = self._stream = Stream(
             self._pool,
             StreamOptions(
                 role=Role.APPLICATION,
-                media_format=self._format,
+                media_format=media_format,
                 templates=(self._dialect.media_template("inbound"), None),
                 shape=self._dialect.media_shape(),
                 tracks=tracks_of(self.info.tracks),
@@ -202,9 +184,16 @@ class Line:
             ),
             now=self.clock.now_ns(),
         )
-        native = self._native = self._stream.native
-        self._speech = Speech(native, self._format, self._commands, self._checkpoints, queue_s=options.queue_s)
+        native = self._native = stream.native
+        self._event = stream.event
+        self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
+        self._speech = Speech(native, media_format, self._commands, self._checkpoints, queue_s=options.queue_s)
         self.slot = self.driver.take_slot(self)
+        self.pumped = (
+            options.driver == "pump"
+            and isinstance(self._link, SocketLink)
+            and self.driver.want_pump(media_thread=options.media_thread)
+        )
         self._connection = Connection(
             self.driver,
             self._link,
@@ -215,6 +204,7 @@ class Line:
             max_message_bytes=options.max_message_bytes,
             mask_seed=self._mask_seed ^ 0x5DEECE66D,
             leftover=self._leftover,
+            pump=(self.driver, self.slot, 0) if self.pumped and isinstance(self.driver, PumpDriver) else None,
         )
         self.driver.add_line(self)
         self._commands.put(self._connection.start)
@@ -263,7 +253,8 @@ class Line:
             with contextlib.suppress(OSError):
                 self._link.send(frame(OPCODE_CLOSE, close_payload(CLOSE_TRY_LATER), key))
             self._link.close()
-        self._finished.set()
+        if self._over is not None:
+            self._over.set()
 
     def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
         """End the line now: nothing is sent or heard from here. Synchronous, idempotent; the only door."""
@@ -276,6 +267,7 @@ class Line:
             EndReason.APPLICATION_FAILED,
             EndReason.INTERNAL_ERROR,
             EndReason.POLICY_FAILED,
+            EndReason.HOOK_FAILED,
         ):
             self._close_code = 1011
         elif reason is EndReason.CANCELLED:
@@ -284,6 +276,7 @@ class Line:
         if self._connection is not None:
             self._connection.stop()
         if self._native is not None:
+            self._hearing.end()
             self._speech.end(self._ended_ns)
             lib.tp_stream_close(self._native, self._inbound_position())
             # The blocks of marks go back as their outcomes are read; `lose_all` settles the checkpoints.
@@ -291,199 +284,86 @@ class Line:
                 pass
         self._checkpoints.lose_all()
         self._commands.close(reason, cause)
-        self._send_due = None
-        self._media_ended.set()
-        self._wake_all()
+        self._send_known = False
+        if self._pressed is not None:
+            self._pressed.lot.unpark_all()
+        if self._ended_lot is not None:
+            self._ended_lot.unpark_all()
+        if self.on_ended is not None:
+            self.on_ended()
         self._life.cancel()
         self._journal("ended", reason.value)
 
-    def _wake_all(self) -> None:
-        self._audio_lot.unpark_all()
-        self._digit_lot.unpark_all()
-
-    # The driver's side -------------------------------------------------------------------------------------------
-
-    def run_commands(self, now_ns: int) -> None:
-        self._commands.run(now_ns)
-        if self.end_reason is None:
-            self._reschedule()
-
-    def _reschedule(self) -> None:
-        assert self._connection is not None
-        if self._connection.backlogged():
-            self._send_due = (
-                None  # What is said is never dropped: it waits in the queue until the socket has taken more.
-            )
-            return
-        due = min(int(lib.tp_stream_next_deadline(self._native)), self._speech.tail_due_ns())
-        self._send_due = None if due >= NEVER else due
-
-    def next_send_ns(self) -> int | None:
-        return self._send_due
-
-    def tick(self, now_ns: int) -> None:
-        """Send what the model allows; a checkpoint goes out exactly where it lies."""
-        driver, connection = self.driver, self._connection
-        assert connection is not None
-        self._speech.let_out_tails(now_ns)
-        while self.end_reason is None and not connection.backlogged():
-            flags = lib.tp_stream_tick(self._native, self.slot, now_ns, driver.outbox)
-            driver.flush_outbox()
-            if flags < 0:
-                raise NativeError("a line found no room in an empty outbox")
-            if self.end_reason is None:
-                self.pull_events(now_ns)
-            if not flags & MARK_DUE:
-                break
-        if self.end_reason is None:
-            self._speech.hand_over()
-            self._reschedule()
-            self._speech.wake()
-
-    @property
-    def native(self) -> Any:
-        """The native stream."""
-        return self._native
-
-    @property
-    def send_media(self) -> list[Callable[[memoryview], None]]:
-        """The driver's way to send this line's messages."""
-        assert self._connection is not None
-        return [self._connection.send_media]
-
-    def pull_events(self, now_ns: int) -> None:
-        event = self._event
-        while self.end_reason is None and lib.tp_stream_next_event(self._native, event) == 1:
-            if event.kind == EventKind.MARK_DUE:
-                checkpoint = self._checkpoints.due(int(event.id), now_ns + self._speech.unheard_ns(now_ns))
-                if checkpoint is not None:
-                    self._write(Mark(checkpoint.name))
-            elif event.kind == EventKind.MARK:
-                self._checkpoints.unsent(int(event.id), OUTCOMES[event.value])
-
-    def _write(self, command: WireEvent) -> None:
-        assert self._connection is not None
-        for text in self._dialect.send(command):
-            self._connection.send_text(text)
-
-    def housekeeping(self, now_ns: int) -> None:
-        self._checkpoints.assume(now_ns)
-        if self._connection is not None and not self._connection.check_alive(now_ns):
-            self.end(EndReason.PEER_VANISHED)
-
-    def failed(self, exc: Exception) -> None:
-        log.error("line %s: %s", self.info.stream_id, type(exc).__name__, exc_info=exc)
-        self.end(EndReason.INTERNAL_ERROR, exc)
-
-    def _journal(self, kind: str, *facts: object) -> None:
-        if self.driver.journal is not None:
-            self.driver.journal(self.clock.now_ns(), self.slot, kind, facts)
-
-    # What the connection hands over, in the step -----------------------------------------------------------------
-
-    def on_media(self, now_ns: int) -> None:
-        if self._policy is not None:
-            self._ask_policy(now_ns)
-        self._audio_lot.unpark_all()
-
-    def on_text(self, payload: bytes, now_ns: int) -> None:
-        try:
-            events = self._dialect.receive(payload)
-        except RemoteWireError as exc:
-            self._refuse_unreadable(exc.kind)
-            return
-        for event in events:
-            if self.end_reason is not None:
-                return
-            self._on_event(event, now_ns)
-
-    def _on_event(self, event: WireEvent, now_ns: int) -> None:
-        match event:
-            case Media(payload=payload, track=track, media_format=media_format):
-                native = native_format(media_format) if media_format is not None else self._native_format
-                bit = tracks_of((track,)) or Track.INBOUND
-                lib.tp_stream_receive_audio(
-                    self._native, bit, native, ffi.from_buffer("uint8_t[]", payload), len(payload), now_ns
-                )
-                self.on_media(now_ns)
-            case Digit(digit=digit):
-                self._digits.append(digit)
-                if len(self._digits) > MAX_DIGITS:
-                    self._digits.popleft()
-                    self._digits_begin += 1
-                self._digit_lot.unpark_all()
-                self._journal("digit")
-            case MarkReached(name=name, outcome=outcome, at_sample=at_sample):
-                if not self._checkpoints.answered(name, outcome, at_sample):
-                    self._refusals.add("unexpected_mark")
-            case Cleared():
-                self._checkpoints.confirmed()
-            case StreamStopped():
-                self.end(EndReason.PLATFORM_HUNG_UP)
-            case StreamStarted():
-                self._refusals.add("second_start")
-            case UnknownMessage(kind=kind):
-                self._refusals.add_unknown(kind)
-            case _:
-                self._refusals.add("not_the_platforms")
-
-    def _on_settled(self, checkpoint: Checkpoint, outcome: Outcome) -> None:
-        self._journal("mark", checkpoint.name, outcome.value)
-
-    def _inbound_position(self) -> int:
-        return int(lib.tp_stream_track_written(self._native, Track.INBOUND)) if self._native is not None else 0
-
-    def _refuse_unreadable(self, kind: str) -> None:
-        if self._refusals.add_unreadable(kind):
-            self._close_code = 1002
-            self.end(EndReason.WIRE_ERROR)
-
-    def on_binary(self, payload: bytes, now_ns: int) -> None:
-        self._refuse_unreadable("binary")
-
-    def on_peer_closed(self, code: int | None) -> None:
-        if code is None:
-            self.end(EndReason.PEER_VANISHED)
-        else:
-            self.end(EndReason.PLATFORM_HUNG_UP)
-
-    def on_broken(self, exc: OSError) -> None:
-        self.end(EndReason.PEER_VANISHED, exc)
-
-    def on_protocol_error(self, exc: RemoteWireError) -> None:
-        self._refusals.add(exc.kind)
-        self.end(EndReason.WIRE_ERROR, exc)
-        self._close_code = getattr(exc, "close_code", 1002)
-
     def on_full(self) -> None:
+        """Bytes wait for the socket: have them flushed."""
         self._full = True
         self._send_lot.unpark_all()
 
-    def on_overflow(self) -> None:
-        self.end(EndReason.CONTROL_OVERFLOW)
-
     # Listening ---------------------------------------------------------------------------------------------------
 
-    def listen(self, *, sample_rate_hz: int | None = None, chunk_ms: int = 20, track: str = "inbound") -> Listener:
+    def listen(
+        self, *, sample_rate_hz: int | None = None, chunk_ms: int | None = None, track: str = "inbound"
+    ) -> Listener:
         """Return an iterator over a track's audio from this moment on.
 
         Each listener has its own cursor and bound (`LineConfig.listen_bound_ms`): a slow one loses its oldest audio,
-        counted, and delays nobody.
+        counted, and delays nobody. Its task is woken once a chunk, so longer chunks cost less.
 
         Args:
             sample_rate_hz: of the chunks; the wire's own when None.
-            chunk_ms: length of each chunk, 10..500.
+            chunk_ms: length of each chunk, 10..500; `LineConfig.chunk_ms` when None.
             track: ``inbound`` what the caller says, ``outbound`` what it hears, where the platform sends it.
 
         Raises:
             ConfigError: a rate, length or track that cannot be had.
             CallEnded: the line is over.
         """
-        return Listener(self, sample_rate_hz or self._rate, chunk_ms, track)
+        self._check_live()
+        return Listener(self._hearing, sample_rate_hz or self._rate, chunk_ms or self.config.chunk_ms, track)
+
+    def on_audio(
+        self,
+        hook: Callable[[AudioChunk], object],
+        *,
+        sample_rate_hz: int | None = None,
+        chunk_ms: int | None = None,
+        track: str = "inbound",
+    ) -> AudioHook:
+        """Call `hook` with each chunk of a track from this moment on, until the hook is closed.
+
+        For what has to be done to every line and takes no time: no task is woken, the call happens within the
+        driver's step, where every other line waits for it. It may `speak`. When it raises, the line ends with
+        ``hook_failed``.
+
+        Args:
+            hook: takes an `AudioChunk`; what it returns is ignored.
+            sample_rate_hz, chunk_ms, track: as for `listen`.
+
+        Returns:
+            The hook's ear; ``close()`` ends it.
+
+        Raises:
+            ConfigError: a rate, length or track that cannot be had.
+            CallEnded: the line is over.
+        """
+        self._check_live()
+
+        def what(chunk: AudioChunk, now_ns: int) -> None:
+            try:
+                hook(chunk)
+            except Exception as exc:
+                self._end_by_callable("a hook", EndReason.HOOK_FAILED, exc)
+
+        return AudioHook(self._hearing, sample_rate_hz or self._rate, chunk_ms or self.config.chunk_ms, track, what)
+
+    def _end_by_callable(self, whose: str, reason: EndReason, exc: Exception) -> None:
+        if self.end_reason is None:
+            log.error("line %s: %s raised %s", self.info.stream_id, whose, type(exc).__name__, exc_info=exc)
+            self.end(reason, exc)
 
     def digits(self) -> Digits:
         """Return an iterator over the digits the caller presses, from the line's beginning (the last 256 are kept)."""
-        return Digits(self)
+        return Digits(self, self._digits_pressed())
 
     def barge_in(self, policy: BargeIn | None) -> None:
         """Let `policy` decide, on each 20 ms of caller's audio, whether the caller's speech clears what is queued.
@@ -499,45 +379,27 @@ class Line:
             self._check_live()
             self._dialect.send(Clear())
             if self._policy_ear is None:
-                self._policy_ear = Listener(self, self._rate, 20, "inbound")
+                self._policy_ear = AudioHook(self._hearing, self._rate, POLICY_CHUNK_MS, "inbound", self._ask_policy)
         elif self._policy_ear is not None:
             self._policy_ear.close()
             self._policy_ear = None
         self._policy = policy
 
-    def _ask_policy(self, now_ns: int) -> None:
-        policy, ear = self._policy, self._policy_ear
-        assert policy is not None
-        assert ear is not None
-        while True:
-            chunk = ear.read_nowait()
-            if chunk is None:
-                return
-            try:
-                speaking = policy(chunk)
-            except Exception as exc:
-                log.error(
-                    "line %s: the barge-in policy raised %s", self.info.stream_id, type(exc).__name__, exc_info=exc
-                )
-                self.end(EndReason.POLICY_FAILED, exc)
-                return
-            if speaking:
-                # What the program said before it could know of this speech is cleared with the rest.
-                self._commands.run(now_ns)
-                if self.end_reason is not None:
-                    return
-                if self._speech.is_heard(now_ns):
-                    self._barge_ins += 1
-                    self._journal("barge-in")
-                    self._speech.clears_asked += 1
-                    self._clear(now_ns)
-
-    def take_ring(self, track: Track) -> None:
-        """Give the native stream memory for a track; the first listener does."""
-        if track not in self._rings:
-            self._rings |= track
-            samples = ms_to_samples(self.config.listen_bound_ms + 500, self._rate)
-            self._stream.set_track(track, samples * self._sample_bytes)
+    def _ask_policy(self, chunk: AudioChunk, now_ns: int) -> None:
+        assert self._policy is not None
+        try:
+            speaking = self._policy(chunk)
+        except Exception as exc:
+            self._end_by_callable("the barge-in policy", EndReason.POLICY_FAILED, exc)
+            return
+        if speaking:
+            # What the program said before it could know of this speech is cleared with the rest.
+            self._commands.run(now_ns)
+            if self.end_reason is None and self._speech.is_heard(now_ns):
+                self._barge_ins += 1
+                self._journal("barge-in")
+                self._speech.clears_asked += 1
+                self._clear(now_ns)
 
     # Speaking ----------------------------------------------------------------------------------------------------
 
@@ -624,7 +486,6 @@ class Line:
         self._write(Clear())
         if not self._dialect.confirms_clear and not self._dialect.returns_marks_on_clear:
             self._checkpoints.settle_before(self._checkpoints.epoch)
-        self._reschedule()
         self._speech.wake()
         self._journal("clear")
 
@@ -665,7 +526,10 @@ class Line:
             pass  # Closing the WebSocket says it; or somebody else has.
         finally:
             self.end(EndReason.APPLICATION_HUNG_UP)
-        await self._finished.wait()
+        if self.record is None and self._over is None:
+            self._over = trio.Event()
+        if self._over is not None:
+            await self._over.wait()
 
     # The end, seen from the program ------------------------------------------------------------------------------
 
@@ -676,7 +540,12 @@ class Line:
 
     async def wait_ended(self) -> EndReason:
         """Wait until the line is over; return why. Cancellation changes nothing."""
-        await self._media_ended.wait()
+        if self.end_reason is None:
+            if self._ended_lot is None:
+                self._ended_lot = trio.lowlevel.ParkingLot()
+            await self._ended_lot.park()
+        else:
+            await trio.lowlevel.checkpoint()
         assert self.end_reason is not None
         return self.end_reason
 
@@ -700,7 +569,7 @@ class Line:
             received_ms=samples_to_ms(counters.samples_in, self._rate),
             sent_ms=samples_to_ms(counters.samples_out, self._rate),
             queued_ms=samples_to_ms(self._speech.queued_samples(), self._rate) if self.end_reason is None else 0,
-            listener_dropped_ms=samples_to_ms(self._dropped_samples, self._rate),
+            listener_dropped_ms=samples_to_ms(self._hearing.dropped_samples, self._rate),
             clears=self._clears,
             barge_ins=self._barge_ins,
             refused=dict(self._refusals.by_kind),

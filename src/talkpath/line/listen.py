@@ -1,54 +1,32 @@
-"""What a program hears of a line: a track's audio and the caller's digits, each reader with a cursor of its own.
-
-State lies in the rings, and a wake is only a hint: a cancelled reader loses nothing, because nothing was in its hands.
-"""
+"""What a program hears of a line: a track's audio, in a task of its own or within the step, and the caller's digits."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import trio
 
-from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk
-from talkpath.dsp.resample import Resampler
-from talkpath.errors import ConfigError
-from talkpath.path.stream import KNOWN_RATES_HZ, tracks_of
-from talkpath.units import ms_to_samples
+from talkpath.line.hearing import Ear, Hearing
 
 if TYPE_CHECKING:
     from talkpath.line.line import Line
 
+MAX_DIGITS = 256
 
-class Listener:
+
+class Listener(Ear):
     """An iterator over a track's audio; `Line.listen` makes it. One reader; a cancelled one loses nothing."""
 
-    def __init__(self, line: Line, sample_rate_hz: int, chunk_ms: int, track: str) -> None:
-        if sample_rate_hz not in KNOWN_RATES_HZ:
-            rates = ", ".join(map(str, KNOWN_RATES_HZ))
-            raise ConfigError(f"a listener's sample_rate_hz is {sample_rate_hz}; it must be one of {rates}")
-        if not 10 <= chunk_ms <= 500:
-            raise ConfigError(f"a listener's chunk_ms is {chunk_ms}; it must be between 10 and 500")
-        if track not in line.info.tracks:
-            raise ConfigError(f"track {track!r} is not streamed on this line; there is {', '.join(line.info.tracks)}")
-        line._check_live()
-        bit = tracks_of((track,))
-        line.take_ring(bit)
-        self._line = line
-        self._track = track
-        self._bit = bit
-        self._rate = sample_rate_hz
-        self._chunk = ms_to_samples(chunk_ms, line._rate)
-        self._bound = max(ms_to_samples(line.config.listen_bound_ms, line._rate), self._chunk)
-        self._from = ffi.new("uint64_t *", lib.tp_stream_track_written(line._native, self._bit))
-        self._bytes = bytearray(self._chunk * line._sample_bytes)
-        self._bytes_c = ffi.from_buffer("uint8_t[]", self._bytes)
-        self._resampler = Resampler(line._rate, sample_rate_hz) if sample_rate_hz != line._rate else None
+    __slots__ = ("_reading", "_task")
+
+    def __init__(self, hearing: Hearing, sample_rate_hz: int, chunk_ms: int, track: str) -> None:
         self._reading = False
-        self._closed = False
-        self.dropped_samples = 0
-        """At the wire's rate, so far."""
+        self._task: trio.lowlevel.Task | None = None
+        """Who waits for the next chunk. Not a parking lot: there is one reader, woken as often as chunks come."""
+        super().__init__(hearing, sample_rate_hz, chunk_ms, track)
 
     def __aiter__(self) -> Listener:
         return self
@@ -63,52 +41,88 @@ class Listener:
             raise trio.BusyResourceError("another task is reading from this listener; make one listener each")
         self._reading = True
         try:
-            if self._behind() >= self._chunk:
+            if self._is_whole():
                 await trio.lowlevel.checkpoint()  # before anything is taken: who is cancelled here loses nothing
+            elif not self._is_over():
+                await self._wait()
             while (chunk := self.read_nowait()) is None:
-                if self._line.end_reason is not None or self._closed:
+                if self._is_over():
                     raise StopAsyncIteration
-                await self._line._audio_lot.park()
+                await self._wait()
             return chunk
         finally:
             self._reading = False
 
-    def _behind(self) -> int:
-        return int(lib.tp_stream_track_written(self._line._native, self._bit)) - int(self._from[0])
+    def _is_over(self) -> bool:
+        return self.closed or self._hearing.over
 
-    def read_nowait(self) -> AudioChunk | None:
-        """Return the next chunk when it is there, else None."""
-        line = self._line
-        behind = self._behind()
-        if behind > self._bound:
-            lost = behind - self._bound
-            self._from[0] += lost
-            self.dropped_samples += lost
-            line._dropped_samples += lost
-        elif behind < self._chunk:
-            return None
-        at = int(self._from[0])
-        lib.tp_stream_track_read(line._native, self._bit, self._bytes_c, len(self._bytes), self._from, self._chunk)
-        self._from[0] += self._chunk
-        pcm = np.empty(self._chunk, dtype=np.int16)
-        lib.tp_g711_decode(line._encoding, ffi.from_buffer("int16_t[]", pcm), self._bytes_c, self._chunk)
-        if self._resampler is not None:
-            pcm = self._resampler.process(pcm)
-            at = at * self._rate // line._rate
-        return AudioChunk(pcm, self._rate, at, self._track)
+    async def _wait(self) -> None:
+        due = self._at + self._chunk
+        if due != self.due:
+            self.due = due
+            self._hearing.arm(self.bit)
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._give_up)
+
+    def _give_up(self, _: Any) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def hear(self, written: int, now_ns: int) -> None:
+        """Wake the reader; the next time at the chunk after those that are there."""
+        self.due += (written - self.due) // self._chunk * self._chunk + self._chunk
+        self._wake()
 
     def close(self) -> None:
         """Listen no more."""
-        self._closed = True
-        self._line._audio_lot.unpark_all()
+        super().close()
+        self._wake()
+
+
+class AudioHook(Ear):
+    """A callable that is given a track's audio within the driver's step; `Line.on_audio` makes it.
+
+    Args:
+        what: called with each chunk and the time; raises nothing.
+    """
+
+    __slots__ = ("_what",)
+
+    first = True
+
+    def __init__(
+        self,
+        hearing: Hearing,
+        sample_rate_hz: int,
+        chunk_ms: int,
+        track: str,
+        what: Callable[[AudioChunk, int], None],
+    ) -> None:
+        self._what = what
+        super().__init__(hearing, sample_rate_hz, chunk_ms, track)
+
+    def hear(self, written: int, now_ns: int) -> None:
+        """Hand over all that has come."""
+        what = self._what
+        while not self.closed and (chunk := self.read_nowait()) is not None:
+            what(chunk, now_ns)
+        self.due = self._at + self._chunk
 
 
 class Digits:
     """An iterator over the caller's digits; a cancelled reader loses nothing."""
 
-    def __init__(self, line: Line) -> None:
+    __slots__ = ("_line", "_next", "_pressed")
+
+    def __init__(self, line: Line, pressed: Pressed) -> None:
         self._line = line
-        self._next = line._digits_begin
+        self._pressed = pressed
+        self._next = pressed.begin
 
     def __aiter__(self) -> Digits:
         return self
@@ -116,13 +130,33 @@ class Digits:
     async def __anext__(self) -> str:
         """Return the next digit; ends with the line."""
         await trio.lowlevel.checkpoint()
-        line = self._line
+        pressed = self._pressed
         while True:
-            self._next = max(self._next, line._digits_begin)
-            index = self._next - line._digits_begin
-            if index < len(line._digits):
+            self._next = max(self._next, pressed.begin)
+            index = self._next - pressed.begin
+            if index < len(pressed.digits):
                 self._next += 1
-                return line._digits[index]
-            if line.end_reason is not None:
+                return pressed.digits[index]
+            if self._line.end_reason is not None:
                 raise StopAsyncIteration
-            await line._digit_lot.park()
+            await pressed.lot.park()
+
+
+class Pressed:
+    """The digits a caller has pressed, the last 256 of them, for any number of readers."""
+
+    __slots__ = ("begin", "digits", "lot")
+
+    def __init__(self) -> None:
+        self.digits: deque[str] = deque()
+        self.begin = 0
+        """How many have been forgotten."""
+        self.lot = trio.lowlevel.ParkingLot()
+
+    def add(self, digit: str) -> None:
+        """One more was pressed."""
+        self.digits.append(digit)
+        if len(self.digits) > MAX_DIGITS:
+            self.digits.popleft()
+            self.begin += 1
+        self.lot.unpark_all()

@@ -299,21 +299,27 @@ async def _bot_failure(bot: Bot, line: Line) -> Exception | None:
     """Run the bot, at most `linger_s` longer than its line; return what it raised."""
     failure: Exception | None = None
     linger = trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch, line, linger)
-        try:
-            with linger:
-                await bot(line)
-        except Exception as exc:
-            failure = exc
-        except BaseExceptionGroup as group:
-            # Cancelled from outside, and something failed in a nursery of the bot's: the cancellation goes on alone.
-            failures, cancelled = group.split(Exception)
-            if failures is not None and cancelled is not None:
-                _report(line, failures)
-                raise cancelled from None
-            raise
-        nursery.cancel_scope.cancel()
+
+    def begin_linger() -> None:
+        linger.deadline = trio.current_time() + line.config.linger_s
+
+    line.on_ended = begin_linger
+    if line.ended:
+        begin_linger()
+    try:
+        with linger:
+            await bot(line)
+    except Exception as exc:
+        failure = exc
+    except BaseExceptionGroup as group:
+        # Cancelled from outside, and something failed in a nursery of the bot's: the cancellation goes on alone.
+        failures, cancelled = group.split(Exception)
+        if failures is not None and cancelled is not None:
+            _report(line, failures)
+            raise cancelled from None
+        raise
+    finally:
+        line.on_ended = None
     return None if failure is None or not _report(line, failure) else failure
 
 
@@ -323,12 +329,6 @@ def _report(line: Line, failure: BaseException) -> bool:
         return False
     log.error("the bot on line %s raised %s", line.info.stream_id, type(failure).__name__, exc_info=failure)
     return True
-
-
-async def _watch(line: Line, bot_scope: trio.CancelScope) -> None:
-    await line.wait_ended()
-    await trio.sleep(line.config.linger_s)
-    bot_scope.cancel()
 
 
 def _only_call_ended(exc: BaseException) -> bool:

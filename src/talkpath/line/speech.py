@@ -21,7 +21,8 @@ from talkpath.dsp.resample import Resampler
 from talkpath.errors import CallEnded, NativeError, PlayoutFull
 from talkpath.events import MediaFormat
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
-from talkpath.path.stream import native_format
+from talkpath.line.hearing import HeardChunk
+from talkpath.path.stream import NEVER, native_format
 from talkpath.records import Outcome, Played
 from talkpath.transport.commands import Commands
 from talkpath.units import ms_to_samples, samples_to_ns
@@ -32,11 +33,14 @@ PLAY_NAME = "talkpath-play-"
 CLEARS_REMEMBERED = 64
 TAIL_AFTER_NS = 100_000_000
 """Speech whose queue has run dry for so long is over, and its resampler's tail is let out."""
-NEVER_NS = (1 << 63) - 1
+HELD_LOW_MS = 500
+"""When so little is left of the native queue it is given what it had no room for: half of its reserve."""
 
 
 class _Play:
     """One `play` under way."""
+
+    __slots__ = ("epoch", "rate_hz", "resampler", "samples", "start", "to_skip")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -50,40 +54,69 @@ class _Play:
 
 
 class _Piece:
-    """Audio that the native queue has not taken, or not all of it."""
+    """Audio on its way to the native queue, as a command: a step calls it."""
 
-    __slots__ = ("_payload", "data", "n", "taken")
+    __slots__ = ("n", "payload", "speech")
 
-    def __init__(self, payload: bytearray, data: Any, n: int) -> None:
-        self._payload = payload  # what `data` points to
-        self.data = data
+    def __init__(self, speech: Speech, payload: bytes, n: int) -> None:
+        self.speech = speech
+        self.payload = payload
         self.n = n
-        self.taken = 0
+
+    def __call__(self, now_ns: int) -> None:
+        self.speech._write(self, now_ns)
 
 
 class Speech:
     """The saying half of a line; see the module."""
 
+    __slots__ = (
+        "_checkpoints",
+        "_commands",
+        "_encoding",
+        "_held",
+        "_held_samples",
+        "_low",
+        "_most_samples",
+        "_native",
+        "_native_format",
+        "_pending_samples",
+        "_played_at_clear",
+        "_played_at_end",
+        "_plays",
+        "_queue_s",
+        "_rate",
+        "_room",
+        "_sample_bytes",
+        "_speakers",
+        "_tail_due_ns",
+        "_tails",
+        "clears_asked",
+    )
+
     def __init__(
         self, native: Any, media_format: MediaFormat, commands: Commands, checkpoints: Checkpoints, *, queue_s: float
     ) -> None:
         self._native = native
-        self._format = media_format
-        self._native_format = native_format(media_format)
-        self._rate = media_format.sample_rate_hz
+        self._rate, self._encoding = native_format(media_format)
+        self._native_format = ffi.new("tp_format *", (self._rate, self._encoding))[0]
+        self._sample_bytes = media_format.sample_bytes
         self._commands = commands
         self._checkpoints = checkpoints
         self._queue_s = queue_s
+        self._most_samples = queue_s * self._rate
         self._pending_samples = 0
         """Said, and not in the native queue: commands, and what is held."""
-        self._held: deque[_Piece | int] = deque()
+        self._held: deque[_Piece | int] | None = None
         """What the native queue has had no room for: audio, and the numbers of checkpoints behind it."""
         self._held_samples = 0
+        self._low = 0
+        """What the native stream was last asked to tell of, `tp_stream_want_low`."""
         self._speakers: dict[int, Resampler] = {}
         self._tails: dict[int, Resampler] = {}
         """Those of them that hold back the end of what was said."""
-        self._tail_due_ns = NEVER_NS
-        self._room = trio.lowlevel.ParkingLot()
+        self._tail_due_ns = NEVER
+        self._room: trio.lowlevel.ParkingLot | None = None
         self._plays = 0
         self.clears_asked = 0
         """Clears the program has asked for; those that wait for the next step are ahead of the checkpoints' epoch."""
@@ -99,14 +132,23 @@ class Speech:
 
     def speak(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], sample_rate_hz: int | None) -> None:
         """See `Line.speak`."""
+        if (
+            isinstance(chunk, HeardChunk)
+            and (payload := chunk.payload) is not None
+            and chunk.encoding == self._encoding
+            and chunk.sample_rate_hz == self._rate
+        ):
+            n = len(payload) // self._sample_bytes
+            self._check_bound(n)
+            if self._tails:
+                self._commands.check_room(1 + len(self._tails))
+                self._let_out(self._tails)  # What was said first is heard first.
+            self._queue_payload(payload, n)
+            return
         pcm, rate = samples_of(chunk, sample_rate_hz)
-        n_out = math.ceil(len(pcm) * self._rate / rate)
-        if self.queued_samples() + n_out > self._queue_s * self._rate:
-            raise PlayoutFull(
-                f"{self._queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
-            )
+        self._check_bound(math.ceil(len(pcm) * self._rate / rate))
         self._commands.check_room(1 + len(self._tails))
-        self._let_out(other for other in self._tails if other != rate)  # What was said first is heard first.
+        self._let_out(other for other in self._tails if other != rate)
         if rate != self._rate:
             resampler = self._speakers.get(rate)
             if resampler is None:
@@ -115,10 +157,16 @@ class Speech:
             pcm = resampler.process(pcm)
         self._queue(pcm)
 
-    def let_out_tails(self, now_ns: int = NEVER_NS) -> None:
+    def _check_bound(self, n: int) -> None:
+        if self.queued_samples() + n > self._most_samples:
+            raise PlayoutFull(
+                f"{self._queue_s:g} s of audio wait already; await play(), or speak no faster than it is heard"
+            )
+
+    def let_out_tails(self, now_ns: int = NEVER) -> None:
         """Queue what the resamplers hold back, once nothing follows what was said."""
         if now_ns >= self._tail_due_ns:
-            self._tail_due_ns = NEVER_NS
+            self._tail_due_ns = NEVER
             self._let_out(self._tails)
 
     def _let_out(self, rates_hz: Iterable[int]) -> None:
@@ -126,10 +174,6 @@ class Speech:
             resampler = self._tails.pop(rate)
             self._queue(_tail(resampler, rate, self._rate))
             resampler.reset()
-
-    def tail_due_ns(self) -> int:
-        """Return when `let_out_tails` has something to do."""
-        return self._tail_due_ns
 
     def unheard_ns(self, now_ns: int) -> int:
         """Return how long, by the model, what was said is still to be heard."""
@@ -140,56 +184,97 @@ class Speech:
         n = len(pcm)
         if n == 0:
             return
-        payload = bytearray(n * self._format.sample_bytes)
-        data = ffi.from_buffer("uint8_t[]", payload)
+        payload = bytearray(n * self._sample_bytes)
         pcm = np.ascontiguousarray(pcm)
-        lib.tp_g711_encode(self._native_format[1], data, ffi.from_buffer("int16_t[]", pcm), n)
+        lib.tp_g711_encode(self._encoding, ffi.from_buffer("uint8_t[]", payload), ffi.from_buffer("int16_t[]", pcm), n)
+        self._queue_payload(bytes(payload), n)
 
-        def write(now_ns: int) -> None:
-            self._held.append(_Piece(payload, data, n))
-            self._held_samples += n
-            self.hand_over()
-            if self._tails:
-                self._tail_due_ns = now_ns + self.unheard_ns(now_ns) + TAIL_AFTER_NS
-
-        self._commands.put(write)
+    def _queue_payload(self, payload: bytes, n: int) -> None:
+        self._commands.put(_Piece(self, payload, n))
         self._pending_samples += n
 
-    def hand_over(self) -> None:
-        """Give the native queue what it takes; in the step.
+    def _write(self, piece: _Piece, now_ns: int) -> None:
+        """Queue a piece behind what is held; in the step."""
+        if self._held or not self._give(piece):
+            self._hold(piece)
+            self._held_samples += piece.n
+        if self._tails:
+            self._tail_due_ns = now_ns + self.unheard_ns(now_ns) + TAIL_AFTER_NS
+            lib.tp_stream_set_alarm(self._native, self._tail_due_ns)
+        if self._room:
+            self._arm()
+
+    def _write_mark(self, ident: int) -> None:
+        if self._held:
+            self._hold(ident)
+        else:
+            self._give_mark(ident)
+
+    def _hold(self, what: _Piece | int) -> None:
+        if self._held is None:
+            self._held = deque()
+        self._held.append(what)
+        self._arm()
+
+    def _give(self, piece: _Piece) -> bool:
+        """Hand a piece to the native queue; -> whether all of it was taken, else the piece is what is left."""
+        payload, n = piece.payload, piece.n
+        taken = lib.tp_stream_play(self._native, self._native_format, payload, len(payload))
+        if taken < 0:
+            raise NativeError(f"tp_stream_play: status {taken}")
+        self._pending_samples -= taken
+        if taken == n:
+            return True
+        piece.payload = payload[taken * self._sample_bytes :]
+        piece.n = n - taken
+        return False
+
+    def _give_mark(self, ident: int) -> None:
+        if lib.tp_stream_mark(self._native, ident) < 0:
+            self._checkpoints.unsent(ident, Outcome.LOST)
+
+    def _hand_over(self) -> None:
+        """Give the native queue what it takes.
 
         With the pool that all lines share used up it takes no more than its reserve. The rest waits here, in order,
-        until what was said before it has been sent: nothing a program says is dropped.
+        until half of that has been sent: nothing a program says is dropped.
         """
-        while self._held:
-            first = self._held[0]
+        held = self._held
+        while held:
+            first = held[0]
             if isinstance(first, _Piece):
-                left = first.n - first.taken
-                begin = first.taken * self._format.sample_bytes
-                size = left * self._format.sample_bytes
-                taken = int(lib.tp_stream_play(self._native, self._native_format, first.data + begin, size))
-                if taken < 0:
-                    raise NativeError(f"tp_stream_play: status {taken}")
-                self._pending_samples -= taken
-                self._held_samples -= taken
-                first.taken += taken
-                if taken < left:
+                before = first.n
+                whole = self._give(first)
+                self._held_samples -= before if whole else before - first.n
+                if not whole:
                     return
-            elif lib.tp_stream_mark(self._native, first) < 0:
-                self._checkpoints.unsent(first, Outcome.LOST)
-            self._held.popleft()
+            else:
+                self._give_mark(first)
+            held.popleft()
+
+    def _arm(self, *, parking: bool = False) -> None:
+        """Have the native stream tell when its queue is short enough for what waits: what is held, `play`."""
+        low = ms_to_samples(HELD_LOW_MS, self._rate) if self._held else 0
+        if parking or self._room:
+            low = max(low, ms_to_samples(FEED_AHEAD_MS, self._rate) - self._pending_samples)
+        if low != self._low:
+            self._low = low
+            lib.tp_stream_want_low(self._native, low)
+
+    def on_low(self) -> None:
+        """The native queue is as short as was asked; in the step."""
+        self._low = 0
+        self._hand_over()
+        self.wake()
+        self._arm()
 
     def mark(self, name: str) -> Checkpoint:
         """Set a checkpoint after everything said so far. Raises CallEnded."""
         self.let_out_tails()
         ident, checkpoint = self._checkpoints.set(name)
 
-        def mark(now_ns: int) -> None:
-            self._held.append(ident)
-            self.hand_over()
-
         try:
-            self._commands.put(mark)
+            self._commands.put(lambda now_ns: self._write_mark(ident))
         except BaseException:
             self._checkpoints.unsent(ident, Outcome.LOST)
             raise
@@ -269,6 +354,9 @@ class Speech:
         most = ms_to_samples(FEED_AHEAD_MS, self._rate)
         await trio.lowlevel.checkpoint()
         while self._played_at_end is None and self.queued_samples() >= most:
+            if self._room is None:
+                self._room = trio.lowlevel.ParkingLot()
+            self._arm(parking=True)
             await self._room.park()
 
     def _heard(self, play: _Play, outcome: Outcome) -> int:
@@ -283,16 +371,16 @@ class Speech:
         epoch = self._checkpoints.epoch + 1
         self._played_at_clear[epoch] = int(lib.tp_stream_model_played(self._native, now_ns))
         self._played_at_clear.pop(epoch - CLEARS_REMEMBERED, None)
-        for held in self._held:
+        for held in self._held or ():
             if not isinstance(held, _Piece):
                 self._checkpoints.unsent(held, Outcome.CLEARED)
-        self._held.clear()
+        self._held = None
         self._pending_samples -= self._held_samples
         self._held_samples = 0
         for resampler in self._speakers.values():
             resampler.reset()
         self._tails.clear()
-        self._tail_due_ns = NEVER_NS
+        self._tail_due_ns = NEVER
 
     def is_heard(self, now_ns: int) -> bool:
         """Whether, by the model, anything said is still to be heard."""
@@ -302,12 +390,13 @@ class Speech:
 
     def wake(self) -> None:
         """The queue has become shorter."""
-        self._room.unpark_all()
+        if self._room is not None:
+            self._room.unpark_all()
 
     def end(self, now_ns: int) -> None:
         """The line is over: nothing more is said."""
         self._played_at_end = int(lib.tp_stream_model_played(self._native, now_ns))
-        self._room.unpark_all()
+        self.wake()
 
 
 def _tail(resampler: Resampler, from_hz: int, to_hz: int) -> npt.NDArray[np.int16]:

@@ -48,7 +48,11 @@ class EventKind(enum.IntEnum):
     MARK_DUE = 7
     """Everything before mark `id` is in the outbox: send it, then the checkpoint, then tick again."""
     AUDIO = 8
-    """New audio in the rings of the `Track` bits in `value`."""
+    """New audio in the rings of the `Track` bits in `value`; see `Stream.wake_at`."""
+    LOW = 9
+    """The queue is as short as `Stream.want_low` asked."""
+    ALARM = 10
+    """A tick came at or after the time of `Stream.set_alarm`."""
 
 
 class MarkOutcome(enum.IntEnum):
@@ -168,7 +172,7 @@ class Stream:
         CallEnded: with NO_CAPACITY, when the pool cannot promise the reserve.
     """
 
-    __slots__ = ("_config", "_event", "_report", "_rings", "_shape", "_templates", "native", "pool")
+    __slots__ = ("_config", "_report", "_rings", "_shape", "_templates", "event", "native", "pool")
 
     def __init__(self, pool: Pool, options: StreamOptions, *, leg_rate_hz: int = 8000, now: int = 0) -> None:
         rate_hz, encoding = native_format(options.media_format)
@@ -182,7 +186,8 @@ class Stream:
         self._templates = [None if t is None else compile_template(t) for t in options.templates]
         self._shape = None if options.shape is None else compile_shape(options.shape)
         self._rings: dict[Track, Any] = {}
-        self._event = ffi.new("tp_event *")
+        self.event: Any = ffi.new("tp_event *")
+        """Room for one, for whoever pulls them from `native`."""
         self._report = ffi.new("tp_received *")
         config = self._config = ffi.new("tp_stream_config *")
         config.role = 1 if options.role is Role.PLATFORM else 2
@@ -219,7 +224,7 @@ class Stream:
     def take_events(self) -> list[Event]:
         """Return and forget what has happened since last asked."""
         events: list[Event] = []
-        event = self._event
+        event = self.event
         while lib.tp_stream_next_event(self.native, event) == 1:
             events.append(Event(event.kind, event.stream, event.at_sample, event.id, event.value))
         return events
@@ -294,8 +299,25 @@ class Stream:
         return int(lib.tp_stream_tick(self.native, slot, now, outbox.native))
 
     def next_deadline(self) -> int:
-        """Return when a tick could send again, in ns; `NEVER` when nothing waits."""
+        """Return when a tick could send again or has an alarm to raise, in ns; `NEVER` when nothing waits."""
         return int(lib.tp_stream_next_deadline(self.native))
+
+    def wake_at(self, track: Track, written: int) -> None:
+        """Have AUDIO come only when so many samples of a track were ever written; 0: always, 2**64 - 1: never.
+
+        Raises:
+            ConfigError: the platform's role.
+        """
+        if lib.tp_stream_wake_at(self.native, track, written) < 0:
+            raise ConfigError("only a stream in the application's role has rings")
+
+    def want_low(self, samples: int) -> None:
+        """Have LOW come once, when a tick or a clear leaves fewer samples in the queue; 0: never."""
+        lib.tp_stream_want_low(self.native, samples)
+
+    def set_alarm(self, at: int) -> None:
+        """Have ALARM come once, at the first tick at or after a time in ns; `NEVER`: not."""
+        lib.tp_stream_set_alarm(self.native, at)
 
     def take_sequence(self) -> int:
         """Take the next number of the wire's message sequence, for a message written elsewhere."""

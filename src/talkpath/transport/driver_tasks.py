@@ -248,6 +248,9 @@ class TasksDriver:
         """Let nothing native happen between the calls of the block; only a media thread could."""
         yield
 
+    def rearm(self, member: Member, now_ns: int) -> None:
+        """Look again at when a pumped line has something to send."""
+
     def stopping(self) -> None:
         """The clock is about to end."""
 

@@ -1,0 +1,288 @@
+"""A line as its driver and its connection see it: what is done to it in a step, and only there.
+
+The native stream does what happens to every message; of it, Python hears only what the line asked for: somebody's
+chunk is whole, a checkpoint is to be written, the queue has become short, a moment has come. So a driver of many lines
+calls `pull_events` where a stream has events and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from talkpath._native import lib
+from talkpath.errors import NativeError, RemoteWireError
+from talkpath.events import (
+    Cleared,
+    Digit,
+    Mark,
+    MarkReached,
+    Media,
+    StreamStarted,
+    StreamStopped,
+    UnknownMessage,
+    WireEvent,
+)
+from talkpath.line.checkpoint import Checkpoint, Checkpoints
+from talkpath.line.listen import Pressed
+from talkpath.path.stream import NEVER, OUTCOMES, EventKind, Track, native_format, tracks_of
+from talkpath.records import EndReason, Outcome
+
+if TYPE_CHECKING:
+    from talkpath.line.config import LineInfo
+    from talkpath.line.hearing import Hearing
+    from talkpath.line.speech import Speech
+    from talkpath.transport.clock import Clock
+    from talkpath.transport.commands import Commands
+    from talkpath.transport.driver_tasks import TasksDriver
+    from talkpath.transport.refusals import Refusals
+    from talkpath.transport.websocket import Connection
+    from talkpath.wire.dialect import Dialect
+
+log = logging.getLogger("talkpath.line.line")
+
+# Plain integers: an enum's arithmetic costs more than the work.
+AUDIO = int(EventKind.AUDIO)
+MARK_DUE = int(EventKind.MARK_DUE)
+MARK = int(EventKind.MARK)
+LOW = int(EventKind.LOW)
+ALARM = int(EventKind.ALARM)
+
+
+class DrivenLine:
+    """The side of a `Line` that only the step touches; see the module."""
+
+    __slots__ = (
+        "_checkpoints",
+        "_close_code",
+        "_commands",
+        "_connection",
+        "_dialect",
+        "_event",
+        "_full",
+        "_hearing",
+        "_native",
+        "_pressed",
+        "_refusals",
+        "_send_due",
+        "_send_known",
+        "_speech",
+        "cause",
+        "clock",
+        "driver",
+        "end_reason",
+        "info",
+        "on_socket",
+        "pumped",
+        "slot",
+    )
+
+    hears_media = True
+
+    clock: Clock
+    driver: TasksDriver
+    info: LineInfo
+    slot: int
+    on_socket: bool
+    pumped: bool
+    end_reason: EndReason | None
+    cause: BaseException | None
+    _native: Any
+    _event: Any
+    _dialect: Dialect
+    _connection: Connection | None
+    _commands: Commands
+    _checkpoints: Checkpoints
+    _hearing: Hearing
+    _speech: Speech
+    _refusals: Refusals
+    _pressed: Pressed | None
+    _send_due: int | None
+    _send_known: bool
+    _close_code: int
+
+    def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
+        """End the line now."""
+        raise NotImplementedError
+
+    def on_full(self) -> None:
+        """Bytes wait for the socket."""
+        raise NotImplementedError
+
+    # What the driver calls ---------------------------------------------------------------------------------------
+
+    def run_commands(self, now_ns: int) -> None:
+        """Apply what tasks asked for."""
+        self._commands.run(now_ns)
+        self._reschedule(now_ns)
+
+    def _reschedule(self, now_ns: int) -> None:
+        """What is to be sent may have changed, and with it when."""
+        self._send_known = False
+        if self.pumped and self.end_reason is None:
+            self.driver.rearm(self, now_ns)
+
+    @property
+    def native(self) -> Any:
+        """The native stream."""
+        return self._native
+
+    def next_send_ns(self) -> int | None:
+        """Return when the stream is to be ticked, for a driver that does not tick it anyway."""
+        if not self._send_known:
+            self._send_known = True
+            self._send_due = self._reckon_send_due()
+        return self._send_due
+
+    def _reckon_send_due(self) -> int | None:
+        if self.end_reason is not None or self._connection is None or self._connection.backlogged():
+            return None  # What is said is never dropped: it waits in the queue until the socket has taken more.
+        due = int(lib.tp_stream_next_deadline(self._native))
+        return None if due == NEVER else due
+
+    def tick(self, now_ns: int) -> None:
+        """Send what the model allows, and act on what came of it."""
+        assert self._connection is not None
+        if not self._connection.backlogged():
+            self._tick_stream(now_ns)
+        self.pull_events(now_ns)
+
+    def _tick_stream(self, now_ns: int) -> None:
+        driver = self.driver
+        if lib.tp_stream_tick(self._native, self.slot, now_ns, driver.outbox) < 0:
+            raise NativeError("a line found no room in an empty outbox")
+        driver.flush_outbox()
+
+    @property
+    def send_media(self) -> list[Callable[[memoryview], None]]:
+        """The driver's way to send this line's messages."""
+        assert self._connection is not None
+        return [self._connection.send_media]
+
+    def pull_events(self, now_ns: int) -> None:
+        """Take the stream's events and act on them."""
+        native, event = self._native, self._event
+        while self.end_reason is None and lib.tp_stream_next_event(native, event) == 1:
+            kind = event.kind
+            if kind == AUDIO:
+                self._hearing.hear(event.value, now_ns)
+            elif kind == MARK_DUE:
+                self._send_mark(event.id, now_ns)
+            elif kind == MARK:
+                self._checkpoints.unsent(event.id, OUTCOMES[event.value])
+            elif kind == LOW:
+                self._speech.on_low()
+            elif kind == ALARM:
+                self._speech.let_out_tails(now_ns)
+        self._reschedule(now_ns)
+
+    def _send_mark(self, ident: int, now_ns: int) -> None:
+        """Send a checkpoint exactly where it lies, and then what waited behind it."""
+        assert self._connection is not None
+        checkpoint = self._checkpoints.due(ident, now_ns + self._speech.unheard_ns(now_ns))
+        if checkpoint is not None:
+            self._write(Mark(checkpoint.name))
+        if self.end_reason is None and not self._connection.backlogged():
+            self._tick_stream(now_ns)
+
+    def _write(self, command: WireEvent) -> None:
+        assert self._connection is not None
+        for text in self._dialect.send(command):
+            self._connection.send_text(text)
+
+    def housekeeping(self, now_ns: int) -> None:
+        """Once a second: answers that are overdue, a peer that has vanished."""
+        self._checkpoints.assume(now_ns)
+        if self._connection is not None and not self._connection.check_alive(now_ns):
+            self.end(EndReason.PEER_VANISHED)
+
+    def failed(self, exc: Exception) -> None:
+        """Something in this line's part of a step raised."""
+        log.error("line %s: %s", self.info.stream_id, type(exc).__name__, exc_info=exc)
+        self.end(EndReason.INTERNAL_ERROR, exc)
+
+    def _journal(self, kind: str, *facts: object) -> None:
+        if self.driver.journal is not None:
+            self.driver.journal(self.clock.now_ns(), self.slot, kind, facts)
+
+    # What the connection hands over ------------------------------------------------------------------------------
+
+    def on_media(self, now_ns: int) -> None:
+        """The stream took media messages; for a driver that does not look at its events itself."""
+        if lib.tp_stream_has_events(self._native):
+            self.pull_events(now_ns)
+
+    def on_text(self, payload: bytes, now_ns: int) -> None:
+        """Act on a message that is not plain media."""
+        try:
+            events = self._dialect.receive(payload)
+        except RemoteWireError as exc:
+            self._refuse_unreadable(exc.kind)
+            return
+        for event in events:
+            if self.end_reason is not None:
+                return
+            self._on_event(event, now_ns)
+
+    def _on_event(self, event: WireEvent, now_ns: int) -> None:
+        match event:
+            case Media(payload=payload, track=track, media_format=media_format):
+                native = native_format(media_format or self.info.media_format)
+                bit = tracks_of((track,)) or Track.INBOUND
+                lib.tp_stream_receive_audio(self._native, bit, native, payload, len(payload), now_ns)
+                self.on_media(now_ns)
+            case Digit(digit=digit):
+                self._digits_pressed().add(digit)
+                self._journal("digit")
+            case MarkReached(name=name, outcome=outcome, at_sample=at_sample):
+                if not self._checkpoints.answered(name, outcome, at_sample):
+                    self._refusals.add("unexpected_mark")
+            case Cleared():
+                self._checkpoints.confirmed()
+            case StreamStopped():
+                self.end(EndReason.PLATFORM_HUNG_UP)
+            case StreamStarted():
+                self._refusals.add("second_start")
+            case UnknownMessage(kind=kind):
+                self._refusals.add_unknown(kind)
+            case _:
+                self._refusals.add("not_the_platforms")
+
+    def _digits_pressed(self) -> Pressed:
+        if self._pressed is None:
+            self._pressed = Pressed()
+        return self._pressed
+
+    def _on_settled(self, checkpoint: Checkpoint, outcome: Outcome) -> None:
+        self._journal("mark", checkpoint.name, outcome.value)
+
+    def _inbound_position(self) -> int:
+        return int(lib.tp_stream_track_written(self._native, Track.INBOUND)) if self._native is not None else 0
+
+    def _refuse_unreadable(self, kind: str) -> None:
+        if self._refusals.add_unreadable(kind):
+            self._close_code = 1002
+            self.end(EndReason.WIRE_ERROR)
+
+    def on_binary(self, payload: bytes, now_ns: int) -> None:
+        """No wire sends any."""
+        self._refuse_unreadable("binary")
+
+    def on_peer_closed(self, code: int | None) -> None:
+        """The platform said goodbye, or was gone without."""
+        self.end(EndReason.PEER_VANISHED if code is None else EndReason.PLATFORM_HUNG_UP)
+
+    def on_broken(self, exc: OSError) -> None:
+        """The socket failed."""
+        self.end(EndReason.PEER_VANISHED, exc)
+
+    def on_protocol_error(self, exc: RemoteWireError) -> None:
+        """The platform broke RFC 6455."""
+        self._refusals.add(exc.kind)
+        self.end(EndReason.WIRE_ERROR, exc)
+        self._close_code = getattr(exc, "close_code", 1002)
+
+    def on_overflow(self) -> None:
+        """A control message found no room."""
+        self.end(EndReason.CONTROL_OVERFLOW)

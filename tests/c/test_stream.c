@@ -1,0 +1,189 @@
+/* A line's stream, driven by pseudo-random operations, for the sanitizers: what a reader gets is what was written, an event
+ * comes exactly when it was asked for, every block comes back. */
+#include <stdlib.h>
+
+#include "check.h"
+#include "tp_stream.h"
+
+#define N_BLOCKS 96
+#define STEPS 20000
+#define RING_BYTES 3000u
+#define BOUND 2000u
+#define MAX_PIECE 700u
+
+static uint64_t state;
+
+static uint32_t random_below(uint32_t n) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 33) % n;
+}
+
+static uint8_t sample_at(uint64_t position) { return (uint8_t)(position * 31 % 251); }
+
+typedef struct line {
+    tp_pool pool;
+    tp_stream stream;
+    tp_stream_config config;
+    tp_media_template template;
+    tp_outbox outbox;
+    int64_t now, alarm;
+    uint64_t written, cursor, wake_at, low;
+    uint32_t told; /* of TP_EVENT_x, a bit each */
+} line;
+
+static int take_events(line *c) {
+    tp_event event;
+    c->told = 0;
+    bool any = tp_stream_has_events(&c->stream);
+    while (tp_stream_next_event(&c->stream, &event) == 1) {
+        CHECK(any);
+        c->told |= 1u << event.kind;
+        if (event.kind == TP_EVENT_AUDIO) CHECK(event.value == TP_TRACK_INBOUND);
+    }
+    CHECK(!tp_stream_has_events(&c->stream));
+    return 0;
+}
+
+static int told(const line *c, int kind) { return (c->told >> kind & 1u) != 0; }
+
+static int hear(line *c) {
+    uint8_t audio[500];
+    uint32_t n = 1 + random_below(sizeof audio);
+    for (uint32_t i = 0; i < n; i++) audio[i] = sample_at(c->written + i);
+    c->written += n;
+    CHECK(tp_stream_receive_audio(&c->stream, TP_TRACK_INBOUND, c->config.format, audio, n, c->now) == (ptrdiff_t)n);
+    if (take_events(c) != 0) return 1;
+    CHECK(told(c, TP_EVENT_AUDIO) == (c->written >= c->wake_at));
+    return 0;
+}
+
+static int ask(line *c) {
+    uint64_t from = c->wake_at = random_below(8) == 0 ? UINT64_MAX : c->written + random_below(900);
+    if (random_below(2) == 0) CHECK(tp_stream_wake_at(&c->stream, TP_TRACK_INBOUND, random_below(1000)) == TP_OK);
+    CHECK(tp_stream_wake_at(&c->stream, TP_TRACK_INBOUND, from) == TP_OK);
+    if (take_events(c) != 0) return 1;
+    CHECK(told(c, TP_EVENT_AUDIO) == (from != 0 && c->written >= from));
+    return 0;
+}
+
+static int read_piece(line *c) {
+    uint32_t n = 1 + random_below(MAX_PIECE);
+    uint8_t *out = malloc(n); /* of its own, so that a byte too many is seen */
+    CHECK(out != NULL);
+    uint64_t before = c->cursor;
+    ptrdiff_t lost = tp_stream_track_next(&c->stream, TP_TRACK_INBOUND, out, n, &c->cursor, n, BOUND);
+    if (c->written - before < n) {
+        CHECK(lost == TP_E_STATE && c->cursor == before);
+    } else {
+        uint64_t behind = c->written - before;
+        CHECK(lost == (ptrdiff_t)(behind > BOUND ? behind - BOUND : 0));
+        CHECK(c->cursor == before + (uint64_t)lost + n);
+        for (uint32_t i = 0; i < n; i++) CHECK(out[i] == sample_at(c->cursor - n + i));
+    }
+    free(out);
+    return 0;
+}
+
+static int say(line *c) {
+    uint8_t audio[2000] = {0};
+    CHECK(tp_stream_play(&c->stream, c->config.format, audio, 1 + random_below(sizeof audio)) >= 0);
+    if (random_below(4) == 0) (void)tp_stream_mark(&c->stream, c->now);
+    return take_events(c);
+}
+
+static int tick(line *c) {
+    c->now += random_below(60) * 1000000;
+    c->outbox.used = c->outbox.n_outputs = 0;
+    int64_t due = tp_stream_next_deadline(&c->stream);
+    uint64_t queued = tp_stream_queued_samples(&c->stream);
+    int flags = tp_stream_tick(&c->stream, 3, c->now, &c->outbox);
+    CHECK(flags >= 0);
+    if (c->now < due) CHECK(flags == 0 || (flags == TP_TICK_EVENTS && queued < c->low));
+    CHECK(((flags & TP_TICK_EVENTS) != 0) == tp_stream_has_events(&c->stream));
+    if (take_events(c) != 0) return 1;
+    CHECK(told(c, TP_EVENT_ALARM) == (c->now >= c->alarm));
+    CHECK(told(c, TP_EVENT_LOW) == (tp_stream_queued_samples(&c->stream) < c->low));
+    if (told(c, TP_EVENT_ALARM)) c->alarm = INT64_MAX;
+    if (told(c, TP_EVENT_LOW)) c->low = 0;
+    return 0;
+}
+
+static int step(line *c) {
+    switch (random_below(10)) {
+    case 0:
+    case 1: return hear(c);
+    case 2: return ask(c);
+    case 3:
+    case 4: return read_piece(c);
+    case 5: return say(c);
+    case 6: tp_stream_want_low(&c->stream, c->low = random_below(3000)); return 0;
+    case 7: tp_stream_set_alarm(&c->stream, c->alarm = c->now + random_below(200) * 1000000); return 0;
+    case 8:
+        if (random_below(10) != 0) return 0;
+        (void)tp_stream_clear(&c->stream, 0);
+        if (take_events(c) != 0) return 1;
+        CHECK(told(c, TP_EVENT_LOW) == (c->low != 0));
+        c->low = 0;
+        return 0;
+    default: return tick(c);
+    }
+}
+
+static void make_template(tp_media_template *t) {
+    static const char head[] = "{\"event\":\"playAudio\",\"media\":{\"payload\":\"", tail[] = "\"}}";
+    t->n_pieces = 2;
+    t->lengths[0] = sizeof head - 1;
+    t->lengths[1] = sizeof tail - 1;
+    t->fields[0] = TP_FIELD_PAYLOAD;
+    t->fields[1] = TP_FIELD_END;
+    t->text_bytes = (uint32_t)(t->lengths[0] + t->lengths[1]);
+    memcpy(t->text, head, t->lengths[0]);
+    memcpy(t->text + t->lengths[0], tail, t->lengths[1]);
+}
+
+static int run(uint64_t seed) {
+    state = seed;
+    line *c = calloc(1, sizeof *c);
+    size_t memory_bytes = N_BLOCKS * (TP_BLOCK_BYTES + 4);
+    void *memory = malloc(memory_bytes);
+    uint8_t *ring = malloc(RING_BYTES);
+    CHECK(c != NULL && memory != NULL && ring != NULL);
+    CHECK(tp_pool_init(&c->pool, memory, memory_bytes) == N_BLOCKS);
+    make_template(&c->template);
+    c->config = (tp_stream_config){.role = TP_ROLE_APPLICATION, .framing = TP_FRAMING_WEBSOCKET, .tracks = 3,
+                                   .format = {8000, TP_ENCODING_PCMU}, .bidirectional = 1, .message_ms = 20,
+                                   .bound_ms = 5000, .reserve_ms = 200, .send_ahead_ms = 300,
+                                   .max_message_bytes = 1 << 20, .timestamp_from_zero = 1, .mask_seed = seed,
+                                   .templates = {&c->template, NULL}};
+    c->outbox = (tp_outbox){malloc(16384), malloc(64 * sizeof(tp_output)), 16384, 0, 64, 0};
+    CHECK(c->outbox.bytes != NULL && c->outbox.outputs != NULL);
+    c->alarm = INT64_MAX;
+    CHECK(tp_stream_init(&c->stream, &c->pool, &c->config, 0, 0) == TP_OK);
+    CHECK(tp_stream_set_track(&c->stream, TP_TRACK_INBOUND, ring, RING_BYTES) == TP_OK);
+    for (int i = 0; i < STEPS; i++) {
+        if (step(c) != 0) return 1;
+        /* A line's readers never lag by more than the ring: their bound is shorter, and they are read or dropped. */
+        if (c->written - c->cursor > BOUND + 400) c->cursor = c->written - BOUND;
+    }
+    tp_stream_close(&c->stream, 0);
+    tp_stream_set_alarm(&c->stream, 0);
+    tp_stream_want_low(&c->stream, 1000);
+    CHECK(take_events(c) == 0 && tp_stream_next_deadline(&c->stream) == INT64_MAX);
+    CHECK(tp_stream_tick(&c->stream, 3, c->now, &c->outbox) == 0);
+    CHECK(c->pool.n_free == c->pool.n_blocks && c->pool.n_reserved == 0);
+    free(c->outbox.outputs);
+    free(c->outbox.bytes);
+    free(ring);
+    free(memory);
+    free(c);
+    return 0;
+}
+
+int main(void) {
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        if (run(seed * 0x9e3779b97f4a7c15u) != 0) return 1;
+    }
+    return 0;
+}
