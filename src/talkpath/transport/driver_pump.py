@@ -21,6 +21,7 @@ the pump's lock, one C call at a time; `paused` makes several of them one.
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import socket
 import struct
@@ -72,11 +73,8 @@ _attention = struct.Struct("=IIQiI")
 
 
 def _zeroed(kind: str, n: int) -> Any:
-    """Fresh pages of the system are zero already and cost nothing until they are used.
-
-    An allocation of this size is a mapping of its own, never memory that was used before.
-    """
-    return ffi.new(f"{kind}[]", n) if n * ffi.sizeof(kind) < 1 << 20 else _untouched(f"{kind}[]", n)
+    """Return pages of the system's own: they are zero, and cost nothing until they are used."""
+    return ffi.from_buffer(f"{kind}[]", mmap.mmap(-1, n * ffi.sizeof(kind)))
 
 
 class PhaseLateness(Lateness):
