@@ -30,6 +30,7 @@ class EndReason(enum.StrEnum):
     APPLICATION_FAILED = "application_failed"
     POLICY_FAILED = "policy_failed"
     NO_CAPACITY = "no_capacity"
+    OVERLOADED = "overloaded"
     INTERNAL_ERROR = "internal_error"
 
     @property
@@ -50,6 +51,24 @@ _ORDERLY = frozenset(
         EndReason.DRAINED,
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call or line was not taken, in terms that the one who asked for it can be answered in."""
+
+    kind: str
+    """Which limit: ``busy``, ``lateness``, ``calls``, ``lines``, ``streams``, ``pool``, ``memory``, ``descriptors`` or
+    ``draining``.
+    """
+    reason: EndReason
+    """`OVERLOADED` where the machine has no time, `NO_CAPACITY` where a limit is reached, `DRAINED`."""
+    explanation: str
+    """One line for a log; nothing of the call's is in it."""
+    retry_after_s: int | None
+    """When asking again makes sense; None: not here."""
+    status: int = 503
+    """The same number says it in HTTP (RFC 9110 15.6.4) and in SIP (RFC 3261 21.5.4)."""
 
 
 class Outcome(enum.StrEnum):

@@ -21,6 +21,7 @@ from talkpath.engine.leg import Leg
 from talkpath.errors import CallEnded, ConfigError, check_range
 from talkpath.path.pool import Pool
 from talkpath.records import CallRecord, EndReason, EngineStatistics
+from talkpath.transport.admission import Admission
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.http import DeliveryOptions, deliver
 from talkpath.wire.plivo_parameters import is_text
@@ -48,6 +49,7 @@ class Engine:
         self.clock: Clock
         self.driver: TasksDriver
         self.pool: Pool
+        self.admission: Admission
         self._calls: dict[Call, None] = {}
         self._opened = 0
         self._entered = False
@@ -73,6 +75,16 @@ class Engine:
         assert isinstance(self.clock.driver, TasksDriver)
         self.driver = self.clock.driver
         self.driver.pools.add(self.pool)
+        self.admission = Admission(
+            self.config,
+            self.clock.load,
+            what=("calls", "max_calls"),
+            most=self.config.max_calls,
+            live=lambda: len(self._calls),
+            pool=self.pool,
+            most_streams=self.config.max_streams,
+            streams=self._count_streams,
+        )
         self._manager = trio.open_nursery()
         self._callbacks = await self._manager.__aenter__()
         return self
@@ -149,11 +161,17 @@ class Engine:
     def admit(self, call: Call) -> None:
         """Take a call in, or refuse it. Raises CallEnded."""
         if self._draining:
-            raise CallEnded(EndReason.DRAINED)
-        if len(self._calls) >= self.config.max_calls:
-            raise CallEnded(EndReason.NO_CAPACITY)
+            raise CallEnded(EndReason.DRAINED, refusal=self.admission.draining())
+        self.admission.check()
         self._calls[call] = None
         self._opened += 1
+
+    def admit_stream(self) -> None:
+        """Take one more stream of any call, or refuse it. Raises CallEnded."""
+        self.admission.check_stream()
+
+    def _count_streams(self) -> int:
+        return sum(1 for call in self._calls for stream in call.streams if stream is not None)
 
     def forget(self, call: Call) -> None:
         """A call's block has been left and nothing of it remains."""
@@ -230,7 +248,7 @@ class Engine:
         return EngineStatistics(
             calls=len(self._calls),
             calls_opened=self._opened,
-            streams=sum(1 for call in self._calls for stream in call.streams if stream is not None),
+            streams=self._count_streams(),
             pool_bytes=pool.n_blocks * 1024,
             pool_used_bytes=(pool.n_blocks - pool.n_free) * 1024,
             pool_refused=pool.n_refused,

@@ -21,6 +21,7 @@ from talkpath.line.line import Line
 from talkpath.line.opening import Recogniser, receive_start
 from talkpath.path.pool import Pool
 from talkpath.records import EndReason
+from talkpath.transport.admission import Admission
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.memory import listen_memory
@@ -47,6 +48,14 @@ class _Server:
         Recogniser(wire, config.options)  # A wire or options that do not exist are said now, not at the first call.
         self.pool = Pool(config.pool_bytes)
         self.lines = 0
+        self.admission = Admission(
+            config,
+            clock.load,
+            what=("lines", "max_lines"),
+            most=config.max_lines,
+            live=lambda: self.lines,
+            pool=self.pool,
+        )
         Recogniser(wire, config.options)  # a wire that does not exist, or options of another, are said now
         self.handshakes = trio.CapacityLimiter(config.max_handshakes)
 
@@ -224,8 +233,11 @@ async def _open_line(server: _Server, link: Link) -> Line | None:
         log.info("an upgrade from %s was refused: no valid signature", link.peer_name())
         await refuse(link, handshake.reject(403, "Forbidden"))
         return None
-    if server.lines >= config.max_lines:
-        await refuse(link, handshake.reject(503, "Service Unavailable", (("Retry-After", "1"),)))
+    refusal = server.admission.refusal()
+    if refusal is not None:
+        log.info("an upgrade from %s was refused: %s", link.peer_name(), refusal.explanation)
+        again = (("Retry-After", str(refusal.retry_after_s)),) if refusal.retry_after_s is not None else ()
+        await refuse(link, handshake.reject(refusal.status, "Service Unavailable", again))
         return None
     server.lines += 1
     try:
