@@ -188,6 +188,36 @@ class CallStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadStatistics:
+    """How the thread that moves media and its process stand; shared by all engines and servers of a Trio run. All zero
+    in virtual time, where nothing of it has a meaning.
+    """
+
+    busy_share: float = 0.0
+    """Processor time over wall time, over two seconds; 1 is a whole processor."""
+    recent_lateness_p99_ms: float = 0.0
+    """Of each of the last five seconds, the middle one: what admission looks at."""
+    lateness_counts: tuple[int, ...] = field(default=(), repr=False)
+    """How many ticks were how late, all since the beginning: 200 steps of 0.1 ms, 55 of 5 ms, one for the rest."""
+    lateness_sum_ms: float = 0.0
+    loop_stalls: int = 0
+    """Ticks more than 60 ms late; what they missed was skipped."""
+    gc_pauses: int = 0
+    """Garbage collections of the process while an engine or server was open."""
+    gc_pause_ms: float = 0.0
+    gc_pause_max_ms: float = 0.0
+    gc_freezes: int = 0
+    gc_thaws: int = 0
+    gc_frozen: int = 0
+    """Containers put aside, as of the last freeze."""
+    descriptors: int = 0
+    """Open files of the process."""
+    descriptors_max: int = 0
+    """The soft limit; 0: none."""
+    resident_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStatistics:
     """A snapshot of one engine."""
 
@@ -205,6 +235,27 @@ class EngineStatistics:
     lateness_max_ms: float = 0.0
     callbacks_delivered: int = 0
     callbacks_failed: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Calls and streams not taken, count by `Refusal.kind`."""
+    loop_stall_ms: float = 0.0
+    """Audio skipped because a tick came more than 60 ms late, of all calls together."""
+    load: LoadStatistics = field(default_factory=LoadStatistics)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """A snapshot of one `serve_lines`."""
+
+    lines: int = 0
+    lines_opened: int = 0
+    handshakes: int = 0
+    """Connections that have not opened a line yet."""
+    pool_bytes: int = 0
+    pool_used_bytes: int = 0
+    pool_refused: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Upgrades answered 503, count by `Refusal.kind`."""
+    load: LoadStatistics = field(default_factory=LoadStatistics)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import trio
 
+from talkpath._native import lib
 from talkpath.engine.call import Call
 from talkpath.engine.config import EngineConfig
 from talkpath.engine.leg import Leg
@@ -52,6 +53,8 @@ class Engine:
         self.admission: Admission
         self._calls: dict[Call, None] = {}
         self._opened = 0
+        self._stalled_ms = 0.0
+        self._attendance: AbstractContextManager[None] | None = None
         self._entered = False
         self._draining = False
         self._empty = trio.Event()
@@ -85,6 +88,8 @@ class Engine:
             most_streams=self.config.max_streams,
             streams=self._count_streams,
         )
+        self._attendance = self.clock.load.attended(log, self.config.gc)
+        self._attendance.__enter__()
         self._manager = trio.open_nursery()
         self._callbacks = await self._manager.__aenter__()
         return self
@@ -97,6 +102,7 @@ class Engine:
         assert self._manager is not None
         assert self._clock_manager is not None
         assert self._callbacks is not None
+        assert self._attendance is not None
         self._draining = True
         try:
             with trio.CancelScope(shield=True):
@@ -107,6 +113,7 @@ class Engine:
                 self._callbacks.cancel_scope.cancel()
             await self._manager.__aexit__(None, None, None)
         finally:
+            self._attendance.__exit__(None, None, None)
             await self._clock_manager.__aexit__(None, None, None)
 
     def open_call(
@@ -175,7 +182,10 @@ class Engine:
 
     def forget(self, call: Call) -> None:
         """A call's block has been left and nothing of it remains."""
-        self._calls.pop(call, None)
+        if call in self._calls:
+            del self._calls[call]
+            if call.record is not None:
+                self._stalled_ms += _stalled_ms(call, call.record.statistics.loop_stall_samples)
         if not self._calls:
             self._empty.set()
 
@@ -240,10 +250,19 @@ class Engine:
         finally:
             self._callbacks_waiting -= 1
 
-    def statistics(self) -> EngineStatistics:
-        """Return a snapshot of the engine's counters. Raises ConfigError: the engine has not been entered."""
+    def statistics(self, *, since: EngineStatistics | None = None) -> EngineStatistics:
+        """Return a snapshot of the engine's counters.
+
+        Args:
+            since: an earlier snapshot; then the percentiles of lateness are those of the ticks since. Everything else
+                counts from the beginning.
+
+        Raises:
+            ConfigError: the engine has not been entered.
+        """
         self._check_entered()
         lateness = self.driver.lateness
+        before = since.load.lateness_counts if since is not None and since.ticks else None
         pool = self.pool.native
         return EngineStatistics(
             calls=len(self._calls),
@@ -254,13 +273,25 @@ class Engine:
             pool_refused=pool.n_refused,
             ticks=self.driver.ticks,
             late_ticks=sum(lateness.counts[50:]),
-            lateness_p50_ms=lateness.percentile_ms(0.5),
-            lateness_p99_ms=lateness.percentile_ms(0.99),
-            lateness_p999_ms=lateness.percentile_ms(0.999),
-            lateness_max_ms=lateness.max_ns / 1e6,
+            lateness_p50_ms=lateness.percentile_ms(0.5, before),
+            lateness_p99_ms=lateness.percentile_ms(0.99, before),
+            lateness_p999_ms=lateness.percentile_ms(0.999, before),
+            lateness_max_ms=lateness.percentile_ms(1.0, before),
             callbacks_delivered=self._callbacks_delivered,
             callbacks_failed=self._callbacks_failed,
+            refused=dict(self.admission.refused),
+            loop_stall_ms=self._stalled_ms
+            + sum(
+                _stalled_ms(call, lib.tp_path_statistics(call.path).loop_stall_samples)
+                for call in self._calls
+                if call.path is not None
+            ),
+            load=self.clock.load.statistics(),
         )
+
+
+def _stalled_ms(call: Call, n_samples: int) -> float:
+    return n_samples * 1000 / call.leg.media_format.sample_rate_hz
 
 
 def _is_uuid(text: object) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
 from talkpath.records import EndReason, LineStatistics
 from talkpath.transport.admission import LoadOptions, check_limit
+
+if TYPE_CHECKING:
+    from talkpath.line.serve import LineServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class ServeConfig(LoadOptions):
     """Memory for queued audio of all lines."""
     on_ended: Callable[[LineRecord], None] | None = None
     """Called with each line's record; must not block."""
+    on_serving: Callable[[LineServer], None] | None = None
+    """Called once, as serving begins, with what has the server's `statistics`; must not block."""
     options: Any = None
     """The wire's own options, `PlivoOptions` for example."""
 

@@ -9,8 +9,9 @@ hundred containers each. Hence, while somebody holds the collector with the poli
 * the youngest generation is collected after 10,000 new containers instead of 700: about a millisecond, and with a
   hundred set-ups a second still every few hundred of them. A collection of the oldest generation remains possible; it
   walks over what came after the last freeze only;
-* at a quiet moment (the number of calls and lines changed by less than 5 % in five seconds), once a minute at most,
-  what came since is collected and frozen. It costs what those survivors cost: a millisecond for every few thousand;
+* at a quiet moment (the number of calls and lines changed by less than 5 % in two seconds; `Load` says so), once a
+  minute at most, what came since is collected and frozen. It costs what those survivors cost: a millisecond for every
+  few thousand;
 * what is frozen and dies in a cycle (an ended call refers to its tasks, and they to it) is not given back. So when
   half as many containers again, and 100,000 more, are frozen as after the last thorough collection, a quiet moment
   takes all back, collects and freezes anew: the one long pause, paid once for some thousand calls that came and went,
@@ -31,7 +32,6 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
@@ -40,8 +40,6 @@ Policy = Literal["freeze", "leave"]
 POLICIES = ("freeze", "leave")
 
 THRESHOLD = 10_000
-QUIET_LOOKS = 20
-"""Looks, four a second, over which the number of calls and lines must hardly change."""
 FREEZE_EVERY_NS = 60_000_000_000
 THAW_GROWTH = 1.5
 THAW_OBJECTS = 100_000
@@ -68,7 +66,7 @@ class Collector:
         self._gc = module
         self._now_ns = now_ns
         self._lock = threading.RLock()  # a collection may run a finaliser that ends up here
-        self._holders: dict[object, tuple[Policy, deque[int]]] = {}
+        self._holders: dict[object, Policy] = {}
         self._freezing = False
         self._paused_at_ns = 0
         self._threshold_before: tuple[int, int, int] = (0, 0, 0)
@@ -81,7 +79,7 @@ class Collector:
         with self._lock:
             if not self._holders:
                 self._gc.callbacks.append(self._on_collection)
-            self._holders[holder] = (policy, deque(maxlen=QUIET_LOOKS))
+            self._holders[holder] = policy
             if policy == "freeze" and not self._freezing and self._gc.isenabled():
                 self._freezing = True
                 self._threshold_before = self._gc.get_threshold()
@@ -95,7 +93,7 @@ class Collector:
         with self._lock:
             if self._holders.pop(holder, None) is None:
                 return
-            if self._freezing and not any(policy == "freeze" for policy, _ in self._holders.values()):
+            if self._freezing and "freeze" not in self._holders.values():
                 self._freezing = False
                 self._gc.unfreeze()
                 if self._frozen_before:  # somebody else had his reasons
@@ -105,24 +103,18 @@ class Collector:
             if not self._holders:
                 self._gc.callbacks.remove(self._on_collection)
 
-    def look(self, holder: object, members: int) -> None:
-        """Note how many calls and lines a holder has now; four times a second. Freezes, when the moment is right."""
+    def look(self) -> None:
+        """Freeze what came since, if it is time; at a quiet moment."""
+        if not self._freezing or self._now_ns() < self._next_ns:
+            return
         with self._lock:
-            held = self._holders.get(holder)
-            if held is None:
-                return
-            lives = held[1]
-            lives.append(members)
-            if not self._freezing or len(lives) < QUIET_LOOKS or self._now_ns() < self._next_ns:
-                return
-            if max(lives) - min(lives) <= max(2, members // 20):
-                if self._gc.get_freeze_count() > THAW_GROWTH * self._frozen_thoroughly + THAW_OBJECTS:
-                    self._gc.unfreeze()
-                    self._freeze()
-                    self._frozen_thoroughly = self.frozen
-                    self.thaws += 1
-                else:
-                    self._freeze()
+            thoroughly = self._gc.get_freeze_count() > THAW_GROWTH * self._frozen_thoroughly + THAW_OBJECTS
+            if thoroughly:
+                self._gc.unfreeze()
+            self._freeze()
+            if thoroughly:
+                self._frozen_thoroughly = self.frozen
+                self.thaws += 1
 
     def _freeze(self) -> None:
         self._gc.collect()

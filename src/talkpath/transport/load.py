@@ -14,7 +14,8 @@ quiet time, it takes a look: the thread's processor time, the histogram of laten
   hundred make a bad second; a hiccup of the host spoils one or two seconds and is no overload, while overload spoils
   all of them. Where calls tick, it is the lateness of their ticks, sending included; where only lines live, that of the
   steps that move them.
-* *Stalls*: ticks more than 20 ms late are told to whoever asked (`on_stall`), with what can be said about the cause.
+* *Stalls*: ticks more than 20 ms late are told to whoever asked (`on_stall`), with what can be said about the cause:
+  how busy the thread was from the end of the step before, and what the garbage collector took.
 
 In virtual time a step takes no time and a share of a processor means nothing: nothing is measured, everything is 0.
 A look costs some 40 µs, a step 1.
@@ -22,13 +23,17 @@ A look costs some 40 µs, a step 1.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from talkpath.records import LoadStatistics
 from talkpath.transport.clock import Lateness, bucket_edge_ms
-from talkpath.transport.collector import COLLECTOR, Collector
+from talkpath.transport.collector import COLLECTOR, Collector, Policy
+from talkpath.transport.process import Descriptors, resident_bytes
 from talkpath.units import NS_PER_MS
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ LOOK_NS = 250 * NS_PER_MS
 BUSY_WINDOW_NS = 2000 * NS_PER_MS
 BUSY_LEAST_NS = 1000 * NS_PER_MS
 """A shorter measure says nothing: setting up the first call takes all of it."""
+SILENCE_NS = 10_000 * NS_PER_MS
 SECOND_NS = 1000 * NS_PER_MS
 SECONDS_KEPT = 5
 TICKS_LEAST = 20
@@ -66,7 +72,7 @@ class Stall(NamedTuple):
     """Ticks came late, more than 20 ms: the engine itself was the cause of a gap."""
 
     longest_ms: float
-    """To the next 5 ms up to 300 ms."""
+    """To the next 5 ms up to 295 ms."""
     late_ticks: int
     skipped_ticks: int
     """Of these, so late that audio was skipped."""
@@ -83,6 +89,36 @@ class Stall(NamedTuple):
         if self.busy_share >= 0.85:
             return "Python code that held the thread, or more calls than it can move"
         return "the thread waited: for the processor, a lock or a blocking call"
+
+
+class StallLog:
+    """Warns of stalls, one line in ten seconds at most, which then says how many it stands for."""
+
+    def __init__(self, log: logging.Logger, now_ns: Callable[[], int]) -> None:
+        self._log = log
+        self._now_ns = now_ns
+        self._silent_until_ns = 0
+        self._unsaid = 0
+
+    def tell(self, stall: Stall) -> None:
+        """Warn, unless a warning has just been written."""
+        now_ns = self._now_ns()
+        if now_ns < self._silent_until_ns:
+            self._unsaid += 1
+            return
+        self._silent_until_ns = now_ns + SILENCE_NS
+        self._log.warning(
+            "%d ticks came up to %.0f ms late%s, with %d calls and lines live and the thread %.0f %% busy; "
+            "likely cause: %s%s",
+            stall.late_ticks,
+            stall.longest_ms,
+            f", {stall.skipped_ticks} of them beyond the 60 ms that are made up" if stall.skipped_ticks else "",
+            stall.members,
+            stall.busy_share * 100,
+            stall.likely_cause(),
+            f"; {self._unsaid} more stalls since the last warning" if self._unsaid else "",
+        )
+        self._unsaid = 0
 
 
 class _Look(NamedTuple):
@@ -158,12 +194,56 @@ class Load:
         self._look_for_stalls(members)
         if now_ns // SECOND_NS > self._second:
             self._close_second(now_ns)
-        self._collector.look(self, members)
+        if self._is_quiet():
+            self._collector.look()
 
     def _look_if_stale(self) -> None:
         now_ns = self._clock.now_ns()
         if now_ns >= self._due_ns:
             self.look(now_ns)
+
+    def _is_quiet(self) -> bool:
+        """Whether the number of calls and lines has hardly changed for two seconds."""
+        lives = [look.members for look in self._looks]
+        return self._looks_back_ns() >= BUSY_WINDOW_NS and max(lives) - min(lives) <= max(2, lives[-1] // 20)
+
+    @contextmanager
+    def attended(self, log: logging.Logger, policy: Policy) -> Iterator[None]:
+        """Hold the garbage collector and warn of stalls, as an engine or server does while it is open."""
+        if self.virtual:
+            yield
+            return
+        warnings, holder = StallLog(log, self._clock.now_ns), object()
+        self.on_stall.append(warnings.tell)
+        self._collector.hold(holder, policy)
+        try:
+            yield
+        finally:
+            self._collector.release(holder)
+            self.on_stall.remove(warnings.tell)
+
+    def statistics(self) -> LoadStatistics:
+        """Return how the run and its process stand. In virtual time only the histogram, which is all zeros there."""
+        lateness, collector, descriptors = self.histogram(), self._collector, Descriptors()
+        ticks = tuple(lateness.counts)
+        if self.virtual:
+            return LoadStatistics(lateness_counts=ticks)
+        return LoadStatistics(
+            busy_share=self.busy_share(),
+            recent_lateness_p99_ms=self.lateness_p99_ms(),
+            lateness_counts=ticks,
+            lateness_sum_ms=lateness.sum_ns / NS_PER_MS,
+            loop_stalls=sum(ticks[SKIPPED_BUCKET:]),
+            gc_pauses=collector.pauses,
+            gc_pause_ms=collector.pause_ns / NS_PER_MS,
+            gc_pause_max_ms=collector.pause_max_ns / NS_PER_MS,
+            gc_freezes=collector.freezes,
+            gc_thaws=collector.thaws,
+            gc_frozen=collector.frozen,
+            descriptors=descriptors.in_use(),
+            descriptors_max=descriptors.limit() or 0,
+            resident_bytes=resident_bytes(),
+        )
 
     # The share ---------------------------------------------------------------------------------------------------
 
