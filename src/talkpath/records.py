@@ -207,9 +207,9 @@ class LoadStatistics:
     gc_pause_ms: float = 0.0
     gc_pause_max_ms: float = 0.0
     gc_freezes: int = 0
+    """Times that what lived was put aside."""
     gc_thaws: int = 0
-    gc_frozen: int = 0
-    """Containers put aside, as of the last freeze."""
+    """Times that all of it was taken back and looked through."""
     descriptors: int = 0
     """Open files of the process."""
     descriptors_max: int = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from talkpath.transport.collector import FREEZE_EVERY_NS, THAW_OBJECTS, THRESHOLD, Collector
+from talkpath.transport.collector import FREEZE_AT_LAST_NS, FREEZE_EVERY_NS, THAW_BLOCKS, THRESHOLDS, Collector
 
 MS = 1_000_000
 
@@ -33,13 +33,16 @@ class Double:
     def isenabled(self) -> bool:
         return self.enabled
 
-    def collect(self) -> None:
-        self.asked.append("collect")
+    def collect(self, generation: int = 2) -> None:
+        self.asked.append("collect" if generation == 2 else f"collect {generation}")
         for told in self.callbacks:
             told("start", {})
-        self.now_ns += self.young * 100  # 0.1 µs each
-        self.young -= self.garbage
-        self.garbage = 0
+        if generation == 2:
+            self.now_ns += self.young * 100  # 0.1 µs each
+            self.young -= self.garbage
+            self.garbage = 0
+        else:
+            self.now_ns += min(self.young, 6_000) * 100
         for told in self.callbacks:
             told("stop", {})
 
@@ -72,22 +75,22 @@ def double() -> Double:
 
 @pytest.fixture
 def collector(double: Double) -> Collector:
-    return Collector(double, now_ns=lambda: double.now_ns)
+    return Collector(double, now_ns=lambda: double.now_ns, blocks=lambda: 4 * (double.young + double.frozen))
 
 
 def test_first_it_collects_and_freezes_then_raises_the_threshold(double: Double, collector: Collector) -> None:
     collector.hold(1, "freeze")
     assert double.asked == ["collect", "freeze"]
     assert (double.frozen, double.frozen_garbage) == (90_000, 0)
-    assert double.threshold == (THRESHOLD, 10, 10)
-    assert (collector.frozen, collector.freezes, collector.thaws) == (90_000, 1, 0)
+    assert double.threshold == THRESHOLDS
+    assert (collector.freezes, collector.thaws) == (1, 0)
     assert (collector.pauses, collector.pause_ns, collector.pause_max_ns) == (1, 10 * MS, 10 * MS)
 
 
 def test_with_leave_it_only_measures(double: Double, collector: Collector) -> None:
     collector.hold(1, "leave")
     double.now_ns += FREEZE_EVERY_NS
-    collector.look()
+    collector.look(quiet=True)
     assert double.asked == []
     double.collect()
     assert collector.pauses == 1
@@ -125,13 +128,24 @@ def test_it_freezes_what_came_since_once_a_minute_at_most(double: Double, collec
     collector.hold(1, "freeze")
     double.young, double.garbage = 5_000, 3_000
     double.now_ns += FREEZE_EVERY_NS // 2
-    collector.look()
+    collector.look(quiet=True)
     assert collector.freezes == 1
     double.now_ns += FREEZE_EVERY_NS
-    collector.look()
-    collector.look()
-    assert (collector.freezes, collector.frozen) == (2, 92_000)
-    assert collector.pause_max_ns == 10 * MS, "a freeze in between looks at what came since, and at nothing else"
+    collector.look(quiet=False)
+    assert collector.freezes == 1
+    collector.look(quiet=True)
+    collector.look(quiet=True)
+    assert (collector.freezes, collector.thaws, double.frozen) == (2, 0, 95_000)
+    assert double.asked[-2:] == ["collect 1", "freeze"]
+    assert collector.pause_max_ns == 10 * MS, "a freeze in between looks at the young alone"
+
+
+def test_without_a_quiet_moment_it_freezes_after_five_minutes(double: Double, collector: Collector) -> None:
+    collector.hold(1, "freeze")
+    for _ in range(11):
+        double.now_ns += FREEZE_AT_LAST_NS // 10
+        collector.look(quiet=False)
+    assert collector.freezes == 2
 
 
 def test_what_died_frozen_is_given_back_before_it_is_much(double: Double, collector: Collector) -> None:
@@ -139,22 +153,23 @@ def test_what_died_frozen_is_given_back_before_it_is_much(double: Double, collec
     collector.hold(1, "freeze")
     alive = double.frozen
     most = 0
-    for _ in range(200):
+    minutes = 200
+    for _ in range(minutes):
         double.young += 20_000  # calls of this minute,
         double.now_ns += FREEZE_EVERY_NS
-        collector.look()
+        collector.look(quiet=True)
         double.frozen_garbage += 20_000  # which end in the next
         most = max(most, double.frozen)
-    assert most <= 1.5 * (alive + 40_000) + THAW_OBJECTS + 40_000
-    assert 10 <= collector.thaws <= 30
-    assert collector.freezes == 201
+    assert most <= 1.5 * (alive + 40_000) + THAW_BLOCKS / 4 + 40_000
+    assert 5 <= collector.thaws <= 20
+    assert collector.freezes == 1 + minutes
 
 
 def test_a_collector_that_the_program_disabled_is_left_alone(double: Double, collector: Collector) -> None:
     double.enabled = False
     collector.hold(1, "freeze")
     double.now_ns += FREEZE_EVERY_NS
-    collector.look()
+    collector.look(quiet=True)
     collector.release(1)
     assert double.asked == []
 
@@ -198,7 +213,6 @@ def test_python_s_own_collector_does_as_it_is_told() -> None:
 
 def watch(collector: Collector) -> None:
     assert gc.isenabled()
-    assert collector.frozen > 1000
     assert gc.get_freeze_count() > 1000
     dead = cycle()
     gc.collect()

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.engine")
 
-PACE_S = 0.005
 NUMBER_MAX = 256
 """Characters of a telephone number or SIP address."""
 Entropy = Callable[[int], bytes]
@@ -78,6 +77,7 @@ class Engine:
         assert isinstance(self.clock.driver, TasksDriver)
         self.driver = self.clock.driver
         self.driver.pools.add(self.pool)
+        self.clock.pace.per_tick = self.config.hang_up_pace
         self.admission = Admission(
             self.config,
             self.clock.load,
@@ -207,10 +207,10 @@ class Engine:
     async def _end_all(self, reason: EndReason) -> list[CallRecord]:
         """End the live calls, a few in each tick, and wait until nothing of their media is left."""
         ended = list(self._calls)
-        for index, call in enumerate(ended, 1):
+        for call in ended:
+            await self.clock.pace.turn()
+            await trio.lowlevel.checkpoint_if_cancelled()
             call.end(reason)
-            if index % self.config.hang_up_pace == 0:
-                await trio.sleep(PACE_S)
         return [await call.wait_ended() for call in ended]
 
     def deliver(self, request: CallbackRequest, *, in_passing: bool = False) -> None:

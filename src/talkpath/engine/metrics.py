@@ -146,7 +146,6 @@ def _write_load(page: _Page, now: LoadStatistics) -> None:
     page.gauge("gc_pause_max_seconds", "The longest garbage collection.", now.gc_pause_max_ms / 1000)
     page.counter("gc_freezes_total", "Times that living containers were put aside.", now.gc_freezes)
     page.counter("gc_thaws_total", "Times that all of them were taken back and looked through.", now.gc_thaws)
-    page.gauge("gc_frozen_objects", "Containers put aside, as of the last freeze.", now.gc_frozen)
     page.gauge("open_fds", "Open files of the process.", now.descriptors)
     if now.descriptors_max:
         page.gauge("max_fds", "Open files that the process may have, the soft limit.", now.descriptors_max)

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 import trio.testing
 
+from talkpath.transport.pace import Pace
 from talkpath.units import NS_PER_MS, seconds_to_ns
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ class Clock:
         self.driver = driver
         self.load: Load
         """How loaded the run's thread is; set by `open_clock`."""
+        self.pace = Pace()
+        """Of teardowns, when many calls and lines end at once."""
         self.watched: Watched | None = None
         """Told after each step in real time."""
         self._users = 0

@@ -194,8 +194,7 @@ class Load:
         self._look_for_stalls(members)
         if now_ns // SECOND_NS > self._second:
             self._close_second(now_ns)
-        if self._is_quiet():
-            self._collector.look()
+        self._collector.look(quiet=self._is_quiet())
 
     def _look_if_stale(self) -> None:
         now_ns = self._clock.now_ns()
@@ -239,7 +238,6 @@ class Load:
             gc_pause_max_ms=collector.pause_max_ns / NS_PER_MS,
             gc_freezes=collector.freezes,
             gc_thaws=collector.thaws,
-            gc_frozen=collector.frozen,
             descriptors=descriptors.in_use(),
             descriptors_max=descriptors.limit() or 0,
             resident_bytes=resident_bytes(),
