@@ -72,10 +72,9 @@ def add_command(commands: Any) -> None:
 
 
 def _whole(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{value} is not between 1 and 1,000,000")
-    return value
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number between 1 and 1000000")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -254,7 +253,7 @@ def _descriptor_limit(n_calls: int) -> Finding:
         return Finding("descriptors", "ok", says)
     mend = f"for {n_calls} calls: ulimit -n {needed} (systemd: LimitNOFILE={needed})"
     if hard != resource.RLIM_INFINITY and hard < needed:
-        mend = f"for {n_calls} calls {needed} are needed; ulimit -n {hard} is what this user may have (systemd: LimitNOFILE=)"
+        mend = f"{n_calls} calls need {needed}, this user may have {hard}: ulimit -n {hard} (systemd: LimitNOFILE=)"
     return Finding("descriptors", "remark", says, mend)
 
 
