@@ -178,6 +178,18 @@ def test_what_was_just_in_time_is_no_stall() -> None:
     assert machine.stalls == []
 
 
+def test_a_collection_before_the_stall_is_not_its_cause() -> None:
+    machine = Machine()
+    machine.run(1.05)
+    machine.collector.pause_ns += 80 * NS_PER_MS
+    machine.run(0.01)
+    machine.run(0.005, late_ms=45)
+    machine.run(0.5)
+    (stall,) = machine.stalls
+    assert stall.collector_ms == 0.0
+    assert stall.likely_cause().startswith("the thread waited")
+
+
 @pytest.mark.parametrize(
     ("share", "collected_ms", "says"),
     [(0.1, 0, "the thread waited"), (1.0, 0, "Python code"), (1.0, 40, "garbage collection (40 ms)")],

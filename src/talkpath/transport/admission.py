@@ -12,8 +12,8 @@ Theory of operation. Two kinds of limit:
 * *room* (`calls` or `lines`, `streams`, `pool`, `memory`, `descriptors`), looked at when somebody asks, without
   hysteresis: a place that is free is free.
 
-Each limit is off where it is None or 0. What asking costs: some 10 µs, of which the descriptors are 4 and the memory,
-where it has a limit, 20 more.
+Each limit is off where it is None or 0. What asking costs: 10 to 30 µs, of which the descriptors are 4; the memory,
+where it has a limit, takes 20 more.
 
 `retry_after_s` is 5 for overload: the measures look back that far. It is 1 for room: at three minutes a call, a
 thousand of them give a place back every 0.2 s. It is None while draining: this process is going away, and the caller's
