@@ -367,7 +367,7 @@ typedef struct {
 typedef struct {
     uint64_t turns, path_ticks, line_ticks, datagrams_in, datagrams_out, messages_out, reads;
     uint64_t busy_ns, stalls, handover_dropped, budget_rests;
-    int64_t late_max_ns;
+    int64_t late_max_ns, late_sum_ns;
 } tp_pump_counters;
 typedef struct {
     tp_pump_memory m;
@@ -379,7 +379,7 @@ typedef struct {
     int32_t realtime;
     uint32_t stopping, running;
     tp_pump_counters counters;
-    uint32_t lateness[12][256];
+    uint64_t lateness[12][256];
     ...;
 } tp_pump;
 int tp_pump_open(tp_pump *pump, const tp_pump_memory *memory, int64_t origin);

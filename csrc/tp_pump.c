@@ -486,6 +486,7 @@ static void count_lateness(tp_pump *pump, int64_t due, int64_t ptime) {
     int64_t late = clock_ns(CLOCK_MONOTONIC) - pump->origin - due;
     if (late < 0) late = 0;
     if (late > pump->counters.late_max_ns) pump->counters.late_max_ns = late;
+    pump->counters.late_sum_ns += late;
     int64_t bucket = late / FINE_NS;
     if (bucket >= FINE_BUCKETS) bucket = FINE_BUCKETS + (late - FINE_BUCKETS * FINE_NS) / COARSE_NS;
     if (bucket >= TP_PUMP_LATENESS_BUCKETS) bucket = TP_PUMP_LATENESS_BUCKETS - 1;
@@ -796,6 +797,7 @@ int64_t tp_pump_open_stream(tp_pump *pump, uint32_t number, uint32_t index, int 
                     .kind = TP_PORT_STREAM,
                     .index = (uint8_t)index,
                     .live = live != 0,
+                    .held = HELD,
                     .stream = stream,
                     .last_received = now};
     if (tp_chain_open(&port.in, &pump->pool, TP_PUMP_IN_RESERVE) != TP_OK) return TP_E_FULL;
@@ -846,12 +848,9 @@ int64_t tp_pump_take_held(tp_pump *pump, int64_t handle, tp_received *report, in
 
 int tp_pump_give(tp_pump *pump, int64_t handle, const uint8_t *left, size_t n, uint32_t needed) {
     tp_port *port = live_stream(pump, handle);
-    if (port == NULL || port->held == HELD_FOR_GOOD) return TP_E_STATE;
+    if (port == NULL || port->held != HELD) return TP_E_STATE;
     forget_input(pump, port);
-    if (n > TP_PUMP_IN_MAX || n > chain_room(&pump->pool, &port->in)) {
-        port->held = HELD;
-        return TP_E_FULL;
-    }
+    if (n > TP_PUMP_IN_MAX || n > chain_room(&pump->pool, &port->in)) return TP_E_FULL;
     keep_input(pump, port, left, n);
     port->in_needed = needed;
     port->held = 0;

@@ -141,7 +141,7 @@ typedef struct tp_pump_counters {
     uint64_t stalls;             /* turns that began more than 20 ms late */
     uint64_t handover_dropped;
     uint64_t budget_rests;       /* how often the thread rested because it had run too long */
-    int64_t late_max_ns;
+    int64_t late_max_ns, late_sum_ns;
 } tp_pump_counters;
 
 typedef struct tp_pump {
@@ -160,7 +160,7 @@ typedef struct tp_pump {
     uint32_t stopping, running;
     uint32_t paused;             /* how often Python has asked the thread to wait */
     tp_pump_counters counters;
-    uint32_t lateness[TP_PUMP_PHASES][TP_PUMP_LATENESS_BUCKETS]; /* of each path's tick once its packets are sent, by phase of its grid */
+    uint64_t lateness[TP_PUMP_PHASES][TP_PUMP_LATENESS_BUCKETS]; /* of each path's tick once its packets are sent, by phase of its grid */
 } tp_pump;
 
 /* -> TP_OK; TP_E_ARGUMENT; TP_E_STATE: no epoll on this system, or no descriptor left (errno tells) */
@@ -178,7 +178,8 @@ void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
 
 /* Ports. -> a handle > 0 (generation << 32 | number), or TP_E_FULL (no port or no reserve left), TP_E_STATE (epoll refused) */
 int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now);
-/* live: a call's tracks, dropped when they cannot leave; 0: a line's speech. `index`: of the call's stream; 0 for a line. */
+/* A stream's port begins held: nothing is read before tp_pump_give, for what came with the handshake comes first.
+ * live: a call's tracks, dropped when they cannot leave; 0: a line's speech. `index`: of the call's stream; 0 for a line. */
 int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int live, int64_t now);
 /* Forget the port before its descriptor is closed; idempotent. What waited for the socket is copied to `waiting` (at least
  * TP_PUMP_MEDIA_MAX + TP_PUMP_CONTROL_MAX bytes; NULL: dropped), what was read and not parsed to `unread` (at least
@@ -194,7 +195,7 @@ int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
 /* Moves up to n entries out of the list, the oldest first; an entry whose slot or port is gone is left out. -> entries */
 int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 
-/* A held port (or, for give, one that has read nothing yet). take: the bytes from the beginning of the held frame on (unmasked as far as *report says), and what
+/* A held port. take: the bytes from the beginning of the held frame on (unmasked as far as *report says), and what
  * tp_stream_receive answered to them (*result; TP_RECEIVED_ALL: an unfinished frame too long to wait here). The port stays
  * held. -> bytes, or TP_E_STATE. give: what the caller left of it, the beginning of a frame that will have `needed` bytes
  * (0: not known); reading goes on. -> TP_OK, TP_E_FULL: too much to wait here, nothing was taken, the port stays held */

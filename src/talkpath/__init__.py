@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from talkpath.engine import StreamSpec as StreamSpec
     from talkpath.engine import WavLeg as WavLeg
     from talkpath.engine import open_engine as open_engine
+    from talkpath.engine import prometheus_text as prometheus_text
     from talkpath.errors import CallEnded as CallEnded
     from talkpath.errors import ConfigError as ConfigError
     from talkpath.errors import FormatError as FormatError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from talkpath.errors import WireError as WireError
     from talkpath.line import Line as Line
     from talkpath.line import LineConfig as LineConfig
+    from talkpath.line import LineServer as LineServer
     from talkpath.line import ServeConfig as ServeConfig
     from talkpath.line import connect_line as connect_line
     from talkpath.line import line_on as line_on
@@ -58,11 +60,20 @@ if TYPE_CHECKING:
     from talkpath.records import MarkOutcome as MarkOutcome
     from talkpath.records import Outcome as Outcome
     from talkpath.records import Played as Played
+    from talkpath.records import Refusal as Refusal
     from talkpath.records import StreamRecord as StreamRecord
 
 _HOME = {
     "talkpath.audio": ("AudioChunk", "AudioClip", "convert_rate", "read_audio", "write_audio"),
-    "talkpath.engine": ("EngineConfig", "MemoryLeg", "RtpLeg", "StreamSpec", "WavLeg", "open_engine"),
+    "talkpath.engine": (
+        "EngineConfig",
+        "MemoryLeg",
+        "RtpLeg",
+        "StreamSpec",
+        "WavLeg",
+        "open_engine",
+        "prometheus_text",
+    ),
     "talkpath.errors": (
         "CallEnded",
         "ConfigError",
@@ -75,7 +86,7 @@ _HOME = {
         "TalkpathError",
         "WireError",
     ),
-    "talkpath.line": ("Line", "LineConfig", "ServeConfig", "connect_line", "line_on", "serve_lines"),
+    "talkpath.line": ("Line", "LineConfig", "LineServer", "ServeConfig", "connect_line", "line_on", "serve_lines"),
     "talkpath.path.barge_in": ("BargeIn", "EnergyGate"),
     "talkpath.records": (
         "CallRecord",
@@ -84,6 +95,7 @@ _HOME = {
         "MarkOutcome",
         "Outcome",
         "Played",
+        "Refusal",
         "StreamRecord",
     ),
 }

@@ -8,7 +8,7 @@
         RemoteWireError          the peer did; the machine stays in its error state
       NotOnThisWire              the wire has no such operation
       PlayoutFull                more audio queued than the bound
-      CallEnded                  with .reason (enum) and .cause
+      CallEnded                  with .reason (enum), .cause, and .refusal where a call was not taken
       ConfigError(ValueError)    unknown key, bad value: says which, and what would be right
       FormatError(ValueError)    wrong rate, width, shape
       NativeError(RuntimeError)  a bug of ours
@@ -22,7 +22,7 @@ import numbers
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from talkpath.records import EndReason
+    from talkpath.records import EndReason, Refusal
 
 
 class TalkpathError(Exception):
@@ -73,12 +73,16 @@ class PlayoutFull(TalkpathError):
 
 
 class CallEnded(TalkpathError):
-    """The call, stream or line is over."""
+    """The call, stream or line is over, or was not let begin; then `refusal` says what to answer whoever asked."""
 
-    def __init__(self, reason: EndReason, cause: BaseException | None = None) -> None:
-        super().__init__(f"ended: {reason.value}" + (f" ({type(cause).__name__})" if cause is not None else ""))
+    def __init__(
+        self, reason: EndReason, cause: BaseException | None = None, *, refusal: Refusal | None = None
+    ) -> None:
+        why = f": {refusal.explanation}" if refusal is not None else ""
+        super().__init__(f"ended: {reason.value}" + (f" ({type(cause).__name__})" if cause is not None else why))
         self.reason = reason
         self.cause = cause
+        self.refusal = refusal
 
 
 class ConfigError(TalkpathError, ValueError):

@@ -31,6 +31,7 @@ class EndReason(enum.StrEnum):
     POLICY_FAILED = "policy_failed"
     HOOK_FAILED = "hook_failed"
     NO_CAPACITY = "no_capacity"
+    OVERLOADED = "overloaded"
     INTERNAL_ERROR = "internal_error"
 
     @property
@@ -51,6 +52,24 @@ _ORDERLY = frozenset(
         EndReason.DRAINED,
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call or line was not taken, in terms that the one who asked for it can be answered in."""
+
+    kind: str
+    """Which limit: ``busy``, ``lateness``, ``calls``, ``lines``, ``streams``, ``pool``, ``memory``, ``descriptors`` or
+    ``draining``.
+    """
+    reason: EndReason
+    """`OVERLOADED` where the machine has no time, `NO_CAPACITY` where a limit is reached, `DRAINED`."""
+    explanation: str
+    """One line for a log; nothing of the call's is in it."""
+    retry_after_s: int | None
+    """When asking again makes sense; None: not here."""
+    status: int = 503
+    """The same number says it in HTTP (RFC 9110 15.6.4) and in SIP (RFC 3261 21.5.4)."""
 
 
 class Outcome(enum.StrEnum):
@@ -170,6 +189,36 @@ class CallStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadStatistics:
+    """How the thread that moves media and its process stand; shared by all engines and servers of a Trio run. All zero
+    in virtual time, where nothing of it has a meaning.
+    """
+
+    busy_share: float = 0.0
+    """Processor time over wall time, over two seconds; 1 is a whole processor."""
+    recent_lateness_p99_ms: float = 0.0
+    """Of each of the last five seconds, the middle one: what admission looks at."""
+    lateness_counts: tuple[int, ...] = field(default=(), repr=False)
+    """How many ticks were how late, all since the beginning: 200 steps of 0.1 ms, 55 of 5 ms, one for the rest."""
+    lateness_sum_ms: float = 0.0
+    loop_stalls: int = 0
+    """Ticks more than 60 ms late; what they missed was skipped."""
+    gc_pauses: int = 0
+    """Garbage collections of the process while an engine or server was open."""
+    gc_pause_ms: float = 0.0
+    gc_pause_max_ms: float = 0.0
+    gc_freezes: int = 0
+    """Times that what lived was put aside."""
+    gc_thaws: int = 0
+    """Times that all of it was taken back and looked through."""
+    descriptors: int = 0
+    """Open files of the process."""
+    descriptors_max: int = 0
+    """The soft limit; 0: none."""
+    resident_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStatistics:
     """A snapshot of one engine."""
 
@@ -187,6 +236,27 @@ class EngineStatistics:
     lateness_max_ms: float = 0.0
     callbacks_delivered: int = 0
     callbacks_failed: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Calls and streams not taken, count by `Refusal.kind`."""
+    loop_stall_ms: float = 0.0
+    """Audio skipped because a tick came more than 60 ms late, of all calls together."""
+    load: LoadStatistics = field(default_factory=LoadStatistics)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """A snapshot of one `serve_lines`."""
+
+    lines: int = 0
+    lines_opened: int = 0
+    handshakes: int = 0
+    """Connections that have not opened a line yet."""
+    pool_bytes: int = 0
+    pool_used_bytes: int = 0
+    pool_refused: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Upgrades answered 503, count by `Refusal.kind`."""
+    load: LoadStatistics = field(default_factory=LoadStatistics)
 
 
 @dataclass(frozen=True, slots=True)

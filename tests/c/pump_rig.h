@@ -199,6 +199,7 @@ static inline int open_stream(rig *r, uint32_t i, int live, int64_t now) {
     m->stream_fd = pair[0];
     m->peer_fd = pair[1];
     m->port = tp_pump_open_stream(&r->pump, i, 0, m->stream_fd, &m->stream, live, now);
+    (void)tp_pump_give(&r->pump, m->port, NULL, 0, 0); /* nothing came with the handshake */
     CHECK(m->port > 0);
     return 0;
 }

@@ -104,7 +104,7 @@ def test_what_was_checked_does_not_change_afterwards() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_calls": 0},
+        {"max_calls": -1},
         {"max_calls": 1.5},
         {"pool_bytes": "64M"},
         {"hang_up_pace": 0},

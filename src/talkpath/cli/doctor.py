@@ -13,6 +13,7 @@ import os
 import platform
 import socket
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,10 +22,20 @@ exit status: 0 talkpath can work here (remarks may remain), 1 something that it 
 
 examples:
   talkpath doctor
+  talkpath doctor --calls 2000
   talkpath doctor --json | python -m json.tool
 """
 
-_DESCRIPTORS_PER_CALL = 4
+# The doctor speaks where nothing else can be imported, so these are named again; a test holds them equal.
+_DESCRIPTORS_PER_CALL = 3
+_SPARE_DESCRIPTORS = 64
+_POOL_BYTES = 64 * 1024 * 1024
+_BACKLOG = 1024
+_CALLS = 1_000
+_BYTES_PER_CALL = 64 * 1024
+"""Resident, with nothing queued."""
+_BASE_BYTES = 64 * 1024 * 1024
+"""Of the interpreter and what is imported."""
 _SIMD_NAMES = {0: "base", 1: "AVX2"}
 
 
@@ -50,12 +61,25 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument(
+        "--calls",
+        type=_whole,
+        default=_CALLS,
+        metavar="N",
+        help=f"how many calls at once one process is to carry ({_CALLS:,})",
+    )
     parser.set_defaults(run=run)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number between 1 and 1000000")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Look at everything and report."""
-    findings = examine()
+    findings = examine(options.calls)
     healthy = all(finding.state != "wrong" for finding in findings)
     if options.json:
         print(json.dumps({"healthy": healthy, "findings": [asdict(finding) for finding in findings]}))
@@ -71,9 +95,16 @@ def run(options: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
-def examine() -> list[Finding]:
-    """Look at everything; nothing raises out of here."""
+def examine(n_calls: int = _CALLS) -> list[Finding]:
+    """Look at everything, for a process that is to carry `n_calls`; nothing raises out of here."""
     findings = []
+
+    def descriptors() -> Finding:
+        return _descriptor_limit(n_calls)
+
+    def memory() -> Finding:
+        return _memory(n_calls)
+
     for look in (
         _python,
         _platform,
@@ -82,8 +113,12 @@ def examine() -> list[Finding]:
         _packages,
         _loopback,
         _timer,
-        _descriptor_limit,
+        _epoll,
+        descriptors,
+        memory,
+        _listen_queue,
         _processors,
+        _real_time_thread,
         _drivers,
         _benchmark_peers,
     ):
@@ -196,23 +231,125 @@ def _timer() -> Finding:
     return Finding("timerfd", "remark", "none: an idle clock wakes about 0.6 ms later than with one")
 
 
-def _descriptor_limit() -> Finding:
+def _epoll() -> Finding:
+    import select
+
+    if hasattr(select, "epoll"):
+        with select.epoll() as probe:
+            probe.fileno()
+        return Finding("epoll", "ok", "available")
+    return Finding("epoll", "remark", "none: sockets are asked one by one", "for density use Linux")
+
+
+def _descriptor_limit(n_calls: int) -> Finding:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return Finding("descriptors", "ok", "no limit")
-    calls = max(soft - 64, 0) // _DESCRIPTORS_PER_CALL
-    says = f"{soft} open files, enough for about {calls} calls"
-    if calls >= 1_000:
+    says = f"{soft} open files, enough for about {max(soft - _SPARE_DESCRIPTORS, 0) // _DESCRIPTORS_PER_CALL} calls"
+    needed = n_calls * _DESCRIPTORS_PER_CALL + _SPARE_DESCRIPTORS
+    if soft >= needed:
         return Finding("descriptors", "ok", says)
-    ceiling = "more" if hard == resource.RLIM_INFINITY else str(hard)
-    return Finding("descriptors", "remark", says, f"for more calls: ulimit -n {ceiling} (systemd: LimitNOFILE=)")
+    mend = f"for {n_calls} calls: ulimit -n {needed} (systemd: LimitNOFILE={needed})"
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        mend = f"{n_calls} calls need {needed}, this user may have {hard}: ulimit -n {hard} (systemd: LimitNOFILE=)"
+    return Finding("descriptors", "remark", says, mend)
+
+
+def _memory(n_calls: int) -> Finding:
+    available = _available_bytes()
+    needed = _POOL_BYTES + _BASE_BYTES + n_calls * _BYTES_PER_CALL
+    if available is None:
+        return Finding(
+            "memory", "remark", "unknown", f"{n_calls} calls need about {needed >> 20} MiB, the pool included"
+        )
+    says = f"{available >> 20} MiB available, {n_calls} calls need about {needed >> 20} MiB, the pool included"
+    if available >= needed:
+        return Finding("memory", "ok", says)
+    return Finding("memory", "remark", says, "fewer calls, a smaller pool (EngineConfig.pool_bytes), or more memory")
+
+
+def _available_bytes() -> int | None:
+    """Return what could still be used, of the machine and of the control group; None where nobody tells."""
+    found: list[int] = []
+    with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):
+        found.append(int(_read("/sys/fs/cgroup/memory.max")) - int(_read("/sys/fs/cgroup/memory.current")))
+    return min(found, default=None)
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read().strip()
+
+
+def _listen_queue() -> Finding:
+    try:
+        somaxconn = int(_read("/proc/sys/net/core/somaxconn"))
+    except (OSError, ValueError):
+        return Finding("listen queue", "ok", "the system does not tell its limit")
+    says = f"{somaxconn} connections may wait"
+    if somaxconn >= _BACKLOG:
+        return Finding("listen queue", "ok", says)
+    return Finding(
+        "listen queue",
+        "remark",
+        f"{says}, {_BACKLOG} are asked for (ServeConfig.backlog): more at once are turned away",
+        f"sysctl net.core.somaxconn={_BACKLOG * 4}",
+    )
 
 
 def _processors() -> Finding:
     n_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _processor_quota()
+    if quota is not None and quota < n_processors:
+        says = f"{n_processors}, of which the control group grants {quota:.1f}"
+        if quota < 1:
+            return Finding(
+                "processors",
+                "remark",
+                f"{says}: media is stopped for the rest of each period",
+                "grant a whole processor at least (cpu.max; in Kubernetes no CPU limit, or 1)",
+            )
+        return Finding("processors", "ok", f"{says}; one engine uses one, run one process per granted processor")
     return Finding("processors", "ok", f"{n_processors}; one engine uses one, run one process per processor")
+
+
+def _processor_quota() -> float | None:
+    """Return how many processors' time the control group grants; None: no limit, or nobody tells."""
+    try:
+        quota, period = _read("/sys/fs/cgroup/cpu.max").split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _real_time_thread() -> Finding:
+    """Try it, in a thread that ends at once: no table of rights and limits is as sure."""
+    if not hasattr(os, "SCHED_FIFO"):
+        return Finding("real-time thread", "remark", "no SCHED_FIFO here: a media thread runs at normal priority")
+    answers: list[OSError | None] = []
+
+    def attempt() -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # of this thread alone
+            answers.append(None)
+        except OSError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    if answers[0] is None:
+        return Finding("real-time thread", "ok", "SCHED_FIFO is permitted")
+    return Finding(
+        "real-time thread",
+        "remark",
+        f"SCHED_FIFO is not permitted ({answers[0].strerror}): a media thread runs at normal priority",
+        "ulimit -r 1 (systemd: LimitRTPRIO=1), or the capability CAP_SYS_NICE",
+    )
 
 
 def _drivers() -> Finding:

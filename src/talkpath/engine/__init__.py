@@ -4,6 +4,7 @@ from talkpath.engine.call import Call, CallEvents
 from talkpath.engine.config import EngineConfig, StreamSpec
 from talkpath.engine.engine import Engine, open_engine
 from talkpath.engine.leg import Leg, MemoryLeg, RtpLeg, WavLeg
+from talkpath.engine.metrics import prometheus_text
 from talkpath.engine.stream import CallStream
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "StreamSpec",
     "WavLeg",
     "open_engine",
+    "prometheus_text",
 ]

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from array import array
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.path import LegKind, Path, PathOptions
 from talkpath.path.stream import EventKind
 from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
-from talkpath.transport.clock import Clock, LatenessMark
+from talkpath.transport.clock import Clock, Lateness
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
@@ -153,7 +154,8 @@ class Call:
         self.before_tick = leg.before_tick
         self._path: Path | None = None
         self.commands = Commands(self.driver, self)
-        self._lateness_before: LatenessMark | None = None
+        self._lateness_before: array[int] | None = None
+        """Packed."""
         self._source: Source | None = None
         self._started_ns = 0
         self._ended_ns = 0
@@ -256,7 +258,7 @@ class Call:
         self._started_ns = now
         self.driver.add_call(self, phase)
         self.leg.start()
-        self._lateness_before = self.group.lateness.mark()
+        self._lateness_before = self.group.lateness.packed_counts()
 
     # The driver's side -------------------------------------------------------------------------------------------
 
@@ -391,6 +393,7 @@ class Call:
         control_id = spec.control_id or str(uuid.UUID(bytes=self.entropy(16), version=4))
         if any(stream is not None and stream.control_id == control_id for stream in self.streams):
             raise ConfigError("the control_id is taken by a live stream of this call")
+        self.engine.admit_stream()
         self._streams_begun += 1
         stream = CallStream(self, spec, index, control_id, self._streams_begun)
         self.streams[index] = stream
@@ -551,7 +554,7 @@ class Call:
         rate = leg.media_format.sample_rate_hz
         rtp = leg.kind is LegKind.RTP
         lateness = self.group.lateness if self.group is not None else None
-        before = self._lateness_before
+        before = Lateness.unpacked(self._lateness_before) if self._lateness_before is not None else None
         return CallStatistics(
             clock_samples=int(lib.tp_path_clock(self.path)),
             packets_received=counters.rtp_packets_in,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
+from talkpath.transport.admission import LoadOptions, check_limit
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
 from talkpath.transport.upgrade import parse_url
 from talkpath.wire.callback import check_callback_url
@@ -47,8 +48,8 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """Options of an engine; see each field."""
+class EngineConfig(LoadOptions):
+    """Options of an engine; see each field, and those of `LoadOptions`: when calls are refused."""
 
     driver: Literal["pump", "tasks"] = DEFAULT_DRIVER
     """Who moves plain media. ``pump``: one native call per tick for all calls (Linux, RTP legs); ``tasks``: pure Trio,
@@ -58,7 +59,10 @@ class EngineConfig:
     It asks for SCHED_FIFO and warns when that is not permitted."""
     pool_bytes: int = 64 * 1024 * 1024
     """Memory for queued audio of all calls. Not touched until used."""
-    max_calls: int = 4096
+    max_calls: int | None = 4096
+    """Live at once; the next is refused. None or 0: no limit."""
+    max_streams: int | None = None
+    """Live streams of all calls at once. None or 0: no limit."""
     connect_timeout_s: float = 5.0
     """For each attempt to connect a stream: address, TLS and upgrade together."""
     connect_attempts: int = 3
@@ -82,13 +86,13 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_driver(self.driver, self.media_thread)
-        _check_whole(
-            self, "pool_bytes", "max_calls", "connect_attempts", "callback_attempts", "max_callbacks", "hang_up_pace"
-        )
+        _check_whole(self, "pool_bytes", "connect_attempts", "callback_attempts", "max_callbacks", "hang_up_pace")
         if self.tls_context is not None and not isinstance(self.tls_context, ssl.SSLContext):
             raise ConfigError(f"tls_context is {type(self.tls_context).__name__}; it must be an ssl.SSLContext or None")
         check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)
-        check_range("max_calls", self.max_calls, 1, 1_000_000)
+        check_limit("max_calls", self.max_calls, 1, 1_000_000, whole=True)
+        check_limit("max_streams", self.max_streams, 1, 4_000_000, whole=True)
+        self.check_limits()
         check_range("connect_timeout_s", self.connect_timeout_s, 0.01, 300)
         check_range("connect_attempts", self.connect_attempts, 1, 20)
         check_range("connect_backoff_s", self.connect_backoff_s, 0, 60)

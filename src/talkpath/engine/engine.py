@@ -9,18 +9,20 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import trio
 
+from talkpath._native import lib
 from talkpath.engine.call import Call
 from talkpath.engine.config import EngineConfig
 from talkpath.engine.leg import Leg
 from talkpath.errors import CallEnded, ConfigError, check_range
 from talkpath.path.pool import Pool
 from talkpath.records import CallRecord, EndReason, EngineStatistics
+from talkpath.transport.admission import Admission
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.http import DeliveryOptions, deliver
 from talkpath.wire.plivo_parameters import is_text
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("talkpath.engine.engine")
 
-PACE_S = 0.005
 NUMBER_MAX = 256
 """Characters of a telephone number or SIP address."""
 Entropy = Callable[[int], bytes]
@@ -50,8 +51,11 @@ class Engine:
         self.pumps = False
         """Whether calls that are made of sockets are moved by the pump."""
         self.pool: Pool
+        self.admission: Admission
         self._calls: dict[Call, None] = {}
         self._opened = 0
+        self._stalled_ms = 0.0
+        self._attendance: AbstractContextManager[None] | None = None
         self._entered = False
         self._draining = False
         self._empty = trio.Event()
@@ -73,6 +77,19 @@ class Engine:
         self.driver = self.clock.driver
         self.driver.pools.add(self.pool)
         self.pumps = self.config.driver == "pump" and self.driver.want_pump(media_thread=self.config.media_thread)
+        self.clock.pace.per_tick = self.config.hang_up_pace
+        self.admission = Admission(
+            self.config,
+            self.clock.load,
+            what=("calls", "max_calls"),
+            most=self.config.max_calls,
+            live=lambda: len(self._calls),
+            pool=self.pool,
+            most_streams=self.config.max_streams,
+            streams=self._count_streams,
+        )
+        self._attendance = self.clock.load.attended(log, self.config.gc)
+        self._attendance.__enter__()
         self._manager = trio.open_nursery()
         self._callbacks = await self._manager.__aenter__()
         return self
@@ -85,6 +102,7 @@ class Engine:
         assert self._manager is not None
         assert self._clock_manager is not None
         assert self._callbacks is not None
+        assert self._attendance is not None
         self._draining = True
         try:
             with trio.CancelScope(shield=True):
@@ -95,6 +113,7 @@ class Engine:
                 self._callbacks.cancel_scope.cancel()
             await self._manager.__aexit__(None, None, None)
         finally:
+            self._attendance.__exit__(None, None, None)
             await self._clock_manager.__aexit__(None, None, None)
 
     def open_call(
@@ -149,15 +168,24 @@ class Engine:
     def admit(self, call: Call) -> None:
         """Take a call in, or refuse it. Raises CallEnded."""
         if self._draining:
-            raise CallEnded(EndReason.DRAINED)
-        if len(self._calls) >= self.config.max_calls:
-            raise CallEnded(EndReason.NO_CAPACITY)
+            raise CallEnded(EndReason.DRAINED, refusal=self.admission.draining())
+        self.admission.check()
         self._calls[call] = None
         self._opened += 1
 
+    def admit_stream(self) -> None:
+        """Take one more stream of any call, or refuse it. Raises CallEnded."""
+        self.admission.check_stream()
+
+    def _count_streams(self) -> int:
+        return sum(1 for call in self._calls for stream in call.streams if stream is not None)
+
     def forget(self, call: Call) -> None:
         """A call's block has been left and nothing of it remains."""
-        self._calls.pop(call, None)
+        if call in self._calls:
+            del self._calls[call]
+            if call.record is not None:
+                self._stalled_ms += _stalled_ms(call, call.record.statistics.loop_stall_samples)
         if not self._calls:
             self._empty.set()
 
@@ -179,10 +207,10 @@ class Engine:
     async def _end_all(self, reason: EndReason) -> list[CallRecord]:
         """End the live calls, a few in each tick, and wait until nothing of their media is left."""
         ended = list(self._calls)
-        for index, call in enumerate(ended, 1):
+        for call in ended:
+            await self.clock.pace.turn()
+            await trio.lowlevel.checkpoint_if_cancelled()
             call.end(reason)
-            if index % self.config.hang_up_pace == 0:
-                await trio.sleep(PACE_S)
         return [await call.wait_ended() for call in ended]
 
     def deliver(self, request: CallbackRequest, *, in_passing: bool = False) -> None:
@@ -222,27 +250,48 @@ class Engine:
         finally:
             self._callbacks_waiting -= 1
 
-    def statistics(self) -> EngineStatistics:
-        """Return a snapshot of the engine's counters. Raises ConfigError: the engine has not been entered."""
+    def statistics(self, *, since: EngineStatistics | None = None) -> EngineStatistics:
+        """Return a snapshot of the engine's counters.
+
+        Args:
+            since: an earlier snapshot; then the percentiles of lateness are those of the ticks since. Everything else
+                counts from the beginning.
+
+        Raises:
+            ConfigError: the engine has not been entered.
+        """
         self._check_entered()
         lateness = self.driver.lateness
+        before = since.load.lateness_counts if since is not None and since.ticks else None
         pool = self.pool.native
         return EngineStatistics(
             calls=len(self._calls),
             calls_opened=self._opened,
-            streams=sum(1 for call in self._calls for stream in call.streams if stream is not None),
+            streams=self._count_streams(),
             pool_bytes=pool.n_blocks * 1024,
             pool_used_bytes=(pool.n_blocks - pool.n_free) * 1024,
             pool_refused=pool.n_refused,
             ticks=self.driver.ticks,
             late_ticks=sum(lateness.counts[50:]),
-            lateness_p50_ms=lateness.percentile_ms(0.5),
-            lateness_p99_ms=lateness.percentile_ms(0.99),
-            lateness_p999_ms=lateness.percentile_ms(0.999),
-            lateness_max_ms=lateness.max_ns / 1e6,
+            lateness_p50_ms=lateness.percentile_ms(0.5, before),
+            lateness_p99_ms=lateness.percentile_ms(0.99, before),
+            lateness_p999_ms=lateness.percentile_ms(0.999, before),
+            lateness_max_ms=lateness.percentile_ms(1.0, before),
             callbacks_delivered=self._callbacks_delivered,
             callbacks_failed=self._callbacks_failed,
+            refused=dict(self.admission.refused),
+            loop_stall_ms=self._stalled_ms
+            + sum(
+                _stalled_ms(call, lib.tp_path_statistics(call.path).loop_stall_samples)
+                for call in self._calls
+                if call.path is not None
+            ),
+            load=self.clock.load.statistics(),
         )
+
+
+def _stalled_ms(call: Call, n_samples: int) -> float:
+    return n_samples * 1000 / call.leg.media_format.sample_rate_hz
 
 
 def _is_uuid(text: object) -> bool:

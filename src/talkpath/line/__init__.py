@@ -5,7 +5,7 @@ from talkpath.line.config import LineConfig, LineInfo, LineRecord, ServeConfig
 from talkpath.line.connect import connect_line, line_on
 from talkpath.line.line import Line
 from talkpath.line.listen import AudioHook, Digits, Listener
-from talkpath.line.serve import serve_lines, serve_memory_lines
+from talkpath.line.serve import LineServer, serve_lines, serve_memory_lines
 
 __all__ = [
     "AudioHook",
@@ -15,6 +15,7 @@ __all__ = [
     "LineConfig",
     "LineInfo",
     "LineRecord",
+    "LineServer",
     "Listener",
     "ServeConfig",
     "connect_line",

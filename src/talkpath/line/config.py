@@ -5,12 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
 from talkpath.records import EndReason, LineStatistics
+from talkpath.transport.admission import LoadOptions, check_limit
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
+
+if TYPE_CHECKING:
+    from talkpath.line.serve import LineServer
 
 CHUNK_MS = (10, 500)
 """What a listener may ask for at a time."""
@@ -98,8 +102,8 @@ class LineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServeConfig:
-    """Options of `serve_lines`."""
+class ServeConfig(LoadOptions):
+    """Options of `serve_lines`; see each field, and those of `LoadOptions`: when lines are refused."""
 
     line: LineConfig = field(default_factory=LineConfig)
     allow_unauthenticated: bool = False
@@ -114,8 +118,8 @@ class ServeConfig:
     """Serve ``wss`` with it."""
     handshake_s: float = 10.0
     """TLS, the upgrade and the wire's opening message together."""
-    max_lines: int = 1000
-    """Lines at once; further upgrades are answered 503."""
+    max_lines: int | None = 1000
+    """Lines at once; further upgrades are answered 503. None or 0: no limit."""
     max_handshakes: int = 256
     """Connections whose handshake is unfinished; the next waits in the listen queue."""
     backlog: int = 1024
@@ -123,12 +127,15 @@ class ServeConfig:
     """Memory for queued audio of all lines."""
     on_ended: Callable[[LineRecord], None] | None = None
     """Called with each line's record; must not block."""
+    on_serving: Callable[[LineServer], None] | None = None
+    """Called once, as serving begins, with what has the server's `statistics`; must not block."""
     options: Any = None
     """The wire's own options, `PlivoOptions` for example."""
 
     def __post_init__(self) -> None:
         check_range("handshake_s", self.handshake_s, 0.01, 300)
-        check_range("max_lines", self.max_lines, 1, 1_000_000)
+        check_limit("max_lines", self.max_lines, 1, 1_000_000, whole=True)
+        self.check_limits()
         check_range("max_handshakes", self.max_handshakes, 1, 1_000_000)
         check_range("backlog", self.backlog, 1, 65535)
         check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)

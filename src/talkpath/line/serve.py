@@ -10,7 +10,8 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import trio
@@ -20,10 +21,11 @@ from talkpath.line.config import ServeConfig
 from talkpath.line.line import Line
 from talkpath.line.opening import Recogniser, receive_start
 from talkpath.path.pool import Pool
-from talkpath.records import EndReason
+from talkpath.records import EndReason, ServerStatistics
+from talkpath.transport.admission import Admission
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.link import Link, SocketLink, TlsLink
-from talkpath.transport.memory import listen_memory
+from talkpath.transport.memory import MemoryListener, listen_memory
 from talkpath.transport.upgrade import receive_upgrade, refuse, send_all
 from talkpath.wire.signature import verify_headers
 from talkpath.wire.websocket import CLOSE, ServerHandshake, UpgradeRequest, close_payload, frame
@@ -35,8 +37,8 @@ Bot = Callable[[Line], Awaitable[None]]
 Entropy = Callable[[int], bytes]
 
 
-class _Server:
-    """What the tasks of one `serve_lines` share."""
+class LineServer:
+    """One `serve_lines`: what its tasks share, and its statistics. Handed out by `ServeConfig.on_serving`."""
 
     def __init__(self, bot: Bot, wire: str | None, config: ServeConfig, clock: Clock, entropy: Entropy) -> None:
         self.bot = bot
@@ -47,8 +49,39 @@ class _Server:
         Recogniser(wire, config.options)  # A wire or options that do not exist are said now, not at the first call.
         self.pool = Pool(config.pool_bytes)
         self.lines = 0
+        self.lines_opened = 0
+        self.admission = Admission(
+            config,
+            clock.load,
+            what=("lines", "max_lines"),
+            most=config.max_lines,
+            live=lambda: self.lines,
+            pool=self.pool,
+        )
         Recogniser(wire, config.options)  # a wire that does not exist, or options of another, are said now
         self.handshakes = trio.CapacityLimiter(config.max_handshakes)
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Say that serving begins; watch over it until it ends."""
+        with self.clock.load.attended(log, self.config.gc):
+            if self.config.on_serving is not None:
+                self.config.on_serving(self)
+            yield
+
+    def statistics(self) -> ServerStatistics:
+        """Return a snapshot of the server's counters."""
+        pool = self.pool.native
+        return ServerStatistics(
+            lines=self.lines,
+            lines_opened=self.lines_opened,
+            handshakes=self.handshakes.borrowed_tokens,
+            pool_bytes=pool.n_blocks * 1024,
+            pool_used_bytes=(pool.n_blocks - pool.n_free) * 1024,
+            pool_refused=pool.n_refused,
+            refused=dict(self.admission.refused),
+            load=self.clock.load.statistics(),
+        )
 
 
 async def serve_lines(
@@ -86,8 +119,9 @@ async def serve_lines(
     """
     config = config or ServeConfig()
     async with open_clock() as clock:
-        server = _Server(bot, wire, config, clock, entropy)
-        await _serve_sockets(server, host, port, task_status)
+        server = LineServer(bot, wire, config, clock, entropy)
+        with server.serving():
+            await _serve_sockets(server, host, port, task_status)
 
 
 async def serve_memory_lines(
@@ -105,19 +139,26 @@ async def serve_memory_lines(
     As `serve_lines` in everything else.
     """
     async with open_clock() as clock:
-        server = _Server(bot, wire, config or ServeConfig(), clock, entropy)
+        server = LineServer(bot, wire, config or ServeConfig(), clock, entropy)
         listener = listen_memory(name)
         try:
-            async with trio.open_nursery() as lines:
-                task_status.started(f"memory://{name}")
-                while True:
-                    lines.start_soon(_serve_link, server, await listener.accept(), None)
+            with server.serving():
+                await _serve_memory(server, listener, name, task_status)
         finally:
             listener.close()
 
 
+async def _serve_memory(
+    server: LineServer, listener: MemoryListener, name: str, task_status: trio.TaskStatus[str]
+) -> None:
+    async with trio.open_nursery() as lines:
+        task_status.started(f"memory://{name}")
+        while True:
+            lines.start_soon(_serve_link, server, await listener.accept(), None)
+
+
 async def _serve_sockets(
-    server: _Server, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]
+    server: LineServer, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]
 ) -> None:
     sockets = await _bind(host, port, server.config)
     try:
@@ -162,7 +203,7 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-async def _accept(server: _Server, sock: trio.socket.SocketType, lines: trio.Nursery) -> None:
+async def _accept(server: LineServer, sock: trio.socket.SocketType, lines: trio.Nursery) -> None:
     while True:
         await server.handshakes.acquire_on_behalf_of(token := object())
         try:
@@ -180,7 +221,7 @@ async def _accept(server: _Server, sock: trio.socket.SocketType, lines: trio.Nur
         lines.start_soon(_serve_link, server, SocketLink(plain), token)
 
 
-async def _serve_link(server: _Server, link: Link, token: object | None) -> None:
+async def _serve_link(server: LineServer, link: Link, token: object | None) -> None:
     """Serve one connection from its first byte to its last. Raises nothing but cancellation."""
     line: Line | None = None
     try:
@@ -200,6 +241,7 @@ async def _serve_link(server: _Server, link: Link, token: object | None) -> None
             if line is None:
                 link.close()
         if line is not None:
+            server.lines_opened += 1
             try:
                 await run_bot(server.bot, line)
             finally:
@@ -213,7 +255,7 @@ async def _serve_link(server: _Server, link: Link, token: object | None) -> None
         link.close()
 
 
-async def _open_line(server: _Server, link: Link) -> Line | None:
+async def _open_line(server: LineServer, link: Link) -> Line | None:
     """TLS, upgrade, opening message; None when the peer was told to go away. A line that is returned is counted."""
     config = server.config
     if config.tls_context is not None and isinstance(link, SocketLink):
@@ -224,8 +266,11 @@ async def _open_line(server: _Server, link: Link) -> Line | None:
         log.info("an upgrade from %s was refused: no valid signature", link.peer_name())
         await refuse(link, handshake.reject(403, "Forbidden"))
         return None
-    if server.lines >= config.max_lines:
-        await refuse(link, handshake.reject(503, "Service Unavailable", (("Retry-After", "1"),)))
+    refusal = server.admission.refusal()
+    if refusal is not None:
+        log.info("an upgrade from %s was refused: %s", link.peer_name(), refusal.explanation)
+        again = (("Retry-After", str(refusal.retry_after_s)),) if refusal.retry_after_s is not None else ()
+        await refuse(link, handshake.reject(refusal.status, "Service Unavailable", again))
         return None
     server.lines += 1
     try:
@@ -235,7 +280,7 @@ async def _open_line(server: _Server, link: Link) -> Line | None:
         raise
 
 
-async def _recognise(server: _Server, link: Link, handshake: ServerHandshake, request: UpgradeRequest) -> Line:
+async def _recognise(server: LineServer, link: Link, handshake: ServerHandshake, request: UpgradeRequest) -> Line:
     """Accept the upgrade and see by the opening message which wire this is."""
     config = server.config
     await send_all(link, handshake.accept())

@@ -22,23 +22,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import select
 import struct
 import sys
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 import trio.testing
 
 from talkpath.errors import ConfigError
+from talkpath.transport.pace import Pace
 from talkpath.units import NS_PER_MS, seconds_to_ns
 
 if TYPE_CHECKING:
     from talkpath.transport.driver_tasks import TasksDriver
+    from talkpath.transport.load import Load
 
 LATENESS_BUCKETS = 256
 _FINE_NS = 100_000
@@ -46,18 +49,16 @@ _FINE_NS = 100_000
 _FINE_BUCKETS = 200
 
 
-LatenessMark: TypeAlias = "array[int]"
-"""Bucket and count of each that is not empty, one after the other."""
-
-
 class Lateness:
     """A histogram of how late ticks were, in nanoseconds, with bounded memory."""
 
-    __slots__ = ("counts", "max_ns", "total")
+    __slots__ = ("counts", "max_ns", "sum_ns", "total")
 
     def __init__(self) -> None:
-        self.counts = array("I", bytes(4 * LATENESS_BUCKETS))
+        # 64 bits each: a month is half a thousand million ticks.
+        self.counts = array("Q", bytes(8 * LATENESS_BUCKETS))
         self.max_ns = 0
+        self.sum_ns = 0
         self.total = 0
 
     def add(self, lateness_ns: int, count: int = 1) -> None:
@@ -71,22 +72,34 @@ class Lateness:
             )
         self.counts[bucket] += count
         self.total += count
+        self.sum_ns += lateness_ns * count
         if lateness_ns > self.max_ns:
             self.max_ns = lateness_ns
 
-    def mark(self) -> LatenessMark:
+    def copy_counts(self) -> array[int]:
         """Return the counts so far, to tell later what came since."""
-        return array("I", [number for pair in enumerate(self.counts) if pair[1] for number in pair])
+        return array("Q", self.counts)
 
-    def percentile_ms(self, share: float, since: LatenessMark | None = None) -> float:
-        """Return the lateness in ms that `share` of the ticks did not exceed; since a `mark`, when given.
+    def packed_counts(self) -> array[int]:
+        """Return the same in less memory: bucket and count of each that is not empty, one after the other."""
+        return array("Q", [number for pair in enumerate(self.counts) if pair[1] for number in pair])
+
+    @staticmethod
+    def unpacked(packed: Sequence[int]) -> array[int]:
+        """Return what `copy_counts` would have returned when `packed_counts` was called."""
+        counts = array("Q", bytes(8 * LATENESS_BUCKETS))
+        for bucket, count in zip(packed[::2], packed[1::2], strict=True):
+            counts[bucket] = count
+        return counts
+
+    def percentile_ms(self, share: float, since: Sequence[int] | None = None) -> float:
+        """Return the lateness in ms that `share` of the ticks did not exceed; since a copy of `counts`, when given.
 
         It is the upper edge of a step of the histogram, and never more than the greatest lateness that was seen.
         """
         counts = list(self.counts)
         if since is not None:
-            for bucket, count in zip(since[::2], since[1::2], strict=True):
-                counts[bucket] -= count
+            counts = [a - b for a, b in zip(counts, since, strict=True)]
         total = sum(counts)
         if total == 0:
             return 0.0
@@ -95,12 +108,24 @@ class Lateness:
         for bucket, count in enumerate(counts):
             seen += count
             if count and seen >= wanted:
-                if bucket == LATENESS_BUCKETS - 1:
-                    break  # it has no end; the latest of all is at least as late
-                fine = bucket < _FINE_BUCKETS
-                edge_ms = (bucket + 1) * _FINE_NS / 1e6 if fine else 20.0 + (bucket - _FINE_BUCKETS + 1) * 5.0
-                return min(edge_ms, self.max_ns / 1e6)
+                return min(bucket_edge_ms(bucket), self.max_ns / 1e6)
         return self.max_ns / 1e6
+
+
+def bucket_edge_ms(bucket: int) -> float:
+    """Return up to which lateness a bucket of `Lateness` counts; the last one has no end."""
+    if bucket == LATENESS_BUCKETS - 1:
+        return math.inf
+    fine = bucket < _FINE_BUCKETS
+    return (bucket + 1) * _FINE_NS / 1e6 if fine else 20.0 + (bucket - _FINE_BUCKETS + 1) * 5.0
+
+
+class Watched(Protocol):
+    """Who wants to know how steps came out; see `Load`."""
+
+    def stepped(self, due_ns: int | None, now_ns: int) -> None:
+        """A step that was due at `due_ns` has just been done. Cheap; never raises."""
+        ...
 
 
 class _TimerFd:
@@ -163,6 +188,12 @@ class Clock:
         self.t0 = trio.current_time()
         self.virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
         self.driver = driver
+        self.load: Load
+        """How loaded the run's thread is; set by `open_clock`."""
+        self.pace = Pace()
+        """Of teardowns, when many calls and lines end at once."""
+        self.watched: Watched | None = None
+        """Told after each step in real time."""
         self._users = 0
         self._scope = trio.CancelScope()
         self._gone = trio.Event()
@@ -247,6 +278,8 @@ class Clock:
             due = driver.next_due_ns()
             if driver.has_work() or (due is not None and due <= now):
                 driver.step(now)
+                if self.watched is not None:
+                    self.watched.stepped(due, self.now_ns())
 
     async def _run_virtual(self) -> None:
         """As `_run_real`, but a step is only taken when every other task of the instant is blocked.
@@ -302,11 +335,16 @@ async def open_clock() -> AsyncIterator[Clock]:
     Cancellation: leaving the block releases it; the last user waits (shielded; the task only has to notice) until it
         is gone.
     """
+    from talkpath.transport.load import Load
+
     clock = _current.get()
     if clock is None:
         driver = _make_driver()
         clock = Clock(driver)
         driver.clock = clock
+        clock.load = Load(clock, driver)
+        if not clock.virtual:
+            clock.watched = clock.load
         _current.set(clock)
         trio.lowlevel.spawn_system_task(clock._run, name="talkpath clock")
     clock._users += 1

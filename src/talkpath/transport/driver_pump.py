@@ -26,10 +26,12 @@ import os
 import socket
 import struct
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import numpy as np
 import trio
 
 from talkpath._native import ffi, lib
@@ -84,11 +86,17 @@ class PhaseLateness(Lateness):
 
     def __init__(self, pump: Any, phase: int) -> None:
         self._pump = pump
-        self.counts = memoryview(ffi.buffer(pump.lateness[phase])).cast("I")  # type: ignore[assignment]
+        self.counts = memoryview(ffi.buffer(pump.lateness[phase])).cast("Q")  # type: ignore[assignment]
 
     @property
     def max_ns(self) -> int:  # type: ignore[override]
+        """Of all phases."""
         return int(self._pump.counters.late_max_ns)
+
+    @property
+    def sum_ns(self) -> int:  # type: ignore[override]
+        """Of all phases."""
+        return int(self._pump.counters.late_sum_ns)
 
     @property
     def total(self) -> int:  # type: ignore[override]
@@ -186,6 +194,8 @@ class PumpDriver(TasksDriver):
             self.threaded = True
             self.clock.listen(int(self._native.signal))
             self.clock.start_soon(self._run_thread)
+            counters = self._native.counters
+            self.clock.load.media_cpu_ns = lambda: int(counters.busy_ns)
         return True
 
     async def _run_thread(self) -> None:
@@ -451,13 +461,11 @@ class PumpDriver(TasksDriver):
         own = super().lateness
         if self._native is None:
             return own
+        phases = np.frombuffer(ffi.buffer(self._native.lateness), np.uint64).reshape(int(lib.TP_PUMP_PHASES), -1)
         both = Lateness()
-        both.counts = own.counts[:]
+        both.counts = array("Q", (phases.sum(axis=0) + np.array(own.counts, np.uint64)).tobytes())
         both.max_ns = max(own.max_ns, int(self._native.counters.late_max_ns))
-        for phase in self._native.lateness:
-            for bucket, count in enumerate(memoryview(ffi.buffer(phase)).cast("I")):
-                if count:
-                    both.counts[bucket] += count
+        both.sum_ns = own.sum_ns + int(self._native.counters.late_sum_ns)
         both.total = sum(both.counts)
         return both
 

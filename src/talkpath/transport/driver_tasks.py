@@ -112,7 +112,9 @@ class LineMember(Member, Protocol):
     """A member without a leg, ticked when it has audio to send."""
 
     on_socket: bool
-    native: Any
+
+    @property
+    def native(self) -> Any: ...
 
     def next_send_ns(self) -> int | None: ...
 

@@ -3,7 +3,8 @@
 `enter` opens a nursery and starts the supervising child in it; the child sets up, opens the nursery of the background
 tasks and then shields itself. From there outer cancellation reaches the user's block first; leaving the block calls
 the owner's `end`, and only `end` cancels the background tasks. `leave` hands the nursery None instead of the user's
-exception, so that exception leaves bare. The owner's `end` must be synchronous and idempotent.
+exception, so that exception leaves bare. Where many blocks are left at once, `leave` waits for its turn (`Pace`). The
+owner's `end` must be synchronous and idempotent.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from talkpath.errors import CallEnded
 from talkpath.records import EndReason
+
+if TYPE_CHECKING:
+    from talkpath.transport.clock import Clock
 
 log = logging.getLogger("talkpath.transport.lifetime")
 
@@ -26,6 +30,7 @@ Job = Callable[[], Awaitable[None]]
 class Living(Protocol):
     """Who lives by a `Lifetime`."""
 
+    clock: Clock
     end_reason: EndReason | None
     cause: BaseException | None
 
@@ -86,8 +91,10 @@ class Lifetime:
             raise
 
     async def leave(self, exc: BaseException | None) -> None:
-        """End, and wait until nothing remains."""
+        """End, when it is its turn, and wait until nothing remains."""
         assert self._manager is not None
+        if self._owner.end_reason is None:
+            await self._owner.clock.pace.turn()
         if exc is None:
             self._owner.end(EndReason.BLOCK_LEFT)
         elif isinstance(exc, Exception):
