@@ -61,9 +61,9 @@ class Mover(Protocol):
     """What `Load` asks of a driver."""
 
     @property
-    def lateness(self) -> Lateness: ...
-
-    """Of the ticks of calls, from due to sent."""
+    def lateness(self) -> Lateness:
+        """Of the ticks of calls, from due to sent."""
+        ...
 
     def members(self) -> int:
         """Return how many calls and lines live."""
