@@ -14,12 +14,13 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 # cffi releases the GIL around every call. Ours are far shorter than a GIL hand-over (a released GIL costs up to one
-# switch interval to get back beside a busy thread), so the module is compiled to keep it, but for the pump's turns, which
-# are long. Around the body of every wrapper cffi writes these two macros; the wrapper's name says which call it is, and as
-# it is a constant only the branches of that call are left in it.
+# switch interval to get back beside a busy thread), so the module is compiled to keep it, but for the pump's turns,
+# which are long. Around the body of every wrapper cffi writes these two macros; the wrapper's name says which call it
+# is, and as it is a constant the compiler leaves nothing of the question in it.
 #
-# While the pump's thread runs, what touches a path, a stream or a pump goes through the guard, taken after the GIL is let
-# go. The thread announces itself before it lets go, so no other wrapper is in between looking at the guard and its call.
+# While the pump's thread runs, what touches a path, a stream or a pump goes through the guard, taken after the GIL is
+# let go. The thread announces itself before it lets go, so that no wrapper is then between its look at the guard and
+# its call. The two system headers are what cffi's own glue needs and Python.h no longer brings under the limited API.
 GLUE = """
 #include <alloca.h>
 #include <string.h>

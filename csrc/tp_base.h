@@ -5,7 +5,8 @@
  * How to use it. Include it first. Sequence and timestamp comparisons anywhere in csrc go through these helpers.
  *
  * Rules of the core: no malloc, no globals but const tables (and the one pointer that tp_simd sets at import), no
- * callbacks, no stdio, no clock, no threads. A function returns a count >= 0 or a tp_status < 0. */
+ * callbacks, no stdio, no clock, no threads; tp_pump alone, a driver and not a part of what is driven, has sockets, a
+ * clock, and one lock for the process. A function returns a count >= 0 or a tp_status < 0. */
 #ifndef TP_BASE_H
 #define TP_BASE_H
 

@@ -28,8 +28,9 @@
  *
  * Bounds. A port's unfinished input: TP_PUMP_IN_MAX bytes, beyond which it is held for Python to collect (a message may be
  * megabytes). What waits for a socket: media of a call is dropped whole beyond TP_PUMP_MEDIA_MAX bytes (live audio is worth
- * nothing later), control messages are refused beyond TP_PUMP_CONTROL_MAX more; a line's speech is never dropped: its
- * ticks rest while anything waits. Both kinds of chain draw on a pool of the pump's own with a reserve for each port.
+ * nothing later), control messages are refused beyond TP_PUMP_CONTROL_MAX more, whatever it is that waits; a line's speech
+ * is never dropped: its ticks write TP_PUMP_SPEECH_MAX bytes at a time and rest while anything waits. Both kinds of chain
+ * draw on a pool of the pump's own with a reserve for each port; no more is read than could be kept.
  *
  * The thread. tp_pump_run() is the same two halves in a loop of its own on the 5 ms grid, for a native thread without the
  * GIL. While one runs, every tp_path_, tp_stream_ and tp_pump_ call that comes from Python goes through one lock
@@ -40,8 +41,9 @@
  * what it has run since it last rested, so a core of its own or not, Python gets its turn.
  *
  * How to use it. open() with memory that the caller owns; add slots, open ports; each tick: step() (or read(), attend,
- * tick(), attend); take the attention and the hand-over; close ports before their descriptors. `now` is grid time as everywhere; only
- * lateness and the thread read the clock, and they only when `origin` is not 0.
+ * tick(), attend); take the attention and the hand-over; close ports before their descriptors. `now` is the run's time as
+ * everywhere; only lateness and the thread read the clock, and they only when `origin` is not 0. The thread writes `signal`
+ * when something waits: read it, then take the attention and the hand-over, both.
  *
  * Figures to hold: no allocation; a two-way call-frame below 3 us outside the kernel; an idle slot below 2 ns a turn.
  * Source: own; epoll(7), RFC 6455. */
@@ -73,7 +75,7 @@ enum {
     TP_ATTEND_FULL = 4,      /* port: bytes wait for the socket; flush until none does */
     TP_ATTEND_ENDED = 8,     /* port: the peer closed the connection */
     TP_ATTEND_BROKEN = 16,   /* port: it failed, see `error` */
-    TP_ATTEND_PROTOCOL = 32, /* port: the peer broke RFC 6455, `error` is TP_PROTOCOL_x */
+    TP_ATTEND_PROTOCOL = 32, /* port: the peer broke RFC 6455, `error` is TP_PROTOCOL_x; it can still be sent to */
     TP_ATTEND_LEARNED = 64,  /* port (leg): another source is trusted now */
     TP_ATTEND_STUCK = 128    /* slot: it found no room in an empty outbox; a bug of ours */
 };
@@ -197,8 +199,9 @@ int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 
 /* A held port. take: the bytes from the beginning of the held frame on (unmasked as far as *report says), and what
  * tp_stream_receive answered to them (*result; TP_RECEIVED_ALL: an unfinished frame too long to wait here). The port stays
- * held. -> bytes, or TP_E_STATE. give: what the caller left of it, the beginning of a frame that will have `needed` bytes
- * (0: not known); reading goes on. -> TP_OK, TP_E_FULL: too much to wait here, nothing was taken, the port stays held */
+ * held. -> bytes, TP_E_STATE, or TP_E_ROOM (TP_PUMP_SCRATCH_BYTES is always enough). give: what the caller left of it, the
+ * beginning of a frame that will have `needed` bytes (0: not known); reading goes on. -> TP_OK, TP_E_FULL: too much to wait
+ * here, nothing was taken, the port stays held; TP_E_STATE: not held, or for good */
 int64_t tp_pump_take_held(tp_pump *pump, int64_t port, tp_received *report, int *result, uint8_t *out, size_t capacity);
 int tp_pump_give(tp_pump *pump, int64_t port, const uint8_t *left, size_t n, uint32_t needed);
 
@@ -213,7 +216,8 @@ int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, siz
  * next swap; -1 when nothing waits. */
 int tp_pump_take_handover(tp_pump *pump);
 
-/* The thread. run: returns when stop() was called, at the latest 5 ms and one turn later; restores its scheduling. */
+/* The thread. run: returns when stop() was called, at the latest 5 ms and one turn later; restores its scheduling. A stop()
+ * that comes before the run ends it as it begins. TP_E_STATE: one runs already, or there is no `origin`. */
 int tp_pump_run(tp_pump *pump, int realtime_priority); /* 0: do not ask for SCHED_FIFO */
 void tp_pump_stop(tp_pump *pump);
 /* 1: the thread does nothing from here on, until -1: so that several calls from Python have nothing happen between them.
