@@ -106,7 +106,10 @@ static inline void close_fd(int *fd) {
 
 static inline void member_close(rig *r, uint32_t i) {
     member *m = &r->members[i];
+    uint32_t n_unread;
     tp_pump_remove(&r->pump, i);
+    (void)tp_pump_close_port(&r->pump, m->leg, NULL, NULL, &n_unread); /* a slot's ports outlive it: they are their owner's */
+    (void)tp_pump_close_port(&r->pump, m->port, NULL, NULL, &n_unread);
     if (m->ring != NULL) tp_path_close(&m->path);
     if (m->config.role != 0) tp_stream_close(&m->stream, 0);
     close_fd(&m->leg_fd);

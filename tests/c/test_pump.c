@@ -317,6 +317,7 @@ static int test_reused_descriptor(void) {
     other->stream_fd = number;
     m->stream_fd = -1;
     other->port = tp_pump_open_stream(&r->pump, 1, 0, number, &other->stream, 1, 0);
+    CHECK(tp_pump_give(&r->pump, other->port, NULL, 0, 0) == 0);
     CHECK((uint32_t)other->port == (uint32_t)old && other->port != old); /* the port's number comes back as well */
     CHECK(tp_pump_send(&r->pump, old, bytes, 1, 1) == TP_E_STATE);
     CHECK(send_all(other->peer_fd, bytes, write_media(other, bytes, sizeof bytes, 1, 160)) == 0 && read_all(r, 0) == 0);
@@ -332,6 +333,7 @@ static int test_reused_descriptor(void) {
     other->stream_fd = number;
     m->stream_fd = -1;
     other->port = tp_pump_open_stream(&r->pump, 1, 0, number, &other->stream, 1, 0);
+    CHECK(tp_pump_give(&r->pump, other->port, NULL, 0, 0) == 0);
     CHECK(other->port > 0 && take_attention(r) == 0);
     CHECK(attention_of(r, 0, m->port) == TP_ATTEND_BROKEN && r->attention[0].error == EBADF);
     CHECK(tp_pump_close_port(&r->pump, m->port, NULL, NULL, &n_unread) == 0);
@@ -365,7 +367,9 @@ static int test_reused_slot(void) {
     CHECK(attention_of(r, 3, 0) == TP_ATTEND_EVENTS && r->attention[1].generation == generation);
     tp_pump_remove(&r->pump, 3);
     tp_pump_remove(&r->pump, 3);
-    CHECK(tp_pump_tick(&r->pump, 500 * MS) == 0 && r->pump.n_open_ports == 0);
+    CHECK(tp_pump_tick(&r->pump, 500 * MS) == 0 && r->pump.n_open_ports == 2 && r->pump.n_members == 0);
+    /* Its ports are nobody's now, but still their owner's to close; nothing of it is moved or told. */
+    CHECK(tp_pump_read(&r->pump, 505 * MS) == 0 && tp_pump_port(&r->pump, r->members[3].leg) != NULL);
     return rig_close(r);
 }
 

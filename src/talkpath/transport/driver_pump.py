@@ -169,6 +169,8 @@ class PumpDriver(TasksDriver):
         self._ticked = ffi.new("int *")
         self._result = ffi.new("int *")
         self._last_step_ns = -1
+        self._both = Lateness()
+        """Of the pump's ticks and the others', brought up to date whenever somebody looks."""
         self.threaded = False
         """Whether the media thread has been asked for."""
         self._realtime_said = False
@@ -462,7 +464,7 @@ class PumpDriver(TasksDriver):
         if self._native is None:
             return own
         phases = np.frombuffer(ffi.buffer(self._native.lateness), np.uint64).reshape(int(lib.TP_PUMP_PHASES), -1)
-        both = Lateness()
+        both = self._both
         both.counts = array("Q", (phases.sum(axis=0) + np.array(own.counts, np.uint64)).tobytes())
         both.max_ns = max(own.max_ns, int(self._native.counters.late_max_ns))
         both.sum_ns = own.sum_ns + int(self._native.counters.late_sum_ns)
