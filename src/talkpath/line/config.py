@@ -10,6 +10,7 @@ from typing import Any
 from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
 from talkpath.records import EndReason, LineStatistics
+from talkpath.transport.tls import check_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ class ServeConfig:
     public_url: str = ""
     """Behind a proxy: the address the platform dials (``wss://host``), for the signature."""
     tls_context: ssl.SSLContext | None = None
-    """Serve ``wss`` with it."""
+    """Serve ``wss`` with it; `server_context` makes one, with a demand for client certificates if that is wanted. One
+    that allows versions before TLS 1.2 is refused."""
     handshake_s: float = 10.0
     """TLS, the upgrade and the wire's opening message together."""
     max_lines: int = 1000
@@ -112,6 +114,8 @@ class ServeConfig:
     """The wire's own options, `PlivoOptions` for example."""
 
     def __post_init__(self) -> None:
+        if self.tls_context is not None:
+            check_context(self.tls_context, server_side=True)
         check_range("handshake_s", self.handshake_s, 0.01, 300)
         check_range("max_lines", self.max_lines, 1, 1_000_000)
         check_range("max_handshakes", self.max_handshakes, 1, 1_000_000)
