@@ -124,12 +124,12 @@ class TlsLink:
     Certificates are the context's business, verified by default where a client context is made (`tls`).
     """
 
-    __slots__ = ("_cipher", "_inner", "_queued", "_receive", "_send", "fd", "records")
+    __slots__ = ("_cipher", "_queued", "_receive", "_send", "fd", "inner", "records")
 
     def __init__(
         self, inner: SocketLink, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None
     ) -> None:
-        self._inner = inner
+        self.inner = inner
         self._receive = inner.recv_into
         self._send = inner.send
         self.records = TlsRecords(context, server_side=server_side, server_hostname=server_hostname)
@@ -160,7 +160,7 @@ class TlsLink:
             await self._answer_all()
             if done:
                 return
-            await self._inner.wait_readable()
+            await self.inner.wait_readable()
             try:
                 n = self._receive(buffer)
             except BlockingIOError:
@@ -175,7 +175,7 @@ class TlsLink:
                 self._answer()
                 self.flush()
             except BlockingIOError:
-                await self._inner.wait_writable()
+                await self.inner.wait_writable()
 
     def _answer(self) -> None:
         """Send what TLS itself has to say, behind what waits."""
@@ -271,17 +271,17 @@ class TlsLink:
         if self.records.more:
             await trio.lowlevel.checkpoint()
             return
-        await self._inner.wait_readable()
+        await self.inner.wait_readable()
 
     async def wait_writable(self) -> None:
-        await self._inner.wait_writable()
+        await self.inner.wait_writable()
 
     def tune_for_media(self) -> None:
-        self._inner.tune_for_media()
+        self.inner.tune_for_media()
 
     def finish(self) -> None:
         self._say_goodbye()
-        self._inner.finish()
+        self.inner.finish()
 
     def _say_goodbye(self) -> None:
         with contextlib.suppress(OSError):
@@ -290,13 +290,13 @@ class TlsLink:
             self._flush_cipher()
 
     def close(self) -> None:
-        if self._inner.fd is not None:
+        if self.inner.fd is not None:
             self._say_goodbye()
-        self._inner.close()
+        self.inner.close()
         self.fd = None
 
     def peer_name(self) -> str:
-        return self._inner.peer_name()
+        return self.inner.peer_name()
 
 
 async def open_socket_link(host: str, port: int) -> SocketLink:

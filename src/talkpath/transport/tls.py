@@ -38,6 +38,7 @@ class TlsRecords:
 
     __slots__ = (
         "_broken",
+        "_closed",
         "_failure",
         "_feed",
         "_in",
@@ -67,6 +68,7 @@ class TlsRecords:
         self.ended = False
         """Whether the peer has said close_notify: nothing comes after it."""
         self._broken = False
+        self._closed = False
         self._failure: ssl.SSLError | None = None
         """What broke the connection, until it has been said."""
 
@@ -129,8 +131,8 @@ class TlsRecords:
             n: int = self._read(len(into), into)
         except ssl.SSLError as exc:
             return self._stopped(exc, 0)
-        if self._in.pending or self._out.pending or n == len(into):
-            return self._decrypt_rest(into, n)
+        if self._in.pending or self._out.pending or not 0 < n < len(into):
+            return self._decrypt_rest(into, n) if n else self._end(0)
         return n
 
     def _decrypt_pieces(self, cipher: Buffer, into: memoryview) -> int:
@@ -138,13 +140,16 @@ class TlsRecords:
             failure, self._failure = self._failure, None
             self.more = False
             raise failure or ssl.SSLError(ssl.SSL_ERROR_SSL, "the TLS connection is broken")
+        if self._closed:
+            self.more, self.ended = False, True
+            return 0
         if len(cipher) <= PIECE_BYTES:
             self._feed(cipher)
             return self._decrypt_rest(into, 0)
         whole = bytes(cipher)  # plaintext of records that began earlier may overtake it where both lie in one buffer
         n = 0
         for at in range(0, len(whole), PIECE_BYTES):
-            if self._broken or self.ended:
+            if self._broken or self._closed:
                 break
             self._feed(whole[at : at + PIECE_BYTES])
             if n < len(into):
@@ -154,8 +159,11 @@ class TlsRecords:
     def _decrypt_rest(self, into: memoryview, n: int) -> int:
         """Read until OpenSSL has no more or `into` is full, which holds `n` bytes already. -> bytes in it"""
         try:
-            while n < len(into):
-                n += self._read(len(into) - n, into[n:])
+            while n < len(into) and (self._in.pending or self._tls.pending()):
+                got = self._read(len(into) - n, into[n:])
+                if not got:
+                    return self._end(n)
+                n += got
         except ssl.SSLError as exc:
             return self._stopped(exc, n)
         self.more = self._tls.pending() > 0 or self._in.pending > 0
@@ -168,16 +176,23 @@ class TlsRecords:
         self.more = False
         if isinstance(exc, ssl.SSLWantReadError):
             return n
-        self._in.read()  # nothing behind an end or a failure is anybody's
-        if isinstance(exc, ssl.SSLZeroReturnError):
-            self.ended = True
-            self.more = n > 0
-            return n
+        if isinstance(exc, ssl.SSLZeroReturnError):  # both ends have said close_notify
+            return self._end(n)
+        self._in.read()  # nothing behind a failure is anybody's
         self._broken = True
         if n == 0:
             raise exc
         self._failure = exc.with_traceback(None)
         self.more = True
+        return n
+
+    def _end(self, n: int) -> int:
+        """The peer has said close_notify; that is told when the `n` bytes before it have been handed on."""
+        self._in.read()  # nothing behind it is anybody's
+        self._closed = True
+        self.answering = self._out.pending > 0
+        self.more = n > 0
+        self.ended = n == 0
         return n
 
     def receive_eof(self) -> None:
