@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -509,6 +510,20 @@ def test_made_contexts_verify(files: Files) -> None:
 def test_a_file_that_is_of_no_use_is_named(files: Files, make: Callable[[Files], Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         make(files)
+
+
+def test_a_key_that_is_encrypted_needs_its_password(files: Files, tmp_path: Path) -> None:
+    key = serialization.load_pem_private_key(files.server_key.read_bytes(), None)
+    locked = tmp_path / "locked.key"
+    cipher = serialization.BestAvailableEncryption(b"open sesame")
+    form = serialization.PrivateFormat.PKCS8
+    locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, cipher))
+    assert server_context(files.server, locked, key_password="open sesame")
+    with pytest.raises(ConfigError, match="pass key_password"):
+        server_context(files.server, locked)
+    with pytest.raises(ConfigError, match="cert_file or key_file cannot be used") as caught:
+        server_context(files.server, locked, key_password="sesame, open")
+    assert "sesame" not in str(caught.value)
 
 
 # Links

@@ -121,6 +121,8 @@ class TlsLink:
     What is encrypted is sent at once; what the socket does not take waits here, in the order in which it was
     encrypted, and nothing more is encrypted until it has left.
 
+    `inner` and `records` are for whoever takes the socket over; see docs/tls.md.
+
     Certificates are the context's business, verified by default where a client context is made (`tls`).
     """
 
