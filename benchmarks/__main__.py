@@ -1,4 +1,4 @@
-"""Run benchmarks: ``python -m benchmarks [kernels|message|path|virtual|calls|all] [--short] [--json PATH]``."""
+"""Run benchmarks: ``python -m benchmarks [kernels|message|path|tls|virtual|calls|all] [--short] [--json PATH]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, bench_virtual, timing
+from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, bench_tls, bench_virtual, timing
 from benchmarks.harness import HarnessError
 from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
 from talkpath._native import lib
@@ -16,8 +16,9 @@ SMALL = (
     ("kernels", "kernels", bench_kernels.rows),
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
+    ("tls", "TLS on a media connection", bench_tls.rows),
 )
-WHAT = ("kernels", "message", "path", "virtual", "calls", "all")
+WHAT = ("kernels", "message", "path", "tls", "virtual", "calls", "all")
 DEFAULT = ROOT / "build" / "bench.json"
 
 

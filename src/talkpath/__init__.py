@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from talkpath.records import Played as Played
     from talkpath.records import Refusal as Refusal
     from talkpath.records import StreamRecord as StreamRecord
+    from talkpath.transport.tls import client_context as client_context
+    from talkpath.transport.tls import server_context as server_context
 
 _HOME = {
     "talkpath.audio": ("AudioChunk", "AudioClip", "convert_rate", "read_audio", "write_audio"),
@@ -98,6 +100,7 @@ _HOME = {
         "Refusal",
         "StreamRecord",
     ),
+    "talkpath.transport.tls": ("client_context", "server_context"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -11,8 +11,9 @@ import pytest
 import trio
 import trio.abc
 
-from talkpath.transport import link as link_module
-from talkpath.transport.link import client_context, default_client_context, open_socket_link
+from talkpath.transport import tls as tls_module
+from talkpath.transport.link import open_socket_link
+from talkpath.transport.tls import client_context, default_client_context
 
 
 class Names(trio.abc.HostnameResolver):
@@ -69,8 +70,8 @@ async def test_the_systems_authorities_are_read_once_and_not_in_the_event_loop(m
         made.append(client_context())
         return made[-1]
 
-    monkeypatch.setattr(link_module, "client_context", slowly)
-    monkeypatch.setattr(link_module, "_default_context", None)
+    monkeypatch.setattr(tls_module, "client_context", slowly)
+    monkeypatch.setattr(tls_module, "_default_context", None)
     got: list[ssl.SSLContext] = []
 
     async def get() -> None:

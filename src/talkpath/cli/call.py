@@ -7,7 +7,6 @@ application at the given address as a platform would.
 from __future__ import annotations
 
 import argparse
-import ssl
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,9 +272,10 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
 
     from talkpath.cli.runs import on_interrupt
     from talkpath.engine import EngineConfig, RtpLeg, open_engine
+    from talkpath.transport.tls import client_context
 
     spec = _stream_spec(plan)
-    trusted = ssl.create_default_context(cafile=str(plan.ca_file)) if plan.ca_file is not None else None
+    trusted = client_context(ca_file=plan.ca_file) if plan.ca_file is not None else None
     caller = Caller(_script(plan))
     log = _CallLog(progress, caller)
     cause = ""

@@ -12,6 +12,7 @@ from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
 from talkpath.transport.admission import LoadOptions, check_limit
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
+from talkpath.transport.tls import check_context
 from talkpath.transport.upgrade import parse_url
 from talkpath.wire.callback import check_callback_url
 from talkpath.wire.catalog import wire_named
@@ -74,7 +75,8 @@ class EngineConfig(LoadOptions):
     stall_s: float = 5.0
     """How long a peer may take no bytes before its stream ends."""
     tls_context: ssl.SSLContext | None = None
-    """For ``wss``; None verifies certificates against the system's authorities, TLS 1.2 or later."""
+    """For ``wss``; None verifies certificates against the system's authorities, TLS 1.2 or later. `client_context`
+    makes one with authorities or a certificate of your own; one that allows older versions is refused."""
     callback_attempts: int = 3
     callback_deadline_s: float = 30.0
     """One status callback, all attempts together."""
@@ -87,8 +89,8 @@ class EngineConfig(LoadOptions):
     def __post_init__(self) -> None:
         check_driver(self.driver, self.media_thread)
         _check_whole(self, "pool_bytes", "connect_attempts", "callback_attempts", "max_callbacks", "hang_up_pace")
-        if self.tls_context is not None and not isinstance(self.tls_context, ssl.SSLContext):
-            raise ConfigError(f"tls_context is {type(self.tls_context).__name__}; it must be an ssl.SSLContext or None")
+        if self.tls_context is not None:
+            check_context(self.tls_context, server_side=False)
         check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)
         check_limit("max_calls", self.max_calls, 1, 1_000_000, whole=True)
         check_limit("max_streams", self.max_streams, 1, 4_000_000, whole=True)

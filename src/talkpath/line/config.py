@@ -12,6 +12,7 @@ from talkpath.events import MediaFormat
 from talkpath.records import EndReason, LineStatistics
 from talkpath.transport.admission import LoadOptions, check_limit
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
+from talkpath.transport.tls import check_context
 
 if TYPE_CHECKING:
     from talkpath.line.serve import LineServer
@@ -115,7 +116,8 @@ class ServeConfig(LoadOptions):
     public_url: str = ""
     """Behind a proxy: the address the platform dials (``wss://host``), for the signature."""
     tls_context: ssl.SSLContext | None = None
-    """Serve ``wss`` with it."""
+    """Serve ``wss`` with it; `server_context` makes one, with a demand for client certificates if that is wanted. One
+    that allows versions before TLS 1.2 is refused."""
     handshake_s: float = 10.0
     """TLS, the upgrade and the wire's opening message together."""
     max_lines: int | None = 1000
@@ -133,6 +135,8 @@ class ServeConfig(LoadOptions):
     """The wire's own options, `PlivoOptions` for example."""
 
     def __post_init__(self) -> None:
+        if self.tls_context is not None:
+            check_context(self.tls_context, server_side=True)
         check_range("handshake_s", self.handshake_s, 0.01, 300)
         check_limit("max_lines", self.max_lines, 1, 1_000_000, whole=True)
         self.check_limits()

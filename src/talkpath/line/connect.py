@@ -19,6 +19,7 @@ from talkpath.path.pool import Pool
 from talkpath.transport.clock import open_clock
 from talkpath.transport.link import Link
 from talkpath.transport.memory import memory_link_pair
+from talkpath.transport.tls import check_context
 from talkpath.transport.upgrade import open_websocket, parse_url, receive_some, send_all
 from talkpath.transport.websocket import (
     OPCODE_BINARY,
@@ -55,12 +56,15 @@ async def connect_line(
         entropy: n -> n random bytes.
 
     Raises:
+        ConfigError: the url or `tls_context` is of no use; says why.
         OSError, ssl.SSLError: could not connect.
         RemoteWireError: the peer speaks no known wire.
         trio.TooSlowError: no opening message within 10 s.
 
     Cancellation: the line is closed, nothing remains.
     """
+    if tls_context is not None:
+        check_context(tls_context, server_side=False)
     async with open_clock():
         with trio.fail_after(OPENING_S):
             link, leftover = await open_websocket(

@@ -22,7 +22,7 @@ import h11
 import trio
 
 from talkpath.errors import ConfigError
-from talkpath.transport.link import default_client_context
+from talkpath.transport.tls import default_client_context
 from talkpath.wire.callback import CallbackRequest
 
 DELIVERY_HEADER: Final = "X-Talkpath-Delivery"

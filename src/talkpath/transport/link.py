@@ -10,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
+
+from talkpath.transport.tls import PIECE_BYTES, TlsRecords
 
 MEDIA_SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2
 s.
 """
-_TLS_READ_BYTES = 64 * 1024
+MAX_RECORDS_BYTES = 16 * 1024
+"""Of a long message, what is encrypted at once: at most this much of it waits as cipher for a full socket."""
 
 
 class Link(Protocol):
@@ -112,168 +115,190 @@ class SocketLink:
 
 
 class TlsLink:
-    """TLS over a `SocketLink`, through memory buffers: no task per message, the same non-blocking calls.
+    """TLS over a `SocketLink`: no task per message, the same non-blocking calls.
 
-    Source: RFC 8446; certificates are the context's business, verified by default where a client context is made.
+    It owns no buffer: cipher is read into the buffer that the plaintext is asked for in, and decrypted where it lies.
+    What is encrypted is sent at once; what the socket does not take waits here, in the order in which it was
+    encrypted, and nothing more is encrypted until it has left.
+
+    `inner` and `records` are for whoever takes the socket over; see docs/tls.md.
+
+    Certificates are the context's business, verified by default where a client context is made (`tls`).
     """
+
+    __slots__ = ("_cipher", "_queued", "_receive", "_send", "fd", "inner", "records")
 
     def __init__(
         self, inner: SocketLink, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None
     ) -> None:
-        self._inner = inner
-        self._in = ssl.MemoryBIO()
-        self._out = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, server_side=server_side, server_hostname=server_hostname)
-        # typeshed knows only the form without a buffer to read into.
-        self._read: Any = self._tls.read
-        self._cipher = b""
-        self._buffer = bytearray(_TLS_READ_BYTES)
+        self.inner = inner
+        self._receive = inner.recv_into
+        self._send = inner.send
+        self.records = TlsRecords(context, server_side=server_side, server_hostname=server_hostname)
+        self._cipher: bytes | memoryview = b""
+        self._queued: bytearray | None = None
         self.fd = inner.fd
-        self._more = False
 
     async def do_handshake(self) -> None:
-        """Complete the TLS handshake. Cancellation: the link is of no more use; close it."""
+        """Complete the TLS handshake.
+
+        Raises:
+            ssl.SSLError: it failed; a certificate that does not verify, or an end in the middle of it, among others.
+            OSError: the connection broke.
+
+        Cancellation: the link is of no more use; close it.
+        """
+        records = self.records
+        buffer = memoryview(bytearray(PIECE_BYTES))
+        n = 0
         while True:
             try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._flush_all()
-                await self._inner.wait_readable()
-                with contextlib.suppress(BlockingIOError):
-                    self._pull()
-                continue
+                done = records.shake(buffer[:n])
             except ssl.SSLError:
                 # What is left to say is the alert that tells the peer why.
                 with contextlib.suppress(OSError):
-                    self.flush()
+                    self._answer()
                 raise
-            await self._flush_all()
-            return
-
-    async def _flush_all(self) -> None:
-        while self.unsent():
+            await self._answer_all()
+            if done:
+                return
+            await self.inner.wait_readable()
             try:
+                n = self._receive(buffer)
+            except BlockingIOError:
+                n = 0
+                continue
+            if n == 0:
+                records.receive_eof()
+
+    async def _answer_all(self) -> None:
+        while self.records.answering or self._cipher:
+            try:
+                self._answer()
                 self.flush()
             except BlockingIOError:
-                await self._inner.wait_writable()
+                await self.inner.wait_writable()
 
-    def _pull(self) -> None:
-        """Take what the socket has. Raises BlockingIOError when that is nothing."""
-        n = self._inner.recv_into(self._buffer)
-        if n == 0:
-            self._in.write_eof()
-        else:
-            self._in.write(memoryview(self._buffer)[:n])
+    def _answer(self) -> None:
+        """Send what TLS itself has to say, behind what waits."""
+        answer = self.records.take()
+        if answer:
+            self._cipher = b"".join((self._cipher, answer))
+            with contextlib.suppress(BlockingIOError):
+                self._flush_cipher()
 
     def recv_into(self, buffer: memoryview) -> int:
-        pulled = False
-        while True:
-            try:
-                n = int(self._read(len(buffer), buffer))
-            except ssl.SSLWantReadError:
-                self._more = False
-                if pulled:
-                    raise BlockingIOError from None
-                self._pull()
-                pulled = True
-                continue
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                self._more = False
+        records = self.records
+        cipher: bytes | memoryview = b""
+        if not records.more:
+            n = self._receive(buffer)
+            if n == 0:
+                records.receive_eof()
                 return 0
-            self._more = n > 0 and (self._tls.pending() > 0 or self._in.pending > 0)
-            # A key update or an alert may have left something to say.
-            if self._out.pending:
-                self._try_flush()
-            return n
-
-    def send(self, data: bytes | bytearray | memoryview) -> int:
-        if self.unsent():
-            self._try_flush()
-            if self.unsent():
-                raise BlockingIOError
-        n = self._tls.write(data)
-        self._try_flush()
+            cipher = buffer[:n]
+        try:
+            n = records.decrypt(cipher, buffer)
+        except ssl.SSLError:
+            with contextlib.suppress(OSError):
+                self._answer()
+            raise
+        if records.answering:
+            self._answer()
+        if n == 0 and not records.ended:
+            raise BlockingIOError
         return n
 
-    def _try_flush(self) -> None:
-        try:
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        if self._cipher or self._queued:
             self.flush()
+        if len(data) > MAX_RECORDS_BYTES:
+            return self._send_long(data)
+        return self._send_records(data)
+
+    def _send_records(self, data: bytes | bytearray | memoryview) -> int:
+        """Encrypt and send; what the socket does not take waits. -> the length of `data`, for it is all accepted"""
+        cipher = self.records.encrypt(data)
+        try:
+            n = self._send(cipher)
         except BlockingIOError:
-            return
+            n = 0
+        if n != len(cipher):
+            self._cipher = memoryview(cipher)[n:]
+        return len(data)
+
+    def _send_long(self, data: bytes | bytearray | memoryview) -> int:
+        """Send as much as the socket takes, and little beyond: the rest need not be encrypted yet."""
+        view = memoryview(data)
+        sent = 0
+        while sent < len(view) and not self._cipher:
+            sent += self._send_records(view[sent : sent + MAX_RECORDS_BYTES])
+        return sent
+
+    def queue(self, data: bytes | bytearray | memoryview) -> None:
+        """Have `data` leave with the next `flush` or `send`, in one record with all that is queued by then.
+
+        For several small messages within one tick: each record costs a call into OpenSSL and one into the system. Who
+        queues bounds it: as long as `unsent` is true after a `flush`, the socket is full.
+        """
+        if self._queued is None:
+            self._queued = bytearray(data)
+        else:
+            self._queued += data
 
     def unsent(self) -> bool:
-        return bool(self._cipher) or self._out.pending > 0
+        return bool(self._cipher) or self._queued is not None
 
     def flush(self) -> None:
-        while True:
-            if not self._cipher:
-                self._cipher = self._out.read()
-                if not self._cipher:
-                    return
-            n = self._inner.send(self._cipher)
-            self._cipher = self._cipher[n:]
+        if self._cipher:
+            self._flush_cipher()
+        queued = self._queued
+        if queued is not None:
+            self._queued = None
+            n = self._send_long(queued) if len(queued) > MAX_RECORDS_BYTES else self._send_records(queued)
+            if n < len(queued):
+                self._queued = queued[n:]
+            if self._cipher:
+                raise BlockingIOError
+
+    def _flush_cipher(self) -> None:
+        while self._cipher:
+            n = self._send(self._cipher)
+            self._cipher = memoryview(self._cipher)[n:]
+        self._cipher = b""
 
     def more(self) -> bool:
-        return self._more
+        return self.records.more
 
     async def wait_readable(self) -> None:
-        if self._more:
+        if self.records.more:
             await trio.lowlevel.checkpoint()
             return
-        await self._inner.wait_readable()
+        await self.inner.wait_readable()
 
     async def wait_writable(self) -> None:
-        await self._inner.wait_writable()
+        await self.inner.wait_writable()
 
     def tune_for_media(self) -> None:
-        self._inner.tune_for_media()
+        self.inner.tune_for_media()
 
     def finish(self) -> None:
-        with contextlib.suppress(ssl.SSLError, ValueError):
-            self._tls.unwrap()
+        self._say_goodbye()
+        self.inner.finish()
+
+    def _say_goodbye(self) -> None:
         with contextlib.suppress(OSError):
             self.flush()
-        self._inner.finish()
+            self._cipher = self.records.close_notify()
+            self._flush_cipher()
 
     def close(self) -> None:
-        if self._inner.fd is not None:
-            with contextlib.suppress(ssl.SSLError, ValueError):
-                self._tls.unwrap()
-            with contextlib.suppress(OSError):
-                self.flush()
-        self._inner.close()
+        if self.inner.fd is not None:
+            self._say_goodbye()
+        self.inner.close()
         self.fd = None
 
     def peer_name(self) -> str:
-        return self._inner.peer_name()
-
-
-def client_context(
-    *, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None
-) -> ssl.SSLContext:
-    """Make a context that verifies the peer's certificate and name, TLS 1.2 or later."""
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if cert_file is not None:
-        context.load_cert_chain(cert_file, key_file)
-    return context
-
-
-_default_context: ssl.SSLContext | None = None
-
-
-async def default_client_context() -> ssl.SSLContext:
-    """Return the context of whoever passed none: made once, verifying against the system's authorities.
-
-    To read them takes some 50 ms, in which nobody would hear anything: so that is done in a thread, once.
-
-    Cancellation: the next one begins anew.
-    """
-    global _default_context
-    if _default_context is None:
-        made = await trio.to_thread.run_sync(client_context, abandon_on_cancel=True)
-        _default_context = _default_context or made
-    return _default_context
+        return self.inner.peer_name()
 
 
 async def open_socket_link(host: str, port: int) -> SocketLink:

@@ -5,6 +5,7 @@ All of this may wait, so tasks do it, under bounds of their callers; then a `Con
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from urllib.parse import urlsplit
 import trio
 
 from talkpath.errors import ConfigError
-from talkpath.transport.link import Link, TlsLink, default_client_context, open_socket_link
+from talkpath.transport.link import Link, TlsLink, open_socket_link
 from talkpath.transport.memory import connect_memory
+from talkpath.transport.tls import default_client_context
 from talkpath.wire.websocket import (
     ClientHandshake,
     HandshakeError,
@@ -192,6 +194,7 @@ async def refuse(link: Link, goodbye: bytes) -> None:
     link.finish()
     n_bytes = 0
     buffer = bytearray(16384)
-    with trio.move_on_after(REFUSAL_S):
+    # One that hangs up without ceremony (a reset, no close_notify) has hung up, which is all that is waited for.
+    with trio.move_on_after(REFUSAL_S), contextlib.suppress(OSError):
         while n_bytes < MAX_REFUSED_BYTES and (data := await receive_some(link, buffer)):
             n_bytes += len(data)

@@ -149,9 +149,10 @@ class Connection:
         "_owner",
         "_pending",
         "_ping_sent_ns",
-        "_plain",
+        "_is_plain",
         "_port",
         "_pump",
+        "_recv_into",
         "_state",
         "_stream",
         "_watched",
@@ -189,8 +190,9 @@ class Connection:
         self._owner = owner
         self._masks = MaskKeys(mask_seed) if masked else None
         self._assembler = MessageAssembler(max_message_bytes)
-        self._plain = link.recv_into if isinstance(link, SocketLink) else None
-        self._pump = pump if self._plain is not None else None
+        self._recv_into = link.recv_into
+        self._is_plain = isinstance(link, SocketLink)
+        self._pump = pump if self._is_plain else None
         """The pump, with the member's slot and the stream's index there, for as long as it may move this socket."""
         self._port = 0
         """The pump's handle; 0 while this object moves the bytes itself."""
@@ -340,15 +342,13 @@ class Connection:
         Never raises: what fails here is this connection's.
         """
         try:
-            if self._plain is None or self._left:
-                if self._held:
-                    return
-                while self._read_once(now_ns) and self.link.more() and self.link.fd is not None:
-                    pass
+            if self._left:
+                if not self._held and self._read_once(now_ns):
+                    self._read_more(now_ns)
                 return
-            # The common case, fifty times a second: whole messages of plain media on a plain socket.
+            # The common case, fifty times a second: whole messages of plain media.
             try:
-                n = self._plain(self.driver.scratch_view)
+                n = self._recv_into(self.driver.scratch_view)
             except BlockingIOError:
                 return
             except OSError as exc:
@@ -363,8 +363,15 @@ class Connection:
                 self._parse(self.driver.scratch_view, self.driver.scratch_c, n, now_ns, result)
             elif self._owner.hears_media:
                 self._owner.on_media(now_ns)
+            if not self._is_plain and not self._closing and not self._held:
+                self._read_more(now_ns)
         except Exception as exc:
             self._owner.failed(exc)
+
+    def _read_more(self, now_ns: int) -> None:
+        """Read what the system will not say that it is there: the link has it (TLS, memory)."""
+        while self.link.more() and not self.peer_gone and self._read_once(now_ns):
+            pass
 
     def _guard(self, what: Callable[[bytes, int], None], data: bytes, now_ns: int) -> None:
         try:
