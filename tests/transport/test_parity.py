@@ -25,6 +25,7 @@ from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
 from talkpath.transport import clock as clocks
 from talkpath.transport.clock import Clock, has_timerfd
 from talkpath.transport.driver_pump import PumpDriver
+from talkpath.transport.load import Load
 from talkpath.units import NS_PER_MS
 
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")
@@ -41,6 +42,7 @@ class HandClock(Clock):
         driver = PumpDriver()
         super().__init__(driver)
         driver.clock = self
+        self.load = Load(self, driver)
         self.at_ns = 1
         self._users = 1
 
