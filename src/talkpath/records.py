@@ -30,6 +30,8 @@ class EndReason(enum.StrEnum):
     APPLICATION_FAILED = "application_failed"
     POLICY_FAILED = "policy_failed"
     NO_CAPACITY = "no_capacity"
+    WORKER_LOST = "worker_lost"
+    """The process that carried it crashed, hung or was killed."""
     INTERNAL_ERROR = "internal_error"
 
     @property

@@ -30,6 +30,7 @@ _IN_WORDS = {
     EndReason.APPLICATION_FAILED: "the application's code failed",
     EndReason.POLICY_FAILED: "the application's barge-in policy failed",
     EndReason.NO_CAPACITY: "the engine is full",
+    EndReason.WORKER_LOST: "the process that carried the call is gone",
     EndReason.INTERNAL_ERROR: "a bug of ours",
     EndReason.PLATFORM_HUNG_UP: "the platform ended the call",
     EndReason.STOPPED: "the platform stopped the stream",

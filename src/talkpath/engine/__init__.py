@@ -4,7 +4,10 @@ from talkpath.engine.call import Call, CallEvents
 from talkpath.engine.config import EngineConfig, StreamSpec
 from talkpath.engine.engine import Engine, open_engine
 from talkpath.engine.leg import Leg, MemoryLeg, RtpLeg, WavLeg
+from talkpath.engine.placed import Placed
 from talkpath.engine.stream import CallStream
+from talkpath.engine.worker_process import PlacedCall, PlacedRecord, WorkerState
+from talkpath.engine.workers import Workers, WorkersConfig, WorkersStatistics, WorkerStatistics, open_workers
 
 __all__ = [
     "Call",
@@ -14,8 +17,17 @@ __all__ = [
     "EngineConfig",
     "Leg",
     "MemoryLeg",
+    "Placed",
+    "PlacedCall",
+    "PlacedRecord",
     "RtpLeg",
     "StreamSpec",
     "WavLeg",
+    "WorkerState",
+    "WorkerStatistics",
+    "Workers",
+    "WorkersConfig",
+    "WorkersStatistics",
     "open_engine",
+    "open_workers",
 ]

@@ -6,6 +6,7 @@ from talkpath.line.connect import connect_line, line_on
 from talkpath.line.line import Line
 from talkpath.line.listen import Digits, Listener
 from talkpath.line.serve import serve_lines, serve_memory_lines
+from talkpath.line.workers import LineWorkers, open_line_workers, serve_lines_on_workers
 
 __all__ = [
     "Checkpoint",
@@ -14,10 +15,13 @@ __all__ = [
     "LineConfig",
     "LineInfo",
     "LineRecord",
+    "LineWorkers",
     "Listener",
     "ServeConfig",
     "connect_line",
     "line_on",
+    "open_line_workers",
     "serve_lines",
+    "serve_lines_on_workers",
     "serve_memory_lines",
 ]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import trio
 
 from talkpath.errors import CallEnded, ConfigError, RemoteWireError
-from talkpath.line.config import ServeConfig
+from talkpath.line.config import LineRecord, ServeConfig
 from talkpath.line.line import Line
 from talkpath.line.opening import Recogniser, receive_start
 from talkpath.path.pool import Pool
@@ -35,8 +35,8 @@ Bot = Callable[[Line], Awaitable[None]]
 Entropy = Callable[[int], bytes]
 
 
-class _Server:
-    """What the tasks of one `serve_lines` share."""
+class LineServer:
+    """What the lines of one server share: of one `serve_lines`, or of one worker process."""
 
     def __init__(self, bot: Bot, wire: str | None, config: ServeConfig, clock: Clock, entropy: Entropy) -> None:
         self.bot = bot
@@ -86,7 +86,7 @@ async def serve_lines(
     """
     config = config or ServeConfig()
     async with open_clock() as clock:
-        server = _Server(bot, wire, config, clock, entropy)
+        server = LineServer(bot, wire, config, clock, entropy)
         await _serve_sockets(server, host, port, task_status)
 
 
@@ -105,32 +105,36 @@ async def serve_memory_lines(
     As `serve_lines` in everything else.
     """
     async with open_clock() as clock:
-        server = _Server(bot, wire, config or ServeConfig(), clock, entropy)
+        server = LineServer(bot, wire, config or ServeConfig(), clock, entropy)
         listener = listen_memory(name)
         try:
             async with trio.open_nursery() as lines:
                 task_status.started(f"memory://{name}")
                 while True:
-                    lines.start_soon(_serve_link, server, await listener.accept(), None)
+                    lines.start_soon(serve_link, server, await listener.accept(), None)
         finally:
             listener.close()
 
 
 async def _serve_sockets(
-    server: _Server, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]
+    server: LineServer, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]
 ) -> None:
-    sockets = await _bind(host, port, server.config)
+    async def serve(sock: socket.socket, token: object) -> None:
+        await serve_link(server, SocketLink(sock), token)
+
+    sockets = await bind_sockets(host, port, server.config)
     try:
         async with trio.open_nursery() as lines, trio.open_nursery() as accepting:
             for sock in sockets:
-                accepting.start_soon(_accept, server, sock, lines)
+                accepting.start_soon(accept_sockets, sock, server.handshakes, serve, lines)
             task_status.started([(str(name[0]), int(name[1])) for name in (sock.getsockname() for sock in sockets)])
     finally:
         for sock in sockets:
             sock.close()
 
 
-async def _bind(host: str, port: int, config: ServeConfig) -> list[trio.socket.SocketType]:
+async def bind_sockets(host: str, port: int, config: ServeConfig) -> list[trio.socket.SocketType]:
+    """Listen on every address that `host` stands for. Raises ConfigError (nobody would be authenticated), OSError."""
     addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[trio.socket.SocketType] = []
     try:
@@ -162,26 +166,47 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-async def _accept(server: _Server, sock: trio.socket.SocketType, lines: trio.Nursery) -> None:
+async def accept_sockets(
+    listening: trio.socket.SocketType,
+    handshakes: trio.CapacityLimiter,
+    serve: Callable[[socket.socket, object], Awaitable[None]],
+    lines: trio.Nursery,
+) -> None:
+    """Accept for ever; each connection is served by a task in `lines`.
+
+    Args:
+        handshakes: how many may be unfinished; the next waits in the listen queue.
+        serve: given the socket, which it closes, and its token, which it gives back to `handshakes`.
+    """
     while True:
-        await server.handshakes.acquire_on_behalf_of(token := object())
+        await handshakes.acquire_on_behalf_of(token := object())
         try:
-            connection, _ = await sock.accept()
+            connection, _ = await listening.accept()
         except OSError as exc:
-            server.handshakes.release_on_behalf_of(token)
+            handshakes.release_on_behalf_of(token)
             # Out of descriptors, or a peer that was gone again: the server goes on, a little later.
             log.warning("accept failed: %s", type(exc).__name__)
             await trio.sleep(0.1)
             continue
         except BaseException:
-            server.handshakes.release_on_behalf_of(token)
+            handshakes.release_on_behalf_of(token)
             raise
         plain = socket.socket(connection.family, connection.type, connection.proto, fileno=connection.detach())
-        lines.start_soon(_serve_link, server, SocketLink(plain), token)
+        lines.start_soon(serve, plain, token)
 
 
-async def _serve_link(server: _Server, link: Link, token: object | None) -> None:
-    """Serve one connection from its first byte to its last. Raises nothing but cancellation."""
+async def serve_link(
+    server: LineServer, link: Link, token: object | None, opened: Callable[[Line], None] | None = None
+) -> LineRecord | None:
+    """Serve one connection from its first byte to its last. Raises nothing but cancellation.
+
+    Args:
+        token: of `server.handshakes`, given back when the handshake is over; None: there is none.
+        opened: told of the line before its bot runs.
+
+    Returns:
+        The line's record; None when none was opened.
+    """
     line: Line | None = None
     try:
         try:
@@ -201,6 +226,8 @@ async def _serve_link(server: _Server, link: Link, token: object | None) -> None
                 link.close()
         if line is not None:
             try:
+                if opened is not None:
+                    opened(line)
                 await run_bot(server.bot, line)
             finally:
                 server.lines -= 1
@@ -211,9 +238,10 @@ async def _serve_link(server: _Server, link: Link, token: object | None) -> None
     except Exception as exc:
         log.error("a line failed: %s", type(exc).__name__, exc_info=exc)
         link.close()
+    return line.record if line is not None else None
 
 
-async def _open_line(server: _Server, link: Link) -> Line | None:
+async def _open_line(server: LineServer, link: Link) -> Line | None:
     """TLS, upgrade, opening message; None when the peer was told to go away. A line that is returned is counted."""
     config = server.config
     if config.tls_context is not None and isinstance(link, SocketLink):
@@ -235,7 +263,7 @@ async def _open_line(server: _Server, link: Link) -> Line | None:
         raise
 
 
-async def _recognise(server: _Server, link: Link, handshake: ServerHandshake, request: UpgradeRequest) -> Line:
+async def _recognise(server: LineServer, link: Link, handshake: ServerHandshake, request: UpgradeRequest) -> Line:
     """Accept the upgrade and see by the opening message which wire this is."""
     config = server.config
     await send_all(link, handshake.accept())
