@@ -57,7 +57,7 @@ log = logging.getLogger("talkpath.engine.worker")
 
 HELLO_S = 30.0
 """For the front's first word."""
-LAST_S = 3.0
+LAST_S = 2.0
 """For the service to close, and again as much for the last words to the front; then the process is ended as if it hung.
 """
 _FULL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE})

@@ -62,7 +62,7 @@ from talkpath.wire.control import (
 
 log = logging.getLogger("talkpath.engine.workers")
 
-LAST_S = 8.0
+LAST_S = 6.0
 """Beyond the deadline and the goodbye of a drain: the worker's own last words, bounded there as well."""
 REAP_S = 5.0
 """A killed process is gone within it, or the system is beyond our help."""

@@ -334,7 +334,7 @@ class Workers:
             await self._settle(call)
             if call.refused:
                 continue
-            if call.record is not None:
+            if call.record is not None and not call.is_ready:
                 raise _ended(call.record)
             return call
         await trio.lowlevel.checkpoint()

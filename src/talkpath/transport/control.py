@@ -1,10 +1,10 @@
 """A control link: messages and file descriptors between two processes of one program, over an AF_UNIX socket.
 
 The problem: either end may be killed, stopped or full of garbage at any moment, sending must never make the sender
-wait (a hang-up is synchronous), and a cancelled task must not leave half a message behind. The choice: `put` only
-queues, within a bound; one task, `run_sender`, that nobody cancels while the link is of use, moves the queue; what is
-received comes out of one `receive` for one reader. A full queue means that the other end does not read, which for
-these processes is as good as gone: the link breaks.
+wait (a hang-up is synchronous), and a cancelled task must not leave half a message behind. The choice: `put` sends
+what the socket takes and queues the rest, within a bound; one task, `run_sender`, that nobody cancels while the link is
+of use, moves the queue; what is received comes out of one `receive` for one reader. A full queue means that the other
+end does not read, which for these processes is as good as gone: the link breaks.
 
 Descriptors are duplicated when they are queued, so whoever gave them may close his own at once. On Linux one
 ``sendmsg`` is one batch of descriptors and no read joins two; batches are matched with the messages that announce
@@ -87,17 +87,32 @@ class ControlLink:
             raise
         self._to_send.append((memoryview(data), tuple(copies)))
         self._unsent_bytes += len(data)
-        self._send_lot.unpark_all()
+        if len(self._to_send) > 1:
+            return
+        try:
+            # At once, if it can be: whoever puts may compute for long before the sender has its turn.
+            self._send_first()
+        except BlockingIOError:
+            self._send_lot.unpark_all()
+        except OSError:
+            self._break()
+            raise
 
     async def run_sender(self) -> None:
-        """Move the queue until cancelled; a task of its own. What breaks the link is not raised.
+        """Move what could not be sent at once until cancelled; a task of its own. What breaks the link is not raised.
 
         Cancellation: the link is of no more use but for receiving.
         """
         try:
             while not self.broken:
                 while self._to_send:
-                    await self._send_first()
+                    try:
+                        self._send_first()
+                    except BlockingIOError as exc:
+                        if exc.errno == errno.ETOOMANYREFS:
+                            await trio.sleep(_TOO_MANY_S)
+                        else:
+                            await trio.lowlevel.wait_writable(self._sock)
                 self._sent_lot.unpark_all()
                 if not self.broken:
                     await self._send_lot.park()
@@ -106,20 +121,17 @@ class ControlLink:
         finally:
             self._break()
 
-    async def _send_first(self) -> None:
+    def _send_first(self) -> None:
+        """Send what fits of the first message. Raises BlockingIOError (nothing fits), OSError (broken)."""
         rest, copies = self._to_send[0]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", copies))] if copies else []
         try:
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", copies))] if copies else []
             n = self._sock.sendmsg([rest], ancillary)
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(self._sock)
-            return
         except OSError as exc:
-            if exc.errno != errno.ETOOMANYREFS:
-                raise
-            # More descriptors are on their way between processes than a user may have; the other end will read some.
-            await trio.sleep(_TOO_MANY_S)
-            return
+            if exc.errno == errno.ETOOMANYREFS:
+                # More descriptors are on their way between processes than a user may have; the other end reads some.
+                raise BlockingIOError(*exc.args) from None
+            raise
         # The descriptors left with the first byte.
         _close_all(copies)
         self._unsent_bytes -= n

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -214,8 +214,8 @@ def _check_plain(name: str, value: object, depth: int) -> None:
             if not isinstance(key, str):
                 raise ConfigError(f"{name} has a key of type {type(key).__name__}; keys are text")
             _check_plain(f"{name}[{key!r}]", inner, depth + 1)
-    elif isinstance(value, list | tuple):
-        for at, inner in enumerate(value):
+    elif type(value) in (list, tuple):
+        for at, inner in enumerate(cast(Sequence[object], value)):
             _check_plain(f"{name}[{at}]", inner, depth + 1)
     else:
         raise ConfigError(
