@@ -274,7 +274,10 @@ def _make_service(hello: Hello) -> Service:
     sys.path[:] = [str(one) for one in hello.path]
     importlib.invalidate_caches()
     if hello.core >= 0 and sys.platform == "linux":
-        os.sched_setaffinity(0, {hello.core})
+        try:
+            os.sched_setaffinity(0, {hello.core})
+        except OSError as exc:
+            log.warning("worker %d does not stay on core %d: %s", hello.worker, hello.core, exc.strerror)
     if hello.log_level:
         prefix = f"%(asctime)s worker {hello.worker} (pid {os.getpid()}) "
         logging.basicConfig(level=hello.log_level, format=prefix + "%(levelname)s %(name)s: %(message)s")

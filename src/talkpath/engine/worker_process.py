@@ -27,6 +27,7 @@ A placed call, in the front's books::
 from __future__ import annotations
 
 import enum
+import errno
 import logging
 import os
 import site
@@ -60,7 +61,7 @@ from talkpath.wire.control import (
     Taken,
 )
 
-log = logging.getLogger("talkpath.engine.workers")
+log = logging.getLogger("talkpath.engine.worker_process")
 
 LAST_S = 6.0
 """Beyond the deadline and the goodbye of a drain: the worker's own last words, bounded there as well."""
@@ -195,8 +196,9 @@ class WorkerProcess:
                 return False
             self._link.put(message, sockets)
         except OSError as exc:
-            if self._link is not None and self._link.broken:
-                self._lose(f"it cannot be told anything ({exc.strerror})")
+            # Where it is gone there may still be something to read, and then the end.
+            if exc.errno == errno.ENOBUFS:
+                self._lose("it does not read what it is told")
             return False
         return True
 
@@ -239,6 +241,7 @@ class WorkerProcess:
         Cancellation: it is killed and reaped all the same.
         """
         process: trio.Process | None = None
+        orderly = False
         try:
             with self._scope:
                 process = await self._start()
@@ -247,6 +250,7 @@ class WorkerProcess:
                     nursery.start_soon(self._link.run_sender)
                     nursery.start_soon(self._watch, process)
                     await self._read()
+                    orderly = not self.failure
                     nursery.cancel_scope.cancel()
             if self._scope.cancelled_caught and not self.failure and self.state is WorkerState.DRAINING:
                 self.failure = "it did not go in time"
@@ -258,7 +262,7 @@ class WorkerProcess:
         finally:
             status: int | None = None
             with trio.CancelScope(shield=True):
-                status = await self._reap(process)
+                status = await self._reap(process, orderly)
             self._finish(status)
 
     async def _start(self) -> trio.Process:
@@ -267,6 +271,7 @@ class WorkerProcess:
             # -P: what lies in the current directory is not the worker's; the front's own path is in the hello.
             command = [sys.executable, "-P", "-m", "talkpath.engine.worker", str(theirs.fileno())]
             self._link = ControlLink(ours, takes_sockets=False)
+            self._link.put(self._hello)
             process = await trio.lowlevel.open_process(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -276,7 +281,6 @@ class WorkerProcess:
                 process_group=0,
             )
         self.pid = process.pid
-        self._link.put(self._hello)
         return process
 
     async def _read(self) -> None:
@@ -310,12 +314,12 @@ class WorkerProcess:
         await trio.sleep(1.0)
         self._lose("it ended")
 
-    async def _reap(self, process: trio.Process | None) -> int | None:
+    async def _reap(self, process: trio.Process | None, orderly: bool) -> int | None:
         if self._link is not None:
             self._link.close()
         if process is None:
             return None
-        if self.failure or self._scope.cancelled_caught:
+        if not orderly:
             process.kill()
         with trio.move_on_after(REAP_S):
             return await process.wait()
