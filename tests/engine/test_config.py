@@ -110,6 +110,8 @@ def test_what_was_checked_does_not_change_afterwards() -> None:
         {"hang_up_pace": 0},
         {"stall_s": None},
         {"tls_context": "default"},
+        {"port_range": 4000},
+        {"port_range": (4001, 4001)},
         {"driver": "pump"},
     ],
 )

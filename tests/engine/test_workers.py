@@ -31,7 +31,7 @@ SHORT: dict[str, Any] = {"count": 1, "report_s": 0.1, "hang_s": 5, "goodbye_s": 
 @asynccontextmanager
 async def workers_of(target: str = RUN_CALL, **options: Any) -> AsyncIterator[Workers]:
     """Hold workers; a test that hangs fails, and so does one that leaves anything in this process."""
-    with trio.fail_after(60), quiescence():
+    with trio.fail_after(120), quiescence():
         async with open_workers(target, WorkersConfig(**(SHORT | options))) as workers:
             yield workers
 
@@ -143,6 +143,17 @@ async def test_a_call_is_refused_when_every_worker_refuses() -> None:
         third = await place(workers)
         assert third.worker == second.worker
         assert workers.statistics().calls_refused == 1
+
+
+async def test_a_worker_without_a_port_left_refuses() -> None:
+    async with workers_of(port_range=(21610, 21613)) as workers:
+        first = await place(workers)
+        with pytest.raises(CallEnded) as caught:
+            await place(workers)
+        assert caught.value.reason is EndReason.NO_CAPACITY
+        first.hang_up()
+        await first.wait_ended()
+        assert (await place(workers)).answer == first.answer
 
 
 async def test_a_worker_that_is_lost_ends_its_own_calls_and_is_replaced(capfd: pytest.CaptureFixture[str]) -> None:

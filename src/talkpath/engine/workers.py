@@ -84,9 +84,8 @@ class WorkersConfig:
     """Of the workers' logs, which go to stderr with the worker's number; empty: the imported modules see to it."""
 
     def __post_init__(self) -> None:
-        for what in ("count",):
-            if isinstance(getattr(self, what), bool) or not isinstance(getattr(self, what), int):
-                raise ConfigError(f"{what} is {getattr(self, what)!r}; it must be a whole number")
+        if isinstance(self.count, bool) or not isinstance(self.count, int):
+            raise ConfigError(f"count is {self.count!r}; it must be a whole number")
         check_range("count", self.count, 0, WORKERS_MAX)
         if not isinstance(self.pin, bool):
             raise ConfigError(f"pin is {self.pin!r}; it must be True or False")
