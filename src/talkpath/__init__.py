@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from talkpath.audio import write_audio as write_audio
     from talkpath.engine import EngineConfig as EngineConfig
     from talkpath.engine import MemoryLeg as MemoryLeg
+    from talkpath.engine import Placed as Placed
     from talkpath.engine import RtpLeg as RtpLeg
     from talkpath.engine import StreamSpec as StreamSpec
     from talkpath.engine import WavLeg as WavLeg
+    from talkpath.engine import WorkersConfig as WorkersConfig
     from talkpath.engine import open_engine as open_engine
+    from talkpath.engine import open_workers as open_workers
     from talkpath.engine import prometheus_text as prometheus_text
     from talkpath.errors import CallEnded as CallEnded
     from talkpath.errors import ConfigError as ConfigError
@@ -51,7 +54,9 @@ if TYPE_CHECKING:
     from talkpath.line import ServeConfig as ServeConfig
     from talkpath.line import connect_line as connect_line
     from talkpath.line import line_on as line_on
+    from talkpath.line import open_line_workers as open_line_workers
     from talkpath.line import serve_lines as serve_lines
+    from talkpath.line import serve_lines_on_workers as serve_lines_on_workers
     from talkpath.path.barge_in import BargeIn as BargeIn
     from talkpath.path.barge_in import EnergyGate as EnergyGate
     from talkpath.records import CallRecord as CallRecord
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
     from talkpath.records import Played as Played
     from talkpath.records import Refusal as Refusal
     from talkpath.records import StreamRecord as StreamRecord
+    from talkpath.transport.signals import run_until_signalled as run_until_signalled
     from talkpath.transport.tls import client_context as client_context
     from talkpath.transport.tls import server_context as server_context
 
@@ -70,10 +76,13 @@ _HOME = {
     "talkpath.engine": (
         "EngineConfig",
         "MemoryLeg",
+        "Placed",
         "RtpLeg",
         "StreamSpec",
         "WavLeg",
+        "WorkersConfig",
         "open_engine",
+        "open_workers",
         "prometheus_text",
     ),
     "talkpath.errors": (
@@ -88,7 +97,17 @@ _HOME = {
         "TalkpathError",
         "WireError",
     ),
-    "talkpath.line": ("Line", "LineConfig", "LineServer", "ServeConfig", "connect_line", "line_on", "serve_lines"),
+    "talkpath.line": (
+        "Line",
+        "LineConfig",
+        "LineServer",
+        "ServeConfig",
+        "connect_line",
+        "line_on",
+        "open_line_workers",
+        "serve_lines",
+        "serve_lines_on_workers",
+    ),
     "talkpath.path.barge_in": ("BargeIn", "EnergyGate"),
     "talkpath.records": (
         "CallRecord",
@@ -101,6 +120,7 @@ _HOME = {
         "StreamRecord",
     ),
     "talkpath.transport.tls": ("client_context", "server_context"),
+    "talkpath.transport.signals": ("run_until_signalled",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

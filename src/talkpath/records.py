@@ -32,6 +32,8 @@ class EndReason(enum.StrEnum):
     HOOK_FAILED = "hook_failed"
     NO_CAPACITY = "no_capacity"
     OVERLOADED = "overloaded"
+    WORKER_LOST = "worker_lost"
+    """The process that carried it crashed, hung or was killed."""
     INTERNAL_ERROR = "internal_error"
 
     @property

@@ -112,6 +112,8 @@ def test_what_was_checked_does_not_change_afterwards() -> None:
         {"tls_context": "default"},
         {"driver": "native"},
         {"driver": "tasks", "media_thread": True},
+        {"port_range": 4000},
+        {"port_range": (4001, 4001)},
     ],
 )
 def test_an_engine_that_cannot_work_is_refused_when_it_is_described(options: dict[str, Any]) -> None:

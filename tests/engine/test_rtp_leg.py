@@ -22,7 +22,7 @@ from support.calls import engine, in_virtual_time, pool_is_whole
 from support.peer import Peer
 from talkpath.audio import Samples
 from talkpath.dsp import pcmu_decode, pcmu_encode
-from talkpath.engine import Call, CallStream, RtpLeg, StreamSpec
+from talkpath.engine import Call, CallStream, EngineConfig, RtpLeg, StreamSpec
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived, LegChanged
 from talkpath.records import CallStatistics, EndReason
@@ -601,6 +601,27 @@ def test_ports_of_a_range_are_even_distinct_and_all_used() -> None:
             async with which.open_call(leg()) as again:
                 assert again.leg.local_address[1] in ports  # type: ignore[attr-defined]
         taken.close()
+
+    run(work)
+
+
+def test_a_leg_that_names_no_port_takes_one_of_the_engine_s_range() -> None:
+    async def work() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            first = probe.getsockname()[1] // 16 * 16 - 512
+        remote = ("127.0.0.1", 9)
+        legs = [
+            RtpLeg(local=("127.0.0.1", 0), remote=remote),
+            RtpLeg(local=("127.0.0.1", 0), remote=remote, port_range=(first + 8, first + 9)),
+            RtpLeg(local=("127.0.0.1", first + 15), remote=remote),
+        ]
+        ports = []
+        async with engine(EngineConfig(port_range=(first, first + 1))) as which:
+            for leg in legs:
+                async with which.open_call(leg):
+                    ports.append(leg.local_address[1])
+        assert ports == [first, first + 8, first + 15]
 
     run(work)
 

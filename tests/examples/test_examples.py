@@ -36,6 +36,7 @@ def test_each_example_is_named_here() -> None:
         "call_server",
         "demo_bot",
         "echo_bot",
+        "many_cores",
         "synthesiser_bot",
         "test_bot",
     }
@@ -108,6 +109,45 @@ async def test_the_call_server_answers_an_offer_and_returns_the_record() -> None
     assert records[0].reason is talkpath.EndReason.APPLICATION_HUNG_UP
     assert find_tones(np.concatenate(heard), 8_000, [450])
     assert find_tones(caller.machine.heard(), 8_000, [1_000])
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+async def test_the_call_server_on_many_cores_carries_a_call_in_a_worker(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = load("many_cores")
+    heard: list[np.ndarray] = []
+
+    async def bot(line: talkpath.Line) -> None:
+        async for chunk in line.listen():
+            heard.append(chunk.samples)
+            if len(heard) == 50:
+                break
+
+    caller = Caller(CallerScript(speech=talkpath.AudioClip(ToneSource(450).take(24_000), 8_000)))
+    with trio.fail_after(60), quiescence():
+        config = talkpath.WorkersConfig(count=1, port_range=(22000, 22099))
+        async with talkpath.open_workers("many_cores:run_call", config) as workers, trio.open_nursery() as nursery:
+            ((host, port),) = await nursery.start(talkpath.serve_lines, bot, "127.0.0.1", 0)
+            ours = LocalAudio(*await nursery.start(caller.run))
+
+            async def call_it() -> None:
+                said = ""
+                while "m=audio" not in said:
+                    await trio.sleep(0.02)
+                    said += capfd.readouterr().out
+                agreed = accept(ours, said.strip() + "\r\n")
+                caller.connect((agreed.remote_address, agreed.remote_port))
+                caller.begin()
+                assert 22000 <= agreed.remote_port < 22100
+
+            nursery.start_soon(call_it)
+            reason = await example.answer_call(workers, build_offer(ours), f"ws://{host}:{port}")
+            nursery.cancel_scope.cancel()
+    assert reason is talkpath.EndReason.APPLICATION_HUNG_UP
+    assert find_tones(np.concatenate(heard), 8_000, [450])
 
 
 @pytest.mark.slow

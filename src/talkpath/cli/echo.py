@@ -17,8 +17,12 @@ _EPILOG = """\
 Every second of audio is followed by a checkpoint, `second-1` and so on. When more than a second waits to be played
 back, what waits is cleared: an echo that lags is no use to anybody.
 
+With --workers the calls are spread over that many processes. SIGTERM and Ctrl-C then let live calls finish, for at most
+--drain; a second signal ends them.
+
 examples:
   talkpath echo --port 8080
+  talkpath echo --workers 0                                as many processes as there are cores
   talkpath call ws://127.0.0.1:8080 --play caller.wav --record heard.wav
 """
 
@@ -41,6 +45,19 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--open", action="store_true", help="serve without authentication on an address that others can reach"
     )
+    parser.add_argument(
+        "--workers",
+        type=values.workers,
+        metavar="N",
+        help="processes that share the calls; 0: one for each core (all calls in this process)",
+    )
+    parser.add_argument(
+        "--drain",
+        type=values.duration_ms,
+        default=30_000,
+        metavar="TIME",
+        help="with --workers: for live calls, when it is told to stop (30s)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -49,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     from talkpath.cli.runs import run_bare
 
     try:
-        run_bare(_serve, options)
+        run_bare(_serve if options.workers is None else _serve_on_workers, options)
     except OSError as error:
         where = f"{options.host} port {options.port}"
         print(f"talkpath echo: cannot listen on {where}: {error.strerror or error}", file=sys.stderr)
@@ -68,9 +85,32 @@ async def _serve(options: argparse.Namespace) -> None:
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(on_interrupt, nursery.cancel_scope.cancel)
-        for host, port in await nursery.start(serve):
-            shown = f"[{host}]" if ":" in host else host
-            print(f"talkpath echo: ws://{shown}:{port}", flush=True)
+        _announce(await nursery.start(serve))
+
+
+async def _serve_on_workers(options: argparse.Namespace) -> None:
+    import trio
+
+    from talkpath.engine import WorkersConfig
+    from talkpath.line import ServeConfig, serve_lines_on_workers
+
+    serve = functools.partial(
+        serve_lines_on_workers,
+        "talkpath.cli.echo:echo_bot",
+        options.host,
+        options.port,
+        config=ServeConfig(allow_unauthenticated=options.open),
+        workers=WorkersConfig(count=options.workers),
+        drain_s=options.drain / 1000,
+    )
+    async with trio.open_nursery() as nursery:
+        _announce(await nursery.start(serve))
+
+
+def _announce(addresses: list[tuple[str, int]]) -> None:
+    for host, port in addresses:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"talkpath echo: ws://{shown}:{port}", flush=True)
 
 
 async def echo_bot(line: Line) -> None:

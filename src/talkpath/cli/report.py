@@ -32,6 +32,7 @@ _IN_WORDS = {
     EndReason.HOOK_FAILED: "a callable of the application's that hears audio failed",
     EndReason.NO_CAPACITY: "the engine is full",
     EndReason.OVERLOADED: "the engine has no time for another call",
+    EndReason.WORKER_LOST: "the process that carried the call is gone",
     EndReason.INTERNAL_ERROR: "a bug of ours",
     EndReason.PLATFORM_HUNG_UP: "the platform ended the call",
     EndReason.STOPPED: "the platform stopped the stream",

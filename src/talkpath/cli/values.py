@@ -95,6 +95,13 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def workers(text: str) -> int:
+    """A number of processes; 0: one for each core."""
+    if not text.isascii() or not text.isdigit() or int(text) > 1024:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of processes, 0 to 1024")
+    return int(text)
+
+
 def parameter(text: str) -> tuple[str, str]:
     """``tier=gold`` -> name and value."""
     name, equals, value = text.partition("=")

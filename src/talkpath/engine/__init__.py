@@ -5,7 +5,10 @@ from talkpath.engine.config import EngineConfig, StreamSpec
 from talkpath.engine.engine import Engine, open_engine
 from talkpath.engine.leg import Leg, MemoryLeg, RtpLeg, WavLeg
 from talkpath.engine.metrics import prometheus_text
+from talkpath.engine.placed import Placed
 from talkpath.engine.stream import CallStream
+from talkpath.engine.worker_process import PlacedCall, PlacedRecord, WorkerState
+from talkpath.engine.workers import Workers, WorkersConfig, WorkersStatistics, WorkerStatistics, open_workers
 
 __all__ = [
     "Call",
@@ -15,9 +18,18 @@ __all__ = [
     "EngineConfig",
     "Leg",
     "MemoryLeg",
+    "Placed",
+    "PlacedCall",
+    "PlacedRecord",
     "RtpLeg",
     "StreamSpec",
     "WavLeg",
+    "WorkerState",
+    "WorkerStatistics",
+    "Workers",
+    "WorkersConfig",
+    "WorkersStatistics",
     "open_engine",
+    "open_workers",
     "prometheus_text",
 ]

@@ -85,6 +85,8 @@ class EngineConfig(LoadOptions):
     beginnings and ends."""
     hang_up_pace: int = 20
     """Calls that may be torn down within one tick when many end at once."""
+    port_range: tuple[int, int] | None = None
+    """(first, last) UDP port for the RTP legs that name neither a port nor a range of their own; None: any."""
 
     def __post_init__(self) -> None:
         check_driver(self.driver, self.media_thread)
@@ -104,6 +106,19 @@ class EngineConfig(LoadOptions):
         check_range("callback_deadline_s", self.callback_deadline_s, 0.1, 600)
         check_range("max_callbacks", self.max_callbacks, 1, 1_000_000)
         check_range("hang_up_pace", self.hang_up_pace, 1, 100_000)
+        if self.port_range is not None:
+            check_port_range("port_range", self.port_range)
+
+
+def check_port_range(what: str, port_range: object) -> None:
+    """Raise ConfigError unless it is (first, last), with an even port for RTP in it."""
+    if not isinstance(port_range, tuple | list) or len(port_range) != 2:
+        raise ConfigError(f"{what} is {port_range!r}; it must be (first port, last port)")
+    first, last = port_range
+    check_range(f"the first port of {what}", first, 1, 65535)
+    check_range(f"the last port of {what}", last, first, 65535)
+    if first % 2 and first == last:
+        raise ConfigError(f"{what} holds no even port; RTP wants one")
 
 
 def _check_whole(options: object, *names: str) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from talkpath._native import ffi, lib
 from talkpath.audio import WavWriter, read_audio
-from talkpath.engine.config import parse_codec
+from talkpath.engine.config import check_port_range, parse_codec
 from talkpath.errors import CallEnded, ConfigError, FormatError, check_range
 from talkpath.events import LegChanged, MediaFormat
 from talkpath.path.path import LegKind
@@ -144,7 +144,7 @@ class RtpLeg(Leg):
     Everybody else is counted and heard by nobody, and audio is never sent to them.
 
     Args:
-        local: address to bind; port 0 takes any, or an even one of `port_range`.
+        local: address to bind; port 0 takes an even one of `port_range`, or any.
         remote: where the caller's media comes from and goes to; None only with ``symmetric="any"``.
         codec: ``PCMU``, ``PCMA``, or ``L16@<rate>h`` with a `payload_type`.
         ptime_ms: 10..60, what is sent; any whole-ms ptime is received.
@@ -152,7 +152,7 @@ class RtpLeg(Leg):
         event_payload_type: RFC 4733 telephone-event's; None when not negotiated: digits to send are then refused and
             counted.
         symmetric: see above.
-        port_range: (first, last) to choose an even local port from.
+        port_range: (first, last) to choose an even local port from; the engine's (`EngineConfig.port_range`) when None.
         media_timeout_s: the call ends when no media came for so long (not while held); 0 never.
 
     Raises:
@@ -204,10 +204,7 @@ class RtpLeg(Leg):
         check_range("jitter_min_ms", jitter_min_ms, 0, 400)
         check_range("jitter_max_ms", jitter_max_ms, max(jitter_min_ms, ptime_ms), 400)
         if port_range is not None:
-            check_range("the first port of port_range", port_range[0], 1, 65535)
-            check_range("the last port of port_range", port_range[1], port_range[0], 65535)
-            if port_range[0] % 2 and port_range[0] == port_range[1]:
-                raise ConfigError("port_range holds no even port; RTP wants one")
+            check_port_range("port_range", port_range)
         if remote is not None and (":" in remote[0]) != (":" in local[0]):
             raise ConfigError(
                 "one of local and remote is an IPv6 address and the other is not; media cannot pass between"
@@ -258,8 +255,9 @@ class RtpLeg(Leg):
         super().open(call)
         family = socket.AF_INET6 if ":" in self.local[0] else socket.AF_INET
         ports = [self.local[1]]
-        if self.port_range is not None and self.local[1] == 0:
-            first, last = self.port_range
+        port_range = self.port_range or call.engine.config.port_range
+        if port_range is not None and self.local[1] == 0:
+            first, last = port_range
             ports = list(range(first + first % 2, last + 1, 2))
             start = int.from_bytes(call.entropy(4), "big") % max(len(ports), 1)
             ports = ports[start:] + ports[:start]

@@ -6,6 +6,7 @@ from talkpath.line.connect import connect_line, line_on
 from talkpath.line.line import Line
 from talkpath.line.listen import AudioHook, Digits, Listener
 from talkpath.line.serve import LineServer, serve_lines, serve_memory_lines
+from talkpath.line.workers import LineWorkers, open_line_workers, serve_lines_on_workers
 
 __all__ = [
     "AudioHook",
@@ -16,10 +17,13 @@ __all__ = [
     "LineInfo",
     "LineRecord",
     "LineServer",
+    "LineWorkers",
     "Listener",
     "ServeConfig",
     "connect_line",
     "line_on",
+    "open_line_workers",
     "serve_lines",
+    "serve_lines_on_workers",
     "serve_memory_lines",
 ]

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import trio
 
 from talkpath.errors import CallEnded, ConfigError, RemoteWireError
-from talkpath.line.config import ServeConfig
+from talkpath.line.config import LineRecord, ServeConfig
 from talkpath.line.line import Line
 from talkpath.line.opening import Recogniser, receive_start
 from talkpath.path.pool import Pool
@@ -38,7 +38,9 @@ Entropy = Callable[[int], bytes]
 
 
 class LineServer:
-    """One `serve_lines`: what its tasks share, and its statistics. Handed out by `ServeConfig.on_serving`."""
+    """What the lines of one server share, and its statistics: of one `serve_lines`, handed out by
+    `ServeConfig.on_serving`, or of one worker process.
+    """
 
     def __init__(self, bot: Bot, wire: str | None, config: ServeConfig, clock: Clock, entropy: Entropy) -> None:
         self.bot = bot
@@ -58,7 +60,6 @@ class LineServer:
             live=lambda: self.lines,
             pool=self.pool,
         )
-        Recogniser(wire, config.options)  # a wire that does not exist, or options of another, are said now
         self.handshakes = trio.CapacityLimiter(config.max_handshakes)
 
     @contextmanager
@@ -154,24 +155,28 @@ async def _serve_memory(
     async with trio.open_nursery() as lines:
         task_status.started(f"memory://{name}")
         while True:
-            lines.start_soon(_serve_link, server, await listener.accept(), None)
+            lines.start_soon(serve_link, server, await listener.accept(), None)
 
 
 async def _serve_sockets(
     server: LineServer, host: str, port: int, task_status: trio.TaskStatus[list[tuple[str, int]]]
 ) -> None:
-    sockets = await _bind(host, port, server.config)
+    async def serve(sock: socket.socket, token: object) -> None:
+        await serve_link(server, SocketLink(sock), token)
+
+    sockets = await bind_sockets(host, port, server.config)
     try:
         async with trio.open_nursery() as lines, trio.open_nursery() as accepting:
             for sock in sockets:
-                accepting.start_soon(_accept, server, sock, lines)
+                accepting.start_soon(accept_sockets, sock, server.handshakes, serve, lines)
             task_status.started([(str(name[0]), int(name[1])) for name in (sock.getsockname() for sock in sockets)])
     finally:
         for sock in sockets:
             sock.close()
 
 
-async def _bind(host: str, port: int, config: ServeConfig) -> list[trio.socket.SocketType]:
+async def bind_sockets(host: str, port: int, config: ServeConfig) -> list[trio.socket.SocketType]:
+    """Listen on every address that `host` stands for. Raises ConfigError (nobody would be authenticated), OSError."""
     addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[trio.socket.SocketType] = []
     try:
@@ -203,26 +208,47 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-async def _accept(server: LineServer, sock: trio.socket.SocketType, lines: trio.Nursery) -> None:
+async def accept_sockets(
+    listening: trio.socket.SocketType,
+    handshakes: trio.CapacityLimiter,
+    serve: Callable[[socket.socket, object], Awaitable[None]],
+    lines: trio.Nursery,
+) -> None:
+    """Accept for ever; each connection is served by a task in `lines`.
+
+    Args:
+        handshakes: how many may be unfinished; the next waits in the listen queue.
+        serve: given the socket, which it closes, and its token, which it gives back to `handshakes`.
+    """
     while True:
-        await server.handshakes.acquire_on_behalf_of(token := object())
+        await handshakes.acquire_on_behalf_of(token := object())
         try:
-            connection, _ = await sock.accept()
+            connection, _ = await listening.accept()
         except OSError as exc:
-            server.handshakes.release_on_behalf_of(token)
+            handshakes.release_on_behalf_of(token)
             # Out of descriptors, or a peer that was gone again: the server goes on, a little later.
             log.warning("accept failed: %s", type(exc).__name__)
             await trio.sleep(0.1)
             continue
         except BaseException:
-            server.handshakes.release_on_behalf_of(token)
+            handshakes.release_on_behalf_of(token)
             raise
         plain = socket.socket(connection.family, connection.type, connection.proto, fileno=connection.detach())
-        lines.start_soon(_serve_link, server, SocketLink(plain), token)
+        lines.start_soon(serve, plain, token)
 
 
-async def _serve_link(server: LineServer, link: Link, token: object | None) -> None:
-    """Serve one connection from its first byte to its last. Raises nothing but cancellation."""
+async def serve_link(
+    server: LineServer, link: Link, token: object | None, opened: Callable[[Line], None] | None = None
+) -> LineRecord | None:
+    """Serve one connection from its first byte to its last. Raises nothing but cancellation.
+
+    Args:
+        token: of `server.handshakes`, given back when the handshake is over; None: there is none.
+        opened: told of the line before its bot runs.
+
+    Returns:
+        The line's record; None when none was opened.
+    """
     line: Line | None = None
     try:
         try:
@@ -243,6 +269,8 @@ async def _serve_link(server: LineServer, link: Link, token: object | None) -> N
         if line is not None:
             server.lines_opened += 1
             try:
+                if opened is not None:
+                    opened(line)
                 await run_bot(server.bot, line)
             finally:
                 server.lines -= 1
@@ -253,6 +281,7 @@ async def _serve_link(server: LineServer, link: Link, token: object | None) -> N
     except Exception as exc:
         log.error("a line failed: %s", type(exc).__name__, exc_info=exc)
         link.close()
+    return line.record if line is not None else None
 
 
 async def _open_line(server: LineServer, link: Link) -> Line | None:
