@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from benchmarks.harness import DESIGNS, IDLE, NAIVE, TALKPATH, Bench, Design, HarnessError, open_bench
+from benchmarks.peers import find_peer
 from benchmarks.report import number, print_table, progress, spread
 
 TARGET_LOAD = 0.60
@@ -174,7 +175,7 @@ def show(result: dict[str, Any], file: TextIO) -> None:
 
 
 def named_designs(names: str) -> list[Design]:
-    """Look designs up by name, separated by commas.
+    """Look designs up by name, separated by commas; leave out, and say so, those whose packages are missing.
 
     Raises:
         HarnessError: there is no such design.
@@ -182,4 +183,11 @@ def named_designs(names: str) -> list[Design]:
     unknown = [name for name in names.split(",") if name not in DESIGNS]
     if unknown:
         raise HarnessError(f"no design {', '.join(unknown)}; there are {', '.join(DESIGNS)}")
-    return [DESIGNS[name] for name in names.split(",")]
+    designs: list[Design] = []
+    for design in (DESIGNS[name] for name in names.split(",")):
+        missing = [module for module in design.needs if find_peer(module) is None]
+        if missing:
+            progress(f"skipped {design.name}: {', '.join(missing)} not installed")
+        else:
+            designs.append(design)
+    return designs

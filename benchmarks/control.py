@@ -60,6 +60,20 @@ def say(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def peers_to_open(command: dict[str, Any]) -> Peers | None:
+    """Read a command to open calls; None where it is another."""
+    if command["do"] != "open":
+        return None
+    return Peers(command["ws_port"], command["first"], command["rtp_ports"])
+
+
+def settle(freeze: bool = True) -> None:
+    """Collect what set-up left behind and, with ``freeze``, set the living aside, as `serve_control` says."""
+    gc.collect()
+    if freeze:
+        gc.freeze()
+
+
 async def serve_control(
     open_calls: OpenCalls, statistics: Callable[[], dict[str, Any]] = dict, *, freeze: bool = True
 ) -> None:
@@ -79,13 +93,10 @@ async def serve_control(
             *lines, pending = (pending + piece).split(b"\n")
             for line in lines:
                 command = json.loads(line)
-                answer: dict[str, Any] = {}
                 if command["do"] == "stop":
                     return
-                if command["do"] == "open":
-                    peers = Peers(command["ws_port"], command["first"], command["rtp_ports"])
+                answer: dict[str, Any] = {}
+                if (peers := peers_to_open(command)) is not None:
                     answer["rtp_ports"] = await open_calls(peers)
-                    gc.collect()
-                    if freeze:
-                        gc.freeze()
+                    settle(freeze)
                 say(answer | usage() | {"design": statistics()})

@@ -51,12 +51,22 @@ class Design:
     """Calls of the first trial."""
     memory_calls: tuple[int, int]
     """Live calls between which the slope of resident memory is taken: as many as the design can carry."""
+    needs: tuple[str, ...] = ()
+    """Modules of optional packages; the design is left out, by name, where one is missing."""
 
 
+FAST_CODECS = ("orjson", "pybase64")
 NAIVE = Design("naive", "benchmarks.naive", (), first_guess=40, memory_calls=(20, 60))
 TALKPATH = Design("talkpath", "benchmarks.talkpath_server", ("--driver", "tasks"), 200, (100, 500))
+TRIO_WEBSOCKETS = Design("trio+websockets", "benchmarks.trio_websockets", (), 40, (20, 60), ("websockets.trio",))
+UVLOOP_WEBSOCKETS = Design(
+    "uvloop+websockets", "benchmarks.uvloop_websockets", (), 120, (50, 200), ("uvloop", "websockets", *FAST_CODECS)
+)
+UVLOOP_PICOWS = Design(
+    "uvloop+picows", "benchmarks.uvloop_picows", (), 200, (100, 400), ("uvloop", "picows", *FAST_CODECS)
+)
 IDLE = Design("idle timer", "benchmarks.idle_timer", (), 4, (0, 0))
-DESIGNS = {design.name: design for design in (NAIVE, TALKPATH)}
+DESIGNS = {design.name: design for design in (NAIVE, TRIO_WEBSOCKETS, UVLOOP_WEBSOCKETS, UVLOOP_PICOWS, TALKPATH)}
 
 
 class Child:

@@ -22,6 +22,8 @@ OPTIONAL = {
     "wsproto": "sans-IO WebSocket under trio-websocket",
     "websockets": "sans-IO WebSocket of the asyncio library",
     "trio_websocket": "the WebSocket library of Trio programs",
+    "uvloop": "event loop of the asyncio peers",
+    "picows": "the fastest WebSocket library for Python, in Cython",
     "aiortc": "jitter buffer and RTP parser in Python",
 }
 
