@@ -179,6 +179,14 @@ class Bench:
         self._generator = generator
         self.system_cpu, self.generator_cpu = choose_cores()
 
+    def generator(self, *arguments: str) -> Child:
+        """Start a load generator with options of the caller's own, on the generator's core."""
+        return Child([str(self._generator), *arguments], self.generator_cpu, "load generator")
+
+    def under_test(self, title: str, module: str, *arguments: str) -> Child:
+        """Start a system under test on its core."""
+        return Child([sys.executable, "-m", module, *arguments], self.system_cpu, title)
+
     @contextlib.contextmanager
     def _pair(
         self, design: Design, calls: int, window_s: float, quiet: bool

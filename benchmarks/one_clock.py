@@ -25,7 +25,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import pybase64
@@ -182,18 +182,24 @@ OpenCall = Callable[[int, str], Awaitable[Call]]
 """Connects one call, given its number and the application's URL."""
 
 
+class Ticking(Protocol):
+    """What the clock serves."""
+
+    def tick(self) -> None: ...
+
+
 class Clock:
     """The one timer of the process: a quarter of the calls every 5 ms, at absolute deadlines."""
 
     def __init__(self) -> None:
-        self._phases: list[list[Call]] = [[] for _ in range(PHASES)]
+        self._phases: list[list[Ticking]] = [[] for _ in range(PHASES)]
         self._ticks = 0
         fd = open_timerfd(time.monotonic_ns() + TICK_NS, TICK_NS)
         if fd is None:
             raise OSError("this peer needs timerfd")
         self._fd = fd
 
-    def add(self, call: Call) -> None:
+    def add(self, call: Ticking) -> None:
         """Serve a call from now on, in the phase with the fewest."""
         min(self._phases, key=len).append(call)
 
