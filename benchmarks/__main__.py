@@ -1,4 +1,4 @@
-"""Run benchmarks: ``python -m benchmarks [kernels|message|path|virtual|wire|calls|all] [--short] [--json PATH]``."""
+"""Run benchmarks: ``python -m benchmarks [kernels|message|...|all] [--short] [--json PATH]``; README.md says which."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, bench_virtual, bench_wire, timing
+from benchmarks import (
+    bench_application,
+    bench_calls,
+    bench_kernels,
+    bench_media_message,
+    bench_path,
+    bench_virtual,
+    bench_wire,
+    timing,
+)
 from benchmarks.harness import HarnessError
 from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
 from talkpath._native import lib
@@ -17,7 +26,7 @@ SMALL = (
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
 )
-WHAT = ("kernels", "message", "path", "virtual", "wire", "calls", "all")
+WHAT = ("kernels", "message", "path", "virtual", "wire", "application", "calls", "all")
 DEFAULT = ROOT / "build" / "bench.json"
 
 
@@ -68,6 +77,10 @@ def main() -> int:
         if asked.what == "wire":
             result["wire"] = bench_wire.run(asked.driver, bench_wire.SHORT if asked.short else bench_wire.FULL)
             bench_wire.show(result["wire"], tables)
+        if asked.what == "application":
+            effort_there = bench_application.SHORT if asked.short else bench_application.FULL
+            result["application"] = bench_application.run(asked.driver, effort_there)
+            bench_application.show(result["application"], tables)
         if asked.what in ("calls", "all"):
             designs = bench_calls.named_designs(asked.designs)
             result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))

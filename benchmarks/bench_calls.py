@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from benchmarks.harness import DESIGNS, IDLE, NAIVE, TALKPATH, Bench, Design, HarnessError, open_bench
-from benchmarks.peers import find_peer
+from benchmarks.peers import missing_modules
 from benchmarks.report import number, print_table, progress, spread
 
 TARGET_LOAD = 0.60
@@ -185,7 +185,7 @@ def named_designs(names: str) -> list[Design]:
         raise HarnessError(f"no design {', '.join(unknown)}; there are {', '.join(DESIGNS)}")
     designs: list[Design] = []
     for design in (DESIGNS[name] for name in names.split(",")):
-        missing = [module for module in design.needs if find_peer(module) is None]
+        missing = missing_modules(design.needs)
         if missing:
             progress(f"skipped {design.name}: {', '.join(missing)} not installed")
         else:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from benchmarks.harness import FAST_CODECS, FRAMES_PER_S, GENERATOR_LIMIT, WORTH, Bench, open_bench
-from benchmarks.peers import find_peer
+from benchmarks.peers import missing_modules
 from benchmarks.report import number, print_table, progress, spread
 
 
@@ -136,7 +136,7 @@ def run(driver: str, plan: Plan) -> dict[str, Any]:
     ours = talkpath_way(driver)
     ways = [ours]
     for way in (PICOWS, WEBSOCKETS, TRIO_WEBSOCKET):
-        missing = [module for module in way.needs if find_peer(module) is None]
+        missing = missing_modules(way.needs)
         if missing:
             progress(f"skipped {way.name}: {', '.join(missing)} not installed")
         else:

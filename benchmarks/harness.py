@@ -183,6 +183,10 @@ class Bench:
         """Start a load generator with options of the caller's own, on the generator's core."""
         return Child([str(self._generator), *arguments], self.generator_cpu, "load generator")
 
+    def busy_s(self) -> float:
+        """Busy seconds of the core under test so far, whoever used it."""
+        return _core_busy_s(self.system_cpu)
+
     def under_test(self, title: str, module: str, *arguments: str) -> Child:
         """Start a system under test on its core."""
         return Child([sys.executable, "-m", module, *arguments], self.system_cpu, title)
