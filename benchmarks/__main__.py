@@ -47,7 +47,7 @@ def main() -> int:
     options.add_argument("--calls", action="append", default=[], metavar="DESIGN=N", help="calls: N instead of a trial")
     options.add_argument("--rounds", type=int, help="calls: rounds instead of 3")
     options.add_argument("--seconds", type=float, help="calls: length of a window instead of 6 s")
-    options.add_argument("--driver", default="tasks", help="wire, application: talkpath's driver, tasks or pump")
+    options.add_argument("--driver", help="wire, application: talkpath's driver instead of its own choice")
     options.add_argument("--no-memory", action="store_true", help="calls: without the slope of resident memory")
     asked = options.parse_args()
     tables = sys.stderr if str(asked.json) == "-" else sys.stdout

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from benchmarks.bench_wire import title
 from benchmarks.harness import DISTURBED_BY, FRAMES_PER_S, GENERATOR_LIMIT, WORTH, Bench, HarnessError, open_bench
 from benchmarks.peers import missing_modules
 from benchmarks.report import number, print_table, progress, spread
@@ -45,23 +46,25 @@ class Plan:
     trial_s: float = 3.0
     warm_up_s: float = 2.0
     patience_s: float = 10.0
-    trials: int = 12
+    trials: int = 16
+    retries: int = 1
+    """How often a trial that broke is taken again where it was disturbed."""
 
 
 FULL = Plan()
-SHORT = Plan(rounds=1, seconds=1.0, trial_s=1.0, warm_up_s=0.5, patience_s=0.5, trials=1)
+SHORT = Plan(rounds=1, seconds=1.0, trial_s=1.0, warm_up_s=0.5, patience_s=0.5, trials=1, retries=0)
 
 CHUNKS_MS = (60, 20)
 PIPECAT_NEEDS = ("pipecat", "fastapi", "uvicorn", "uvloop")
 
 
-def bots(driver: str) -> list[Bot]:
+def bots(driver: str | None) -> list[Bot]:
     """Name the echoes, ours and Pipecat's for each length of chunk."""
     named: list[Bot] = []
     for chunk_ms in CHUNKS_MS:
         chunk = ("--chunk-ms", str(chunk_ms))
-        ours = ("--driver", driver, *chunk)
-        named.append(Bot(f"talkpath ({driver}), {chunk_ms} ms", "benchmarks.echo_talkpath", ours, chunk_ms, 60))
+        ours = ("--driver", driver, *chunk) if driver else chunk
+        named.append(Bot(f"{title(driver)}, {chunk_ms} ms", "benchmarks.echo_talkpath", ours, chunk_ms, 60))
         named.append(Bot(f"pipecat, {chunk_ms} ms", "benchmarks.echo_pipecat", chunk, chunk_ms, 10, PIPECAT_NEEDS))
     return named
 
@@ -140,12 +143,16 @@ def find_limit(bench: Bench, bot: Bot, plan: Plan) -> tuple[int, list[dict[str, 
     trials: list[dict[str, Any]] = []
     clean, broken, calls = 0, MAX_CALLS + 1, bot.first_guess
     while len(trials) < plan.trials:
-        taken = sample(bench, bot, calls, min(1.5, plan.warm_up_s), plan.trial_s, plan.patience_s)
-        trials.append(taken)
-        progress("trial: " + describe(taken))
+        for _ in range(plan.retries + 1):
+            taken = sample(bench, bot, calls, min(1.5, plan.warm_up_s), plan.trial_s, plan.patience_s)
+            trials.append(taken)
+            progress("trial: " + describe(taken))
+            # What broke while others had the core says nothing about the bot.
+            if not (taken["broken"] and taken["faults"]):
+                break
         if taken["broken"]:
             broken = calls
-            # Within load one knows how far to go back.
+            # The load says how far to go back.
             calls = max(1, clean, round(calls * min(0.9, NEAR_ENOUGH / taken["load"])))
             if calls <= clean:
                 calls = (clean + broken) // 2
@@ -160,7 +167,7 @@ def find_limit(bench: Bench, bot: Bot, plan: Plan) -> tuple[int, list[dict[str, 
     return clean, trials
 
 
-def run(driver: str, plan: Plan) -> dict[str, Any]:
+def run(driver: str | None, plan: Plan) -> dict[str, Any]:
     """Find each echo's limit, then hold them there in turns.
 
     Returns:
@@ -194,7 +201,7 @@ def run(driver: str, plan: Plan) -> dict[str, Any]:
     return {"trials": trials, "samples": samples, "summary": summarise(samples, limits, driver)}
 
 
-def summarise(samples: Sequence[dict[str, Any]], limits: dict[str, int], driver: str) -> dict[str, Any]:
+def summarise(samples: Sequence[dict[str, Any]], limits: dict[str, int], driver: str | None) -> dict[str, Any]:
     """Summarise per echo, and ours against Pipecat's."""
     echoes: dict[str, Any] = {}
     for name, calls in limits.items():
@@ -213,7 +220,7 @@ def summarise(samples: Sequence[dict[str, Any]], limits: dict[str, int], driver:
     cost = {(each["bot"], each["round"]): each["us_per_call_frame"] for each in samples}
     rounds = sorted({each["round"] for each in samples})
     for ms in CHUNKS_MS:
-        ours = f"talkpath ({driver}), {ms} ms"
+        ours = f"{title(driver)}, {ms} ms"
         if theirs[ms] not in limits:
             continue
         ratios[f"{ms} ms"] = {

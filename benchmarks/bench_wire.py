@@ -33,8 +33,8 @@ class Way:
     name: str
     module: str
     arguments: tuple[str, ...]
-    streams: int
-    """So many that a core is loaded by half, not overloaded: 250, or fewer where the library is dear."""
+    streams: tuple[int, int]
+    """At the platform's and at the application's end: so many that a core is loaded by half, not overloaded."""
     needs: tuple[str, ...] = ()
 
 
@@ -52,10 +52,18 @@ class Plan:
 FULL = Plan()
 SHORT = Plan(rounds=1, seconds=1.0, warm_up_s=0.5, patience_s=0.5, streams=20)
 
-PICOWS = Way("picows on uvloop, text as it is", "benchmarks.wire_picows", (), 250, ("uvloop", "picows", *FAST_CODECS))
-TRIO_WEBSOCKET = Way("trio-websocket, text as it is", "benchmarks.wire_trio", ("--library", "trio-websocket"), 100)
+PICOWS = Way(
+    "picows on uvloop, text as it is", "benchmarks.wire_picows", (), (250, 250), ("uvloop", "picows", *FAST_CODECS)
+)
+TRIO_WEBSOCKET = Way(
+    "trio-websocket, text as it is", "benchmarks.wire_trio", ("--library", "trio-websocket"), (100, 100)
+)
 WEBSOCKETS = Way(
-    "websockets.trio, text as it is", "benchmarks.wire_trio", ("--library", "websockets"), 100, ("websockets.trio",)
+    "websockets.trio, text as it is",
+    "benchmarks.wire_trio",
+    ("--library", "websockets"),
+    (100, 100),
+    ("websockets.trio",),
 )
 
 # What is measured, and the two runs whose difference it is: (sends, hears).
@@ -65,16 +73,21 @@ WORK = {
 }
 
 
-def talkpath_way(driver: str) -> Way:
+def title(driver: str | None) -> str:
+    """Name talkpath, with the driver where one was asked for."""
+    return f"talkpath ({driver})" if driver else "talkpath"
+
+
+def talkpath_way(driver: str | None) -> Way:
     """Name our way, with a driver."""
-    streams = 120 if driver == "tasks" else 250
-    return Way(f"talkpath ({driver}), JSON and base64 too", "benchmarks.wire_talkpath", ("--driver", driver), streams)
+    arguments = ("--driver", driver) if driver else ()
+    return Way(f"{title(driver)}, JSON and base64 too", "benchmarks.wire_talkpath", arguments, (250, 120))
 
 
 def sample(bench: Bench, way: Way, end: str, doing: tuple[bool, bool], plan: Plan) -> dict[str, Any]:
     """Measure one process doing one thing: CPU microseconds per connection and 20 ms, and what was carried."""
     sends, hears = doing
-    streams = min(way.streams, plan.streams)
+    streams = min(way.streams[end == "application"], plan.streams)
     arguments = ["--end", end, *(["--sends"] if sends else []), *(["--hears"] if hears else []), *way.arguments]
     far = ["--calls", str(streams), "--window-s", str(round(plan.seconds) + 2), "--limit-s", "120"]
     far += ["--mode", "bridge" if end == "platform" else "platform", *([] if hears else ["--quiet"])]
@@ -126,7 +139,7 @@ def sample(bench: Bench, way: Way, end: str, doing: tuple[bool, bool], plan: Pla
     }
 
 
-def run(driver: str, plan: Plan) -> dict[str, Any]:
+def run(driver: str | None, plan: Plan) -> dict[str, Any]:
     """Measure every way that is installed, in turns, round after round.
 
     Returns:

@@ -60,20 +60,6 @@ def say(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def peers_to_open(command: dict[str, Any]) -> Peers | None:
-    """Read a command to open calls; None where it is another."""
-    if command["do"] != "open":
-        return None
-    return Peers(command["ws_port"], command["first"], command["rtp_ports"])
-
-
-def settle(freeze: bool = True) -> None:
-    """Collect what set-up left behind and, with ``freeze``, set the living aside, as `serve_control` says."""
-    gc.collect()
-    if freeze:
-        gc.freeze()
-
-
 async def serve_control(
     open_calls: OpenCalls, statistics: Callable[[], dict[str, Any]] = dict, *, freeze: bool = True
 ) -> None:
@@ -93,10 +79,13 @@ async def serve_control(
             *lines, pending = (pending + piece).split(b"\n")
             for line in lines:
                 command = json.loads(line)
+                answer: dict[str, Any] = {}
                 if command["do"] == "stop":
                     return
-                answer: dict[str, Any] = {}
-                if (peers := peers_to_open(command)) is not None:
+                if command["do"] == "open":
+                    peers = Peers(command["ws_port"], command["first"], command["rtp_ports"])
                     answer["rtp_ports"] = await open_calls(peers)
-                    settle(freeze)
+                    gc.collect()
+                    if freeze:
+                        gc.freeze()
                 say(answer | usage() | {"design": statistics()})

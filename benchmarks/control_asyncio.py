@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.control import OpenCalls, peers_to_open, say, settle, usage
+from benchmarks.control import OpenCalls, Peers, say, usage
 
 
 async def serve_control(open_calls: OpenCalls, statistics: Callable[[], dict[str, Any]] = dict) -> None:
@@ -23,9 +24,11 @@ async def serve_control(open_calls: OpenCalls, statistics: Callable[[], dict[str
             if command["do"] == "stop":
                 return
             answer: dict[str, Any] = {}
-            if (peers := peers_to_open(command)) is not None:
+            if command["do"] == "open":
+                peers = Peers(command["ws_port"], command["first"], command["rtp_ports"])
                 answer["rtp_ports"] = await open_calls(peers)
-                settle()
+                gc.collect()
+                gc.freeze()
             say(answer | usage() | {"design": statistics()})
     finally:
         pipe.close()

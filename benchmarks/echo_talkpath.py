@@ -12,7 +12,7 @@ from benchmarks.control import Peers, say, serve_control
 from benchmarks.wire_talkpath import with_driver
 
 
-async def main(chunk_ms: int, driver: str) -> None:
+async def main(chunk_ms: int, driver: str | None) -> None:
     """Serve the harness on standard input and output."""
     line_config = talkpath.LineConfig(message_ms=chunk_ms)
     config = with_driver(talkpath.ServeConfig, driver, line=line_config, max_lines=4000)
@@ -40,6 +40,6 @@ async def main(chunk_ms: int, driver: str) -> None:
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--chunk-ms", type=int, default=60)
-    options.add_argument("--driver", default="tasks")
+    options.add_argument("--driver")
     given = options.parse_args()
     trio.run(main, given.chunk_ms, given.driver)

@@ -37,8 +37,8 @@ class Ends:
     """Which end it has: the platform's, a client that masks, or the application's, a server."""
     sends: bool
     hears: bool
-    driver: str
-    """talkpath's alone: who moves media."""
+    driver: str | None
+    """talkpath's alone: who moves media; None leaves it to talkpath."""
     library: str
     """Trio's alone: trio-websocket or websockets."""
 
@@ -54,7 +54,7 @@ def asked() -> Ends:
     options.add_argument("--end", choices=("platform", "application"), required=True)
     options.add_argument("--sends", action="store_true")
     options.add_argument("--hears", action="store_true")
-    options.add_argument("--driver", default="tasks")
+    options.add_argument("--driver")
     options.add_argument("--library", choices=("trio-websocket", "websockets"), default="trio-websocket")
     given = options.parse_args()
     return Ends(given.end == "platform", given.sends, given.hears, given.driver, given.library)

@@ -23,9 +23,9 @@ from benchmarks.wire_ends import PHASES, Ends, asked, urls
 CHUNK_MS = 60
 
 
-def with_driver(config: type[Any], driver: str, **options: Any) -> Any:
-    """Make a config that names the driver, where this kind of config has a say in it."""
-    if any(field.name == "driver" for field in dataclasses.fields(config)):
+def with_driver(config: type[Any], driver: str | None, **options: Any) -> Any:
+    """Make a config that names the driver, where one is asked for and this kind of config has a say in it."""
+    if driver and any(field.name == "driver" for field in dataclasses.fields(config)):
         options["driver"] = driver
     return config(**options)
 
