@@ -16,58 +16,24 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import trio
+import trio_websocket
 
 from benchmarks.control import Peers, serve_control
+from benchmarks.packets import FRAME_SAMPLES, PLAYOUT_FRAMES, Reorder, rtp_header
 from benchmarks.peers import TableG711, find_peer
 
 PTIME_S = 0.02
-FRAME_SAMPLES = 160
 FRAME_BYTES = 2 * FRAME_SAMPLES
-REORDER_FRAMES = 4
 CHANNEL_FRAMES = 8  # 160 ms: what the WebSocket may fall behind before audio is dropped
-PLAYOUT_FRAMES = 2000  # 40 s, as the platform promises its applications
 
 g711: Any = find_peer("audioop") or TableG711()
-rtp_header = struct.Struct("!BBHII")
-
-
-def ahead_of(base: int, seq: int) -> int:
-    """How far `seq` is ahead of `base` in RTP's modular order; 0x8000 and more: behind."""
-    return (seq - base) & 0xFFFF
-
-
-class Reorder:
-    """Puts packets back in order as far as a few frames allow; what comes later than that is skipped."""
-
-    __slots__ = ("expected", "waiting")
-
-    def __init__(self) -> None:
-        self.expected = -1
-        self.waiting: dict[int, bytes] = {}
-
-    def put(self, seq: int, payload: bytes) -> list[bytes]:
-        """Take one packet's payload; return those that are next."""
-        if self.expected < 0:
-            self.expected = seq
-        if ahead_of(self.expected, seq) >= 0x8000:
-            return []  # late: its place has been played
-        self.waiting[seq] = payload
-        if len(self.waiting) > REORDER_FRAMES:
-            self.expected = min(self.waiting, key=partial(ahead_of, self.expected))
-        ready: list[bytes] = []
-        while (each := self.waiting.pop(self.expected, None)) is not None:
-            self.expected = (self.expected + 1) & 0xFFFF
-            ready.append(each)
-        return ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +51,6 @@ Connect = Callable[[str], AbstractAsyncContextManager[Messages]]
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[Messages]:
     """Connect with trio-websocket."""
-    import trio_websocket
-
     async with trio_websocket.open_websocket_url(url) as connection:
         yield Messages(connection.send_message, connection.get_message)
 

@@ -33,7 +33,7 @@ import pybase64
 from benchmarks.control import Peers
 from benchmarks.control_asyncio import serve_control
 from benchmarks.idle_timer import open_timerfd
-from benchmarks.naive import FRAME_SAMPLES, PLAYOUT_FRAMES, REORDER_FRAMES, Reorder, rtp_header
+from benchmarks.packets import FRAME_SAMPLES, PLAYOUT_FRAMES, REORDER_FRAMES, Reorder, rtp_header
 from talkpath._native import ffi, lib
 
 PHASES = 4

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import bench_application, bench_wire, harness
-from benchmarks.naive import REORDER_FRAMES, Reorder
+from benchmarks.packets import REORDER_FRAMES, Reorder
 from benchmarks.peers import missing_modules
 
 FRAME = bytes(range(160))
