@@ -8,6 +8,7 @@ on its own clock, never wall time; lateness is what the generator saw arrive (se
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import resource
@@ -65,9 +66,10 @@ UVLOOP_WEBSOCKETS = Design(
 UVLOOP_PICOWS = Design(
     "uvloop+picows", "benchmarks.uvloop_picows", (), 200, (100, 400), ("uvloop", "picows", *FAST_CODECS)
 )
+UVLOOP_PICOWS_POLLED = dataclasses.replace(UVLOOP_PICOWS, name="uvloop+picows polled", arguments=("--polled",))
 IDLE = Design("idle timer", "benchmarks.idle_timer", (), 4, (0, 0))
 PEERS = (NAIVE, TRIO_WEBSOCKETS, UVLOOP_WEBSOCKETS, UVLOOP_PICOWS)
-DESIGNS = {design.name: design for design in (*PEERS, TALKPATH)}
+DESIGNS = {design.name: design for design in (*PEERS, UVLOOP_PICOWS_POLLED, TALKPATH)}
 
 
 class Child:

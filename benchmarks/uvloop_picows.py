@@ -10,6 +10,8 @@ has its messages dropped, whole, until it does.
 
 from __future__ import annotations
 
+import argparse
+
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
@@ -63,4 +65,6 @@ async def open_call(number: int, url: str) -> Call:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(open_call))
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--polled", action="store_true", help="one pass of the event loop for each tick")
+    uvloop.run(serve(open_call, polled=options.parse_args().polled))
