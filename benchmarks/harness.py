@@ -8,7 +8,6 @@ on its own clock, never wall time; lateness is what the generator saw arrive (se
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import resource
@@ -63,10 +62,11 @@ TRIO_WEBSOCKETS = Design("trio+websockets", "benchmarks.trio_websockets", (), 40
 UVLOOP_WEBSOCKETS = Design(
     "uvloop+websockets", "benchmarks.uvloop_websockets", (), 120, (50, 200), ("uvloop", "websockets", *FAST_CODECS)
 )
-UVLOOP_PICOWS = Design(
-    "uvloop+picows", "benchmarks.uvloop_picows", (), 200, (100, 400), ("uvloop", "picows", *FAST_CODECS)
+PICOWS_NEEDS = ("uvloop", "picows", *FAST_CODECS)
+UVLOOP_PICOWS = Design("uvloop+picows", "benchmarks.uvloop_picows", (), 200, (100, 400), PICOWS_NEEDS)
+UVLOOP_PICOWS_POLLED = Design(
+    "uvloop+picows polled", "benchmarks.uvloop_picows", ("--polled",), 200, (100, 400), PICOWS_NEEDS
 )
-UVLOOP_PICOWS_POLLED = dataclasses.replace(UVLOOP_PICOWS, name="uvloop+picows polled", arguments=("--polled",))
 IDLE = Design("idle timer", "benchmarks.idle_timer", (), 4, (0, 0))
 PEERS = (NAIVE, TRIO_WEBSOCKETS, UVLOOP_WEBSOCKETS, UVLOOP_PICOWS)
 DESIGNS = {design.name: design for design in (*PEERS, UVLOOP_PICOWS_POLLED, TALKPATH)}

@@ -146,7 +146,7 @@ def bench() -> Iterator[harness.Bench]:
 @needs_generator
 @pytest.mark.slow
 @pytest.mark.smoke
-@pytest.mark.parametrize("design", (*harness.PEERS, harness.UVLOOP_PICOWS_POLLED), ids=lambda design: str(design.name))
+@pytest.mark.parametrize("design", [*harness.PEERS, harness.UVLOOP_PICOWS_POLLED], ids=lambda design: str(design.name))
 def test_every_peer_carries_the_callers_and_the_applications_audio(
     bench: harness.Bench, design: harness.Design
 ) -> None:
