@@ -1,4 +1,4 @@
-"""Run benchmarks: ``python -m benchmarks [kernels|message|path|tls|virtual|calls|all] [--short] [--json PATH]``."""
+"""Run benchmarks: ``python -m benchmarks [kernels|message|...|all] [--short] [--json PATH]``; README.md says which."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, bench_tls, bench_virtual, timing
+from benchmarks import (
+    bench_application,
+    bench_calls,
+    bench_kernels,
+    bench_media_message,
+    bench_path,
+    bench_tls,
+    bench_virtual,
+    bench_wire,
+    timing,
+)
 from benchmarks.harness import HarnessError
 from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
 from talkpath._native import lib
@@ -18,7 +28,7 @@ SMALL = (
     ("path", "one call in the core", bench_path.rows),
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
-WHAT = ("kernels", "message", "path", "tls", "virtual", "calls", "all")
+WHAT = ("kernels", "message", "path", "tls", "virtual", "wire", "application", "calls", "all")
 DEFAULT = ROOT / "build" / "bench.json"
 
 
@@ -39,6 +49,7 @@ def main() -> int:
     options.add_argument("--calls", action="append", default=[], metavar="DESIGN=N", help="calls: N instead of a trial")
     options.add_argument("--rounds", type=int, help="calls: rounds instead of 3")
     options.add_argument("--seconds", type=float, help="calls: length of a window instead of 6 s")
+    options.add_argument("--driver", help="wire, application: talkpath's driver instead of its own choice")
     options.add_argument("--no-memory", action="store_true", help="calls: without the slope of resident memory")
     asked = options.parse_args()
     tables = sys.stderr if str(asked.json) == "-" else sys.stdout
@@ -65,6 +76,13 @@ def main() -> int:
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)
+        if asked.what == "wire":
+            result["wire"] = bench_wire.run(asked.driver, bench_wire.SHORT if asked.short else bench_wire.FULL)
+            bench_wire.show(result["wire"], tables)
+        if asked.what == "application":
+            effort_there = bench_application.SHORT if asked.short else bench_application.FULL
+            result["application"] = bench_application.run(asked.driver, effort_there)
+            bench_application.show(result["application"], tables)
         if asked.what in ("calls", "all"):
             designs = bench_calls.named_designs(asked.designs)
             result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))

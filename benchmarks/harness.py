@@ -51,12 +51,25 @@ class Design:
     """Calls of the first trial."""
     memory_calls: tuple[int, int]
     """Live calls between which the slope of resident memory is taken: as many as the design can carry."""
+    needs: tuple[str, ...] = ()
+    """Modules of optional packages; the design is left out, by name, where one is missing."""
 
 
+FAST_CODECS = ("orjson", "pybase64")
 NAIVE = Design("naive", "benchmarks.naive", (), first_guess=40, memory_calls=(20, 60))
 TALKPATH = Design("talkpath", "benchmarks.talkpath_server", ("--driver", "tasks"), 200, (100, 500))
+TRIO_WEBSOCKETS = Design("trio+websockets", "benchmarks.trio_websockets", (), 40, (20, 60), ("websockets.trio",))
+UVLOOP_WEBSOCKETS = Design(
+    "uvloop+websockets", "benchmarks.uvloop_websockets", (), 120, (50, 200), ("uvloop", "websockets", *FAST_CODECS)
+)
+PICOWS_NEEDS = ("uvloop", "picows", *FAST_CODECS)
+UVLOOP_PICOWS = Design("uvloop+picows", "benchmarks.uvloop_picows", (), 200, (100, 400), PICOWS_NEEDS)
+UVLOOP_PICOWS_POLLED = Design(
+    "uvloop+picows polled", "benchmarks.uvloop_picows", ("--polled",), 200, (100, 400), PICOWS_NEEDS
+)
 IDLE = Design("idle timer", "benchmarks.idle_timer", (), 4, (0, 0))
-DESIGNS = {design.name: design for design in (NAIVE, TALKPATH)}
+PEERS = (NAIVE, TRIO_WEBSOCKETS, UVLOOP_WEBSOCKETS, UVLOOP_PICOWS)
+DESIGNS = {design.name: design for design in (*PEERS, UVLOOP_PICOWS_POLLED, TALKPATH)}
 
 
 class Child:
@@ -168,6 +181,18 @@ class Bench:
     def __init__(self, generator: Path) -> None:
         self._generator = generator
         self.system_cpu, self.generator_cpu = choose_cores()
+
+    def generator(self, *arguments: str) -> Child:
+        """Start a load generator with options of the caller's own, on the generator's core."""
+        return Child([str(self._generator), *arguments], self.generator_cpu, "load generator")
+
+    def busy_s(self) -> float:
+        """Busy seconds of the core under test so far, whoever used it."""
+        return _core_busy_s(self.system_cpu)
+
+    def under_test(self, title: str, module: str, *arguments: str) -> Child:
+        """Start a system under test on its core."""
+        return Child([sys.executable, "-m", module, *arguments], self.system_cpu, title)
 
     @contextlib.contextmanager
     def _pair(

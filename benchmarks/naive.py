@@ -16,38 +16,51 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from collections import deque
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import trio
 import trio_websocket
 
 from benchmarks.control import Peers, serve_control
+from benchmarks.packets import FRAME_SAMPLES, PLAYOUT_FRAMES, Reorder, rtp_header
 from benchmarks.peers import TableG711, find_peer
 
 PTIME_S = 0.02
-FRAME_SAMPLES = 160
 FRAME_BYTES = 2 * FRAME_SAMPLES
-REORDER_FRAMES = 4
 CHANNEL_FRAMES = 8  # 160 ms: what the WebSocket may fall behind before audio is dropped
-PLAYOUT_FRAMES = 2000  # 40 s, as the platform promises its applications
 
 g711: Any = find_peer("audioop") or TableG711()
-rtp_header = struct.Struct("!BBHII")
 
 
-def ahead_of(base: int, seq: int) -> int:
-    """How far `seq` is ahead of `base` in RTP's modular order; 0x8000 and more: behind."""
-    return (seq - base) & 0xFFFF
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """An open WebSocket connection as far as a call needs it, whatever library made it."""
+
+    send: Callable[[str], Awaitable[None]]
+    receive: Callable[[], Awaitable[str | bytes]]
+
+
+Connect = Callable[[str], AbstractAsyncContextManager[Messages]]
+"""Opens a connection to a URL for the length of the block."""
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[Messages]:
+    """Connect with trio-websocket."""
+    async with trio_websocket.open_websocket_url(url) as connection:
+        yield Messages(connection.send_message, connection.get_message)
 
 
 class Call:
     """One call: its socket, its WebSocket connection, its four tasks."""
 
-    def __init__(self, number: int, ws_port: int, remote_port: int) -> None:
+    def __init__(self, number: int, ws_port: int, remote_port: int, connect: Connect) -> None:
         self._number = number
+        self._connect = connect
         self._url = f"ws://127.0.0.1:{ws_port}/{number}"
         self._remote = ("127.0.0.1", remote_port)
         self._playout: deque[bytes] = deque(maxlen=PLAYOUT_FRAMES)
@@ -60,7 +73,7 @@ class Call:
         with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
             await sock.bind(("127.0.0.1", 0))
             await sock.connect(self._remote)
-            async with trio_websocket.open_websocket_url(self._url) as ws, trio.open_nursery() as nursery:
+            async with self._connect(self._url) as ws, trio.open_nursery() as nursery:
                 start = {
                     "callId": self._stream_id,
                     "streamId": self._stream_id,
@@ -68,7 +81,7 @@ class Call:
                     "tracks": ["inbound"],
                     "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000},
                 }
-                await ws.send_message(
+                await ws.send(
                     json.dumps({"event": "start", "sequenceNumber": 1, "start": start, "extra_headers": "{}"})
                 )
                 to_application, from_caller = trio.open_memory_channel[bytes](CHANNEL_FRAMES)
@@ -79,8 +92,7 @@ class Call:
                 task_status.started(sock.getsockname()[1])
 
     async def _receive(self, sock: trio.socket.SocketType, frames: trio.MemorySendChannel[bytes]) -> None:
-        waiting: dict[int, bytes] = {}
-        expected = -1
+        order = Reorder()
         while True:
             packet = await sock.recv(2048)
             if len(packet) < 12 or packet[0] >> 6 != 2:
@@ -88,21 +100,13 @@ class Call:
             _, kind, seq, _, _ = rtp_header.unpack_from(packet)
             if kind & 0x7F != 0:
                 continue
-            if expected < 0:
-                expected = seq
-            if ahead_of(expected, seq) >= 0x8000:
-                continue  # late: its place has been played
-            waiting[seq] = packet[12:]
-            if len(waiting) > REORDER_FRAMES:
-                expected = min(waiting, key=partial(ahead_of, expected))
-            while (payload := waiting.pop(expected, None)) is not None:
-                expected = (expected + 1) & 0xFFFF
+            for payload in order.put(seq, packet[12:]):
                 try:
                     frames.send_nowait(g711.ulaw2lin(payload, 2))
                 except trio.WouldBlock:
                     self.frames_dropped += 1
 
-    async def _send(self, ws: trio_websocket.WebSocketConnection, frames: trio.MemoryReceiveChannel[bytes]) -> None:
+    async def _send(self, ws: Messages, frames: trio.MemoryReceiveChannel[bytes]) -> None:
         chunk = 0
         async for pcm in frames:
             chunk += 1
@@ -114,12 +118,12 @@ class Call:
                 "media": {"track": "inbound", "timestamp": str(chunk * 20), "chunk": chunk, "payload": payload},
                 "extra_headers": "{}",
             }
-            await ws.send_message(json.dumps(message))
+            await ws.send(json.dumps(message))
 
-    async def _listen(self, ws: trio_websocket.WebSocketConnection) -> None:
+    async def _listen(self, ws: Messages) -> None:
         rest = b""
         while True:
-            message = json.loads(await ws.get_message())
+            message = json.loads(await ws.receive())
             if message["event"] == "clearAudio":
                 self._playout.clear()
             if message["event"] != "playAudio":
@@ -145,7 +149,7 @@ class Call:
             self.frames_sent += 1
 
 
-async def main() -> None:
+async def main(connect: Connect) -> None:
     """Serve the harness on standard input and output."""
     calls: list[Call] = []
     async with trio.open_nursery() as nursery:
@@ -153,7 +157,7 @@ async def main() -> None:
         async def open_calls(peers: Peers) -> list[int]:
             ports: list[int] = []
             for number, remote_port in enumerate(peers.rtp_ports, peers.first):
-                call = Call(number, peers.ws_port, remote_port)
+                call = Call(number, peers.ws_port, remote_port, connect)
                 calls.append(call)
                 ports.append(await nursery.start(call.run))
                 # Calls do not begin in the same millisecond.
@@ -172,4 +176,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    trio.run(main, connect)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import warnings
+from collections.abc import Iterable
 from types import ModuleType
 
 import numpy as np
@@ -22,8 +24,14 @@ OPTIONAL = {
     "wsproto": "sans-IO WebSocket under trio-websocket",
     "websockets": "sans-IO WebSocket of the asyncio library",
     "trio_websocket": "the WebSocket library of Trio programs",
+    "uvloop": "event loop of the asyncio peers",
+    "picows": "the fastest WebSocket library for Python, in Cython",
+    "pipecat": "voice bots on asyncio: the peer of the application's end",
     "aiortc": "jitter buffer and RTP parser in Python",
 }
+
+DISTRIBUTIONS = {"audioop": "audioop-lts", "pipecat": "pipecat-ai"}
+"""Under which name a module is installed, where it is another."""
 
 
 def find_peer(name: str) -> ModuleType | None:
@@ -36,16 +44,28 @@ def find_peer(name: str) -> ModuleType | None:
             return None
 
 
+def missing_modules(names: Iterable[str]) -> list[str]:
+    """Name those that are not installed, without importing them: a system under test does, in its own process."""
+    missing: list[str] = []
+    for name in names:
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # the package that it is part of
+            found = None
+        if found is None:
+            missing.append(name)
+    return missing
+
+
 def peer_versions() -> dict[str, str | None]:
     """Name the version of every peer; None where it is not installed."""
     versions: dict[str, str | None] = {}
     for name in OPTIONAL:
-        module = find_peer(name)
-        if module is None:
+        if missing_modules((name,)):
             versions[name] = None
             continue
         try:
-            versions[name] = importlib.metadata.version("audioop-lts" if name == "audioop" else name.replace("_", "-"))
+            versions[name] = importlib.metadata.version(DISTRIBUTIONS.get(name, name.replace("_", "-")))
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "standard library"
     return versions
