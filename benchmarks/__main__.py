@@ -34,7 +34,7 @@ def main() -> int:
     options.add_argument("what", nargs="?", default="all", choices=WHAT)
     options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
     options.add_argument("--json", type=Path, default=DEFAULT, help="where the result goes; - is standard output")
-    options.add_argument("--designs", default="naive,talkpath", help="calls: the systems under test, in turns")
+    options.add_argument("--designs", help="calls: the systems under test, in turns; all that can run by default")
     options.add_argument("--calls", action="append", default=[], metavar="DESIGN=N", help="calls: N instead of a trial")
     options.add_argument("--rounds", type=int, help="calls: rounds instead of 3")
     options.add_argument("--seconds", type=float, help="calls: length of a window instead of 6 s")
@@ -65,7 +65,7 @@ def main() -> int:
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)
         if asked.what in ("calls", "all"):
-            designs = bench_calls.named_designs(asked.designs)
+            designs = bench_calls.named_designs(asked.designs) if asked.designs else None
             result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))
             bench_calls.show(result["calls"], tables)
     except HarnessError as failure:
