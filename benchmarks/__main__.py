@@ -1,13 +1,24 @@
-"""Run benchmarks: ``python -m benchmarks [kernels|message|path|virtual|calls|all] [--short] [--json PATH]``."""
+"""Run benchmarks: ``python -m benchmarks [what] [--short] [--json PATH]``; README.md says what there is."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_calls, bench_kernels, bench_media_message, bench_path, bench_virtual, timing
+from benchmarks import (
+    bench_calls,
+    bench_density,
+    bench_kernels,
+    bench_knee,
+    bench_media_message,
+    bench_path,
+    bench_virtual,
+    table,
+    timing,
+)
 from benchmarks.harness import HarnessError
 from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
 from talkpath._native import lib
@@ -17,7 +28,7 @@ SMALL = (
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
 )
-WHAT = ("kernels", "message", "path", "virtual", "calls", "all")
+WHAT = ("kernels", "message", "path", "virtual", "calls", "knee", "density", "all", "table")
 DEFAULT = ROOT / "build" / "bench.json"
 
 
@@ -35,11 +46,16 @@ def main() -> int:
     options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
     options.add_argument("--json", type=Path, default=DEFAULT, help="where the result goes; - is standard output")
     options.add_argument("--designs", help="calls: the systems under test, in turns; all that can run by default")
+    options.add_argument("--design", help="knee, density: another system under test than the fastest of ours")
+    options.add_argument("--parts", default="", help="density: some of " + ",".join(bench_density.PARTS))
     options.add_argument("--calls", action="append", default=[], metavar="DESIGN=N", help="calls: N instead of a trial")
     options.add_argument("--rounds", type=int, help="calls: rounds instead of 3")
     options.add_argument("--seconds", type=float, help="calls: length of a window instead of 6 s")
     options.add_argument("--no-memory", action="store_true", help="calls: without the slope of resident memory")
     asked = options.parse_args()
+    if asked.what == "table":
+        progress("README.md: written anew" if table.write() else "README.md was up to date")
+        return 0
     tables = sys.stderr if str(asked.json) == "-" else sys.stdout
 
     effort = timing.SHORT if asked.short else timing.FULL
@@ -68,11 +84,23 @@ def main() -> int:
             designs = bench_calls.named_designs(asked.designs) if asked.designs else None
             result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))
             bench_calls.show(result["calls"], tables)
+        if asked.what in ("knee", "all"):
+            result["knee"] = bench_knee.run(asked.design, bench_knee.SHORT if asked.short else bench_knee.FULL)
+            bench_knee.show(result["knee"], tables)
+        if asked.what in ("density", "all"):
+            density = bench_density.SHORT if asked.short else bench_density.FULL
+            if asked.rounds:
+                density = dataclasses.replace(density, rounds=asked.rounds)
+            parts = [part for part in asked.parts.split(",") if part]
+            result["density"] = bench_density.run(asked.design, parts, density)
+            bench_density.show(result["density"], tables)
     except HarnessError as failure:
         progress(f"failed: {failure}")
+        if len(result) > 2:
+            write_json(asked.json, result | {"failed": str(failure).partition("\n")[0]})
         return 1
     write_json(asked.json, result)
-    return 0
+    return 0 if asked.what != "knee" or result["knee"]["summary"]["trustworthy"] else 1
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ PRIORITY = -15
 GENERATOR_LIMIT = 0.90
 WORTH = 0.97
 FRAME_MS = 20
+MAX_CALLS = 4000
+"""What the load generator has room for."""
 
 
 class HarnessError(RuntimeError):

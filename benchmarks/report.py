@@ -118,7 +118,7 @@ def print_goals(goals: Sequence[dict[str, Any]], file: TextIO) -> None:
             goal["name"],
             number(goal["measured"]["median"]),
             f"{number(goal['measured']['min'])}..{number(goal['measured']['max'])}",
-            f"{goal['sense']} {goal['target']:g} {goal['unit']}",
+            f"{goal['sense']} {goal['target']:g} {goal['unit']}".strip(),
             "yes" if goal["met"] else "no",
         ]
         for goal in goals

@@ -90,7 +90,8 @@ class Server:
 
     async def close(self, command: dict[str, Any]) -> dict[str, Any]:
         """Cancel calls, all at once, and wait until nothing of them is left; says what it cost."""
-        going = [self._live[number] for number in range(command["first"], command["first"] + command["count"])]
+        numbers = range(command["first"], command["first"] + command["count"])
+        going = [self._live[number] for number in numbers if number in self._live]
         cpu_s, began = time.process_time(), time.monotonic()
         for scope, _ in going:
             scope.cancel()
