@@ -272,6 +272,18 @@ class Bench:
         """Why ``wss`` cannot be measured here; empty when it can."""
         self.system_cpu, self.generator_cpu = choose_cores()
 
+    def generator(self, *arguments: str) -> Child:
+        """Start a load generator with options of the caller's own, on the generator's core."""
+        return Child([str(self._generator), *arguments], self.generator_cpu, "load generator")
+
+    def busy_s(self) -> float:
+        """Busy seconds of the core under test so far, whoever used it."""
+        return _core_busy_s(self.system_cpu)
+
+    def under_test(self, title: str, module: str, *arguments: str) -> Child:
+        """Start a system under test on its core."""
+        return Child([sys.executable, "-m", module, *arguments], self.system_cpu, title)
+
     @contextlib.contextmanager
     def session(
         self, design: Design, calls: int, window_s: float, *, lasts_s: float, quiet: bool = False, latch: bool = False
@@ -287,24 +299,19 @@ class Bench:
         Raises:
             DesignUnavailable: it cannot run here.
         """
-        command = [str(self._generator), "--calls", str(calls), "--window-s", str(round(window_s) + 2)]
-        command += [
-            "--message-ms",
-            str(design.message_ms),
-            "--limit-s",
-            str(round(2 * PATIENCE_S + lasts_s + calls / 10)),
-        ]
-        command += ["--quiet"] * quiet + ["--latch"] * latch
-        system = [sys.executable, "-m", design.module, *design.arguments]
+        limit_s = round(2 * PATIENCE_S + lasts_s + calls / 10)
+        options = ["--calls", str(calls), "--message-ms", str(design.message_ms), "--limit-s", str(limit_s)]
+        options += ["--window-s", str(round(window_s) + 2), *["--quiet"] * quiet, *["--latch"] * latch]
+        arguments = [*design.arguments]
         if design.tls:
             if self.without_tls:
                 raise DesignUnavailable(self.without_tls)
             certificate, key = (str(self._generator.with_name(name)) for name in ("certificate.pem", "key.pem"))
-            command += ["--tls-cert", certificate, "--tls-key", key]
-            system += ["--wss", certificate]
+            options += ["--tls-cert", certificate, "--tls-key", key]
+            arguments += ["--wss", certificate]
         with (
-            Child(command, self.generator_cpu, "load generator") as generator,
-            Child(system, self.system_cpu, design.name) as under_test,
+            self.generator(*options) as generator,
+            self.under_test(design.name, design.module, *arguments) as under_test,
         ):
             yield Session(design, under_test, generator, self.system_cpu)
 

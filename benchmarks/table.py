@@ -44,7 +44,7 @@ def _calls(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             "two-way calls per core (RTP ↔ WebSocket, G.711, 20 ms)",
             f"{ours['calls_per_core']['median']:.0f} at 70 % of a core",
             f"{NAIVE}: {designs['naive']['calls_per_core']['median']:.0f}",
-            f"{number(times['median'])} ×",
+            f"{times['median']:.1f} ×",
         )
     if idle:
         for key, title in (("p99", "p99"), ("p999", "p99.9")):
@@ -121,7 +121,7 @@ def _goals(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _machine(result: dict[str, Any]) -> str:
     machine = result["machine"]
     versions = {name: version for name, version in machine["packages"].items() if version and name != "talkpath"}
-    versions |= {name: version for name, version in machine["peers"].items() if version}
+    versions |= {name.replace("_", "-"): version for name, version in machine["peers"].items() if version}
     listed = ", ".join(
         f"{name} {version}".replace(" standard library", "") for name, version in sorted(versions.items())
     )
@@ -136,7 +136,8 @@ def render(result: dict[str, Any]) -> str:
     lines = ["| | talkpath | the peer in the same run | |", "| --- | --- | --- | --- |"]
     for rows in (_calls, _knee, _message, _virtual):
         lines += ["| " + " | ".join(row) + " |" for row in rows(result)]
-    lines = [line.replace("|  |", "| |") for line in lines]
+    while any("|  |" in line for line in lines):
+        lines = [line.replace("|  |", "| |") for line in lines]
     if goals := list(_goals(result)):
         lines += ["", "| set as a goal | measured | smallest to largest | goal |", "| --- | --- | --- | --- |"]
         for goal in goals:
