@@ -56,7 +56,7 @@ class DensityPlan:
 
 FULL = DensityPlan()
 SHORT = DensityPlan(
-    rounds=1, seconds=1.0, settle_s=0.5, churn_calls=200, churn_per_second=50, patience_s=1.0, scale=0.2
+    rounds=1, seconds=1.0, settle_s=0.5, churn_calls=100, churn_per_second=100, patience_s=0.5, scale=0.2
 )
 
 

@@ -51,10 +51,12 @@ class KneePlan:
     hold_s: float = 15.0
     retries: int = 2
     """How often a step that others disturbed is taken again."""
+    scale: float = 1.0
+    """Of the numbers of calls."""
 
 
 FULL = KneePlan()
-SHORT = KneePlan((0.5, 1.0), settle_s=0.5, step_s=1.0, overload_s=2.0, recover_s=1.0, hold_s=2.0, retries=0)
+SHORT = KneePlan((0.5, 1.0), settle_s=0.5, step_s=1.0, overload_s=2.0, recover_s=0.5, hold_s=2.0, retries=0, scale=0.15)
 
 
 def choose(bench: Bench, name: str | None) -> Design:
@@ -117,6 +119,7 @@ def find(bench: Bench, design: Design, plan: KneePlan) -> dict[str, Any]:
     trial = bench.measure(design, design.first_guess, plan.settle_s, plan.step_s)
     full = 1e6 / FRAMES_PER_S / trial["us_per_call_frame"]
     progress(f"{trial['us_per_call_frame']:.1f} us per call-frame: about {full:.0f} calls would fill the core")
+    full *= plan.scale
     most = min(MAX_CALLS, math.ceil(full * max(*plan.shares, OVERLOAD_SHARE)))
     lasts_s = 600 + most / 10
     steps: list[dict[str, Any]] = []
