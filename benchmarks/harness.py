@@ -37,6 +37,7 @@ QUIET_FOR_S = 0.4
 PRIORITY = -15
 GENERATOR_LIMIT = 0.90
 WORTH = 0.97
+SOURCES = ("loadgen.c", "loadgen_link.c", "loadgen_batch.c")
 FRAME_MS = 20
 MAX_CALLS = 4000
 """What the load generator has room for."""
@@ -425,7 +426,7 @@ def _judge(
 
 def _build(compiler: str, generator: Path) -> str:
     """Compile the load generator, with TLS and a certificate where that can be; return why it cannot, or nothing."""
-    sources = [str(Path(__file__).with_name(name)) for name in ("loadgen.c", "loadgen_link.c")]
+    sources = [str(Path(__file__).with_name(name)) for name in SOURCES]
     command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", *sources, "-o", str(generator)]
     with_tls = subprocess.run([*command, "-DLOADGEN_TLS", "-lssl", "-lcrypto"], capture_output=True, check=False)
     if with_tls.returncode:

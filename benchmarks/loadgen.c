@@ -6,10 +6,12 @@
  * message of M ms every M ms). In mode `platform` it is the platform in front of a bot: N WebSocket clients that send
  * start and media, masked, and count the playAudio messages that come back.
  *
- * How it works. One thread that wakes once a millisecond at an absolute deadline, sends what is due (t0 + n * 20 ms,
- * calls spread over the phases), then reads whatever has come; it never sleeps on a socket, so the system under test
- * does not pay for waking it, packet by packet. Descriptors are watched edge-triggered and read until they are empty.
- * A tick more than 100 ms late is skipped and counted, so that a generator that was the limit shows in its own report.
+ * How it works. One thread that wakes once a millisecond at an absolute deadline. Calls are spread over twenty phases;
+ * in its phase a call's RTP is sent (t0 + n * 20 ms) and what has come for it is read. Media sockets are in no epoll and
+ * nothing sleeps on them, so the system under test does not pay for waking its far end packet by packet, which behind
+ * a network card it would not either. Only what must be noticed within a millisecond is in the epoll: commands, new
+ * connections, and in mode `platform` the streams, whose messages have no kernel timestamp each. A tick more than 100 ms
+ * late is skipped and counted, so that a generator that was the limit shows in its own report.
  * A call's lateness is taken from kernel receive timestamps (SO_TIMESTAMPNS; under TLS the moment of reading): packet
  * with RTP timestamp s arrived at a; the call's grid is its earliest a - s / 8000 in the window, lateness is what a
  * packet is later than that grid. The grid is not fitted to the mean, so a system that is always late by the same
@@ -19,7 +21,7 @@
  * How to use it. Options: --mode bridge|platform --calls N --message-ms 20|40|60|80|100 --window-s S --limit-s L
  * [--connect PORT] [--quiet] [--latch] [--tls-cert FILE --tls-key FILE] (bridge) [--tls-ca FILE] (platform).
  * First line out: {"ws_port":P,"rtp_ports":[...]} (bridge) or {"connected":0}. Lines in:
- *   to PORT...         the next calls' RTP destinations on loopback; a call sends from when it has one    (bridge)
+ *   to PORT...         the next calls' RTP destinations on loopback; a call sends and reads from then on  (bridge)
  *   at FIRST PORT...   the same for calls FIRST and on, whether or not they had one                       (bridge)
  *   stop FIRST COUNT   these callers fall silent                                                          (bridge)
  *   connect K          opens K more connections to the application, one after the other                   (platform)
@@ -47,6 +49,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "loadgen_batch.h"
 #include "loadgen_link.h"
 
 enum {
@@ -64,7 +67,8 @@ enum {
     DATAGRAMS = 4, /* read at once from one socket: one is the rule */
     LATCH_NS = 200000000,
     LATE_BINS = 10000, /* of 10 us: the generator's own lateness up to 100 ms */
-    MAX_LATE_TICKS = 100
+    MAX_LATE_TICKS = 100,
+    TICKS_AT_ONCE = 8 /* before reading again: one that cannot keep up must still hear */
 };
 static const int64_t TICK_NS = 1000000;
 static const int64_t SECOND_NS = 1000000000;
@@ -80,11 +84,12 @@ typedef struct {
     int fd;
     bool live, latched, has_origin;
     uint16_t seq;
-    uint32_t timestamp, ssrc, heard_phase, told_phase;
+    uint32_t timestamp, heard_phase, told_phase;
     struct sockaddr_in from; /* --latch */
     int64_t from_ns;
     uint32_t origin_ssrc, origin; /* SSRC and RTP timestamp of the first packet of the present grid */
     uint32_t n_offsets, grid_at;  /* offsets from grid_at on belong to the present grid */
+    uint8_t packet[PACKET_BYTES]; /* the one being sent: header rewritten, payload fixed */
     int64_t *offsets;
     pattern_t says, plays; /* what the caller says, what the application plays */
 } call_t;
@@ -262,7 +267,7 @@ static bool is_audio(const pattern_t *pattern, uint32_t *phase, const uint8_t *a
 static bool is_silence(const uint8_t *audio, size_t n) { return audio[0] == 0xff && memcmp(audio, audio + 1, n - 1) == 0; }
 
 static uint64_t tag_of(uint32_t kind, uint32_t index) { return (uint64_t)kind << 32 | index; }
-enum { TAG_STDIN, TAG_LISTENER, TAG_RTP, TAG_PEER };
+enum { TAG_STDIN, TAG_LISTENER, TAG_RTP, TAG_PEER }; /* TAG_RTP is for batches only */
 
 static void watch(int fd, uint64_t tag, uint32_t how) {
     struct epoll_event event = {.events = EPOLLIN | how, .data.u64 = tag};
@@ -309,16 +314,19 @@ static void peer_flush(peer_t *peer) {
     peer->out_at = peer->out_bytes = 0;
 }
 
-/* One frame as it goes over the wire, whole or not at all: while the tail of the last one waits, this one is dropped and
+/* One frame as it goes over the wire, whole or not at all: while the tail of the last one waits, the next is dropped and
  * counted. */
-static bool peer_send_frame(peer_t *peer, const uint8_t *frame, size_t n) {
+static bool peer_can_send(peer_t *peer, size_t n) {
     if (peer->out_bytes) peer_flush(peer);
     if (peer->state == PEER_FREE) return false;
-    if (peer->out_bytes || n > OUT_BYTES) {
-        g.count.messages_stalled++;
-        return false;
-    }
-    long taken = link_send(&peer->link, frame, n);
+    if (!peer->out_bytes && n <= OUT_BYTES) return true;
+    g.count.messages_stalled++;
+    return false;
+}
+
+/* Keep the tail of a frame of which so much was taken. */
+static bool peer_sent(peer_t *peer, const uint8_t *frame, size_t n, long taken) {
+    if (taken == -EAGAIN || taken == -EINTR) taken = 0;
     if (taken < 0) {
         peer_close(peer);
         return false;
@@ -328,6 +336,10 @@ static bool peer_send_frame(peer_t *peer, const uint8_t *frame, size_t n) {
         memcpy(peer->out, frame + taken, peer->out_bytes);
     }
     return true;
+}
+
+static bool peer_send_frame(peer_t *peer, const uint8_t *frame, size_t n) {
+    return peer_can_send(peer, n) && peer_sent(peer, frame, n, link_send(&peer->link, frame, n));
 }
 
 /* -> the length of the whole frame, whose payload begins at frame + *payload_at and is not masked yet. */
@@ -465,6 +477,7 @@ static size_t peer_upgrade(peer_t *peer, uint8_t *in, size_t n_in) {
     peer->state = PEER_OPEN;
     g.n_open++;
     g.count.accepted++;
+    if (epoll_ctl(g.epoll, EPOLL_CTL_DEL, peer->link.fd, NULL) < 0) die("epoll_ctl"); /* from now on read in its phase */
     return (size_t)(end + 4 - text);
 }
 
@@ -613,7 +626,9 @@ static void call_open(call_t *call, uint32_t index) {
     memcpy(call->plays.twice + PAYLOAD_BYTES, call->plays.twice, PAYLOAD_BYTES);
     call->seq = (uint16_t)random32();
     call->timestamp = random32();
-    call->ssrc = random32();
+    call->packet[0] = 0x80;
+    put32(call->packet + 8, random32());
+    memcpy(call->packet + 12, call->says.twice, PAYLOAD_BYTES);
     call->offsets = calloc(g.offsets_capacity, sizeof *call->offsets);
     if (!call->offsets) die("memory");
     if (g.platform) return;
@@ -624,7 +639,6 @@ static void call_open(call_t *call, uint32_t index) {
     call->fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (call->fd < 0 || bind(call->fd, (struct sockaddr *)&at, sizeof at) < 0) die("UDP socket");
     if (setsockopt(call->fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one) < 0) die("SO_TIMESTAMPNS");
-    watch(call->fd, tag_of(TAG_RTP, index), EPOLLET);
 }
 
 static void call_to(uint32_t index, unsigned long port) {
@@ -695,19 +709,34 @@ static void call_readable(call_t *call) {
 
 /* ---- the clock ---- */
 
-static void send_rtp(call_t *call, int64_t now) {
+static void was_sent(uint64_t tag, long result) {
+    uint32_t index = (uint32_t)tag;
+    if (tag >> 32 == TAG_RTP) {
+        if (result == PACKET_BYTES)
+            g.count.rtp_sent++;
+        else
+            g.count.rtp_send_failed++;
+    } else if (peer_sent(&g.peers[index], g.frames + g.peers[index].call * g.frame_stride, g.frame_bytes, result)) {
+        g.count.messages_out++;
+    }
+}
+
+static void batch(int fd, const uint8_t *bytes, size_t n, uint64_t tag) {
+    if (batch_is_full()) batch_run(was_sent);
+    batch_add(fd, bytes, n, tag);
+}
+
+static void send_rtp(uint32_t index, int64_t now) {
+    call_t *call = &g.calls[index];
     if (g.latch ? now - call->from_ns > LATCH_NS || !call->from_ns : !call->live) return;
-    uint8_t packet[PACKET_BYTES] = {0x80};
-    put16(packet + 2, call->seq++);
-    put32(packet + 4, call->timestamp);
-    put32(packet + 8, call->ssrc);
-    memcpy(packet + 12, call->says.twice, PAYLOAD_BYTES);
+    put16(call->packet + 2, call->seq++);
+    put32(call->packet + 4, call->timestamp);
     call->timestamp += PAYLOAD_BYTES;
-    struct sockaddr *to = g.latch ? (struct sockaddr *)&call->from : NULL;
-    if (sendto(call->fd, packet, PACKET_BYTES, MSG_DONTWAIT | MSG_NOSIGNAL, to, to ? sizeof call->from : 0) == PACKET_BYTES)
-        g.count.rtp_sent++;
+    if (g.latch)
+        was_sent(tag_of(TAG_RTP, index), sendto(call->fd, call->packet, PACKET_BYTES, MSG_DONTWAIT | MSG_NOSIGNAL,
+                                                (struct sockaddr *)&call->from, sizeof call->from));
     else
-        g.count.rtp_send_failed++;
+        batch(call->fd, call->packet, PACKET_BYTES, tag_of(TAG_RTP, index));
 }
 
 static bool send_media(peer_t *peer) {
@@ -725,18 +754,29 @@ static bool send_media(peer_t *peer) {
     return peer_send(peer, 1, text, at + sizeof tail - 1);
 }
 
+/* A frame that is the same every time goes with the batch; one that is made for the occasion, or encrypted, by itself. */
+static void send_audio(uint32_t index) {
+    peer_t *peer = &g.peers[index];
+    if (peer->state != PEER_OPEN || !peer->started) return;
+    const uint8_t *frame = g.frames + peer->call * g.frame_stride;
+    if (g.platform ? send_media(peer) : g.tls && peer_send_frame(peer, frame, g.frame_bytes))
+        g.count.messages_out++;
+    else if (!g.platform && !g.tls && peer_can_send(peer, g.frame_bytes))
+        batch(peer->link.fd, frame, g.frame_bytes, tag_of(TAG_PEER, index));
+}
+
 static void tick(uint64_t number) {
     int64_t now = now_ns(CLOCK_MONOTONIC);
     uint32_t n_callers = g.latch ? g.n_calls : g.n_given;
-    for (uint32_t i = (uint32_t)(number % FRAME_MS); i < n_callers; i += FRAME_MS) send_rtp(&g.calls[i], now);
-    if (g.quiet) return;
+    uint32_t phase = (uint32_t)(number % FRAME_MS);
+    for (uint32_t i = phase; i < n_callers; i += FRAME_MS) send_rtp(i, now);
     /* Half a message away from the same call's RTP. */
-    for (uint32_t i = (uint32_t)((number + g.message_ms / 2) % g.message_ms); i < g.n_peers; i += g.message_ms) {
-        peer_t *peer = &g.peers[i];
-        if (peer->state != PEER_OPEN || !peer->started) continue;
-        if (g.platform ? send_media(peer) : peer_send_frame(peer, g.frames + peer->call * g.frame_stride, g.frame_bytes))
-            g.count.messages_out++;
-    }
+    uint32_t first = (uint32_t)((number + g.message_ms / 2) % g.message_ms);
+    for (uint32_t i = first; !g.quiet && i < g.n_peers; i += g.message_ms) send_audio(i);
+    batch_run(was_sent);
+    for (uint32_t i = phase; i < n_callers; i += FRAME_MS) call_readable(&g.calls[i]);
+    for (uint32_t i = phase; !g.platform && i < g.n_peers; i += FRAME_MS)
+        if (g.peers[i].state == PEER_OPEN) peer_readable(&g.peers[i]);
 }
 
 static void note_late(int64_t late_ns) {
@@ -907,6 +947,7 @@ static void open_all(void) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     signal(SIGPIPE, SIG_IGN);
+    batch_open();
     prctl(PR_SET_TIMERSLACK, 1L); /* the default of 50 us would be in every tick */
     g.random = 0x9e3779b97f4a7c15u;
     g.offsets_capacity = (g.window_s < MAX_OFFSETS_S ? g.window_s : MAX_OFFSETS_S) * 60;
@@ -971,9 +1012,6 @@ static int read_what_came(void) {
         case TAG_LISTENER:
             listener_readable();
             break;
-        case TAG_RTP:
-            call_readable(&g.calls[index]);
-            break;
         default:
             peer_readable(&g.peers[index]);
         }
@@ -993,9 +1031,9 @@ int main(int argc, char **argv) {
             struct timespec at = {.tv_sec = due / SECOND_NS, .tv_nsec = due % SECOND_NS};
             clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
         }
-        /* Deadlines first: reading hundreds of sockets must not make what we send late. */
-        int64_t late;
-        while ((late = now_ns(CLOCK_MONOTONIC) - (t0 + (int64_t)ticks * TICK_NS)) >= 0) {
+        for (int at_once = 0; at_once < TICKS_AT_ONCE; at_once++) {
+            int64_t late = now_ns(CLOCK_MONOTONIC) - (t0 + (int64_t)ticks * TICK_NS);
+            if (late < 0) break;
             note_late(late);
             if (late > MAX_LATE_TICKS * TICK_NS)
                 g.count.ticks_skipped++;

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness import Child
+from benchmarks.harness import SOURCES, Child
 
-SOURCES = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 STRICT = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Werror")
 PATIENCE_S = 10.0
@@ -33,7 +33,7 @@ Start = Callable[..., Child]
 
 def build(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     assert COMPILER is not None
-    sources = [str(SOURCES / name) for name in ("loadgen.c", "loadgen_link.c")]
+    sources = [str(ROOT / "benchmarks" / name) for name in SOURCES]
     command = [COMPILER, *STRICT, *sources, "-o", str(directory / "loadgen"), *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
@@ -189,6 +189,7 @@ def counted(bridge: Child, port: int, packets: list[bytes]) -> dict[str, Any]:
     """Send packets to a caller within a window and return the report that holds them all."""
     deadline = time.monotonic() + PATIENCE_S
     with open_socket() as sock:
+        bridge.tell(f"to {sock.getsockname()[1]}")
         while True:
             bridge.tell("begin")
             time.sleep(0.05)
