@@ -37,7 +37,7 @@ QUIET_FOR_S = 0.4
 PRIORITY = -15
 GENERATOR_LIMIT = 0.90
 WORTH = 0.97
-SOURCES = ("loadgen.c", "loadgen_link.c", "loadgen_batch.c")
+SOURCES = ("loadgen.c", "loadgen_batch.c", "loadgen_bytes.c", "loadgen_link.c")
 FRAME_MS = 20
 MAX_CALLS = 4000
 """What the load generator has room for."""
