@@ -1,8 +1,9 @@
-"""Run benchmarks: ``python -m benchmarks [kernels|message|...|all] [--short] [--json PATH]``; README.md says which."""
+"""Run benchmarks: ``python -m benchmarks [what] [--short] [--json PATH]``; README.md says what there is."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 from benchmarks import (
     bench_application,
     bench_calls,
+    bench_density,
     bench_kernels,
+    bench_knee,
     bench_media_message,
     bench_path,
     bench_tls,
     bench_virtual,
     bench_wire,
+    table,
     timing,
 )
 from benchmarks.harness import HarnessError
@@ -28,7 +32,10 @@ SMALL = (
     ("path", "one call in the core", bench_path.rows),
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
-WHAT = ("kernels", "message", "path", "tls", "virtual", "wire", "application", "calls", "all")
+WHAT = (
+    *("kernels", "message", "path", "tls", "virtual", "wire", "application", "calls", "knee", "density", "all"),
+    "table",
+)
 DEFAULT = ROOT / "build" / "bench.json"
 
 
@@ -45,13 +52,18 @@ def main() -> int:
     options.add_argument("what", nargs="?", default="all", choices=WHAT)
     options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
     options.add_argument("--json", type=Path, default=DEFAULT, help="where the result goes; - is standard output")
-    options.add_argument("--designs", default="naive,talkpath", help="calls: the systems under test, in turns")
+    options.add_argument("--designs", help="calls: the systems under test, in turns; all that can run by default")
+    options.add_argument("--design", help="knee, density: another system under test than the fastest of ours")
+    options.add_argument("--parts", default="", help="density: some of " + ",".join(bench_density.PARTS))
     options.add_argument("--calls", action="append", default=[], metavar="DESIGN=N", help="calls: N instead of a trial")
     options.add_argument("--rounds", type=int, help="calls: rounds instead of 3")
     options.add_argument("--seconds", type=float, help="calls: length of a window instead of 6 s")
     options.add_argument("--driver", help="wire, application: talkpath's driver instead of its own choice")
     options.add_argument("--no-memory", action="store_true", help="calls: without the slope of resident memory")
     asked = options.parse_args()
+    if asked.what == "table":
+        progress("README.md: written anew" if table.write() else "README.md was up to date")
+        return 0
     tables = sys.stderr if str(asked.json) == "-" else sys.stdout
 
     effort = timing.SHORT if asked.short else timing.FULL
@@ -84,14 +96,26 @@ def main() -> int:
             result["application"] = bench_application.run(asked.driver, effort_there)
             bench_application.show(result["application"], tables)
         if asked.what in ("calls", "all"):
-            designs = bench_calls.named_designs(asked.designs)
+            designs = bench_calls.named_designs(asked.designs) if asked.designs else None
             result["calls"] = bench_calls.run(designs, plan, _calls(asked.calls))
             bench_calls.show(result["calls"], tables)
+        if asked.what in ("knee", "all"):
+            result["knee"] = bench_knee.run(asked.design, bench_knee.SHORT if asked.short else bench_knee.FULL)
+            bench_knee.show(result["knee"], tables)
+        if asked.what in ("density", "all"):
+            density = bench_density.SHORT if asked.short else bench_density.FULL
+            if asked.rounds:
+                density = dataclasses.replace(density, rounds=asked.rounds)
+            parts = [part for part in asked.parts.split(",") if part]
+            result["density"] = bench_density.run(asked.design, parts, density)
+            bench_density.show(result["density"], tables)
     except HarnessError as failure:
         progress(f"failed: {failure}")
+        if len(result) > 2:
+            write_json(asked.json, result | {"failed": str(failure).partition("\n")[0]})
         return 1
     write_json(asked.json, result)
-    return 0
+    return 0 if asked.what != "knee" or result["knee"]["summary"]["trustworthy"] else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ the harness only asks. One JSON object a line, commands on standard input, answe
     {"do": "open", "ws_port": 8080, "first": 0, "rtp_ports": [..]}  ->  {"rtp_ports": [..], ...usage}
     {"do": "mark"}                                                  ->  {...usage}
     {"do": "stop"} or end of input                                  ->  the process ends by itself
+
+A system under test may know further commands; it says so by passing them to `serve_control`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,12 @@ class Peers:
 
 OpenCalls = Callable[[Peers], Awaitable[list[int]]]
 """Opens one call per remote port and returns their local RTP ports once media can flow."""
+Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+"""Does what one further command says and returns what its answer holds beside the usage."""
+UNAVAILABLE = 69
+"""Exit status of a system under test that cannot run here; its last line on standard error says why.
+
+Source: sysexits.h, EX_UNAVAILABLE."""
 
 
 def usage() -> dict[str, Any]:
@@ -61,7 +69,11 @@ def say(answer: dict[str, Any]) -> None:
 
 
 async def serve_control(
-    open_calls: OpenCalls, statistics: Callable[[], dict[str, Any]] = dict, *, freeze: bool = True
+    open_calls: OpenCalls,
+    statistics: Callable[[], dict[str, Any]] = dict,
+    *,
+    freeze: bool = True,
+    commands: Mapping[str, Command] | None = None,
 ) -> None:
     """Obey the harness until it says stop or goes away.
 
@@ -72,10 +84,11 @@ async def serve_control(
     Args:
         open_calls: opens one batch of calls.
         statistics: the design's own counts, added to every answer under ``design``.
+        commands: what it does beyond opening calls, by the word after ``do``.
     """
     pending = b""
-    async with trio.lowlevel.FdStream(os.dup(0)) as commands:
-        async for piece in commands:
+    async with trio.lowlevel.FdStream(os.dup(0)) as orders:
+        async for piece in orders:
             *lines, pending = (pending + piece).split(b"\n")
             for line in lines:
                 command = json.loads(line)
@@ -88,4 +101,6 @@ async def serve_control(
                     gc.collect()
                     if freeze:
                         gc.freeze()
+                elif commands and command["do"] in commands:
+                    answer = await commands[command["do"]](command)
                 say(answer | usage() | {"design": statistics()})

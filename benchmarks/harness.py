@@ -2,12 +2,14 @@
 
 One measurement: start the generator on one core, the system under test on another, open N calls, let them settle,
 take the system's process clock and the generator's counters at both edges of a window. CPU is what the system used
-on its own clock, never wall time; lateness is what the generator saw arrive (see loadgen.c).
+on its own clock, never wall time; lateness is what the generator saw arrive (see loadgen.c). A `Session` is such a pair
+kept running, for measurements that open and close calls on the way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import resource
@@ -23,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from benchmarks.control import UNAVAILABLE
 from benchmarks.report import ROOT, progress
 
 FRAMES_PER_S = 50
@@ -34,10 +37,18 @@ QUIET_FOR_S = 0.4
 PRIORITY = -15
 GENERATOR_LIMIT = 0.90
 WORTH = 0.97
+SOURCES = ("loadgen.c", "loadgen_batch.c", "loadgen_bytes.c", "loadgen_link.c")
+FRAME_MS = 20
+MAX_CALLS = 4000
+"""What the load generator has room for."""
 
 
 class HarnessError(RuntimeError):
     """A process of the measurement failed or fell silent; the message carries what it said last."""
+
+
+class DesignUnavailable(HarnessError):
+    """A system under test cannot run here: a package, a driver or TLS is missing; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +64,31 @@ class Design:
     """Live calls between which the slope of resident memory is taken: as many as the design can carry."""
     needs: tuple[str, ...] = ()
     """Modules of optional packages; the design is left out, by name, where one is missing."""
+    message_ms: int = 20
+    """Audio in one media message, both ways."""
+    tls: bool = False
+    """Its streams are ``wss``; the process gets ``--wss`` with the authority's file."""
+
+
+def _talkpath(name: str, *arguments: str, first_guess: int, message_ms: int = 20, tls: bool = False) -> Design:
+    if message_ms != FRAME_MS:
+        arguments += ("--message-ms", str(message_ms))
+    memory_calls = (100, 500) if "tasks" in name else (100, 1000)
+    return Design(name, "benchmarks.talkpath_server", arguments, first_guess, memory_calls, (), message_ms, tls)
 
 
 FAST_CODECS = ("orjson", "pybase64")
 NAIVE = Design("naive", "benchmarks.naive", (), first_guess=40, memory_calls=(20, 60))
-TALKPATH = Design("talkpath", "benchmarks.talkpath_server", ("--driver", "tasks"), 200, (100, 500))
+TALKPATH = _talkpath("talkpath", first_guess=200)
+PUMP = _talkpath("talkpath pump", "--driver", "pump", first_guess=500)
+PUMP_60_MS = _talkpath("talkpath pump 60 ms", "--driver", "pump", first_guess=600, message_ms=60)
+PUMP_WSS = _talkpath("talkpath pump wss", "--driver", "pump", first_guess=400, tls=True)
+PUMP_LUMPS = _talkpath("talkpath pump lumps", "--driver", "pump", "--lumps", first_guess=500)
+THREAD = _talkpath("talkpath thread", "--driver", "pump", "--media-thread", first_guess=500)
+THREAD_LUMPS = _talkpath("talkpath thread lumps", "--driver", "pump", "--media-thread", "--lumps", first_guess=500)
+TASKS = _talkpath("talkpath tasks", "--driver", "tasks", first_guess=200)
+TASKS_60_MS = _talkpath("talkpath tasks 60 ms", "--driver", "tasks", first_guess=200, message_ms=60)
+TASKS_WSS = _talkpath("talkpath tasks wss", "--driver", "tasks", first_guess=100, tls=True)
 TRIO_WEBSOCKETS = Design("trio+websockets", "benchmarks.trio_websockets", (), 40, (20, 60), ("websockets.trio",))
 UVLOOP_WEBSOCKETS = Design(
     "uvloop+websockets", "benchmarks.uvloop_websockets", (), 120, (50, 200), ("uvloop", "websockets", *FAST_CODECS)
@@ -69,7 +100,8 @@ UVLOOP_PICOWS_POLLED = Design(
 )
 IDLE = Design("idle timer", "benchmarks.idle_timer", (), 4, (0, 0))
 PEERS = (NAIVE, TRIO_WEBSOCKETS, UVLOOP_WEBSOCKETS, UVLOOP_PICOWS)
-DESIGNS = {design.name: design for design in (*PEERS, UVLOOP_PICOWS_POLLED, TALKPATH)}
+OURS = (TALKPATH, PUMP, PUMP_60_MS, PUMP_WSS, PUMP_LUMPS, THREAD, THREAD_LUMPS, TASKS, TASKS_60_MS, TASKS_WSS)
+DESIGNS = {design.name: design for design in (*PEERS, UVLOOP_PICOWS_POLLED, *OURS)}
 
 
 class Child:
@@ -118,32 +150,38 @@ class Child:
         except BrokenPipeError:
             raise self._failure("ended early") from None
 
-    def hear(self) -> dict[str, Any]:
+    def hear(self, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """Wait for one answer.
 
         Raises:
+            DesignUnavailable: the process ended because it cannot run here.
             HarnessError: the process ended or said nothing in time.
         """
         assert self._process.stdout is not None
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while b"\n" not in self._pending:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
             piece = os.read(self._process.stdout.fileno(), 1 << 16) if ready else b""
             if not piece:
-                raise self._failure("ended early" if ready else f"said nothing for {PATIENCE_S:.0f} s")
+                raise self._failure("ended early" if ready else f"said nothing for {patience_s:.0f} s")
             self._pending += piece
         line, self._pending = self._pending.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def ask(self, line: str) -> dict[str, Any]:
+    def ask(self, line: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """Give a command and wait for its answer."""
         self.tell(line)
-        return self.hear()
+        return self.hear(patience_s)
 
     def _failure(self, what: str) -> HarnessError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
         self._errors.seek(0)
-        return HarnessError(f"{self._title} {what}\n{self._errors.read()[-4000:]}")
+        said = self._errors.read()[-4000:]
+        if self._process.returncode == UNAVAILABLE:
+            return DesignUnavailable(said.strip().rpartition("\n")[2] or "it did not say why")
+        return HarnessError(f"{self._title} {what}\n{said}")
 
 
 def _raise_priority(pid: int) -> None:
@@ -175,11 +213,74 @@ def _core_busy_s(cpu: int | None) -> float:
     return 0.0
 
 
+class Session:
+    """One system under test and its load generator, both running; calls open at the end and close from there."""
+
+    def __init__(self, design: Design, under_test: Child, generator: Child, cpu: int | None) -> None:
+        self.design = design
+        self.live = 0
+        self._under_test = under_test
+        self._generator = generator
+        self._cpu = cpu
+        self._ends = generator.hear()
+
+    def ask(self, do: str, patience_s: float = PATIENCE_S, **command: Any) -> dict[str, Any]:
+        """Give the system under test a command of control.py and wait for its answer."""
+        return self._under_test.ask(json.dumps({"do": do, **command}), patience_s)
+
+    def ask_on_ports(self, do: str, ports: int, patience_s: float, **command: Any) -> dict[str, Any]:
+        """Give a command that opens calls by itself, with the far ends of that many."""
+        ends = {"ws_port": self._ends["ws_port"], "rtp_ports": self._ends["rtp_ports"][:ports]}
+        return self.ask(do, patience_s, **ends, **command)
+
+    def open(self, count: int) -> dict[str, Any]:
+        """Open so many more calls, and have their callers speak."""
+        ports = self._ends["rtp_ports"][self.live : self.live + count]
+        answer = self.ask("open", ws_port=self._ends["ws_port"], first=self.live, rtp_ports=ports)
+        local = answer["rtp_ports"]
+        for at in range(0, len(local), 100):
+            ports_text = " ".join(str(port) for port in local[at : at + 100])
+            self._generator.tell(f"at {self.live + at} {ports_text}")
+        self.live += count
+        return answer
+
+    def close(self, count: int) -> dict[str, Any]:
+        """Close the last so many calls, all at once; their callers fall silent first."""
+        self.live -= count
+        self._generator.tell(f"stop {self.live} {count}")
+        return self.ask("close", first=self.live, count=count)
+
+    def window(self, seconds: float) -> dict[str, Any]:
+        """Measure what is live, for so long.
+
+        Returns:
+            The sample: load of the core, CPU microseconds per call and frame, calls per core at 70 % scaled
+            linearly, lateness in ms, what was carried, and `faults`, the reasons to distrust it (none when good).
+        """
+        self._generator.tell("begin")
+        busy = _core_busy_s(self._cpu)
+        before = self.ask("mark")
+        time.sleep(seconds)
+        after = self.ask("mark")
+        busy = _core_busy_s(self._cpu) - busy
+        return _judge(self.design, self.live, before, after, busy, self._generator.ask("end"))
+
+    def begin(self) -> None:
+        """Begin a window of the generator's alone."""
+        self._generator.tell("begin")
+
+    def end(self) -> dict[str, Any]:
+        """End the window of the generator's alone; return its report."""
+        return self._generator.ask("end")
+
+
 class Bench:
     """Holds the compiled load generator and the cores for the length of a run; measures designs one at a time."""
 
-    def __init__(self, generator: Path) -> None:
+    def __init__(self, generator: Path, tls: str) -> None:
         self._generator = generator
+        self.without_tls = tls
+        """Why ``wss`` cannot be measured here; empty when it can."""
         self.system_cpu, self.generator_cpu = choose_cores()
 
     def generator(self, *arguments: str) -> Child:
@@ -195,27 +296,49 @@ class Bench:
         return Child([sys.executable, "-m", module, *arguments], self.system_cpu, title)
 
     @contextlib.contextmanager
-    def _pair(
-        self, design: Design, calls: int, window_s: float, quiet: bool
-    ) -> Iterator[tuple[Child, Child, dict[str, Any]]]:
-        limit_s = round(2 * PATIENCE_S + window_s + calls / 10)
-        command = [str(self._generator), "--calls", str(calls), "--window-s", str(round(window_s) + 2)]
-        command += ["--limit-s", str(limit_s), *(["--quiet"] if quiet else [])]
-        system = [sys.executable, "-m", design.module, *design.arguments]
-        with (
-            Child(command, self.generator_cpu, "load generator") as generator,
-            Child(system, self.system_cpu, design.name) as under_test,
-        ):
-            yield under_test, generator, generator.hear()
+    def session(
+        self, design: Design, calls: int, window_s: float, *, lasts_s: float, quiet: bool = False, latch: bool = False
+    ) -> Iterator[Session]:
+        """Run a system under test and a generator with the far ends of so many calls, for the length of the block.
 
-    @staticmethod
-    def _open(under_test: Child, generator: Child, ends: dict[str, Any], first: int, count: int) -> dict[str, Any]:
-        ports = ends["rtp_ports"][first : first + count]
-        command = {"do": "open", "ws_port": ends["ws_port"], "first": first, "rtp_ports": ports}
-        answer = under_test.ask(json.dumps(command))
-        for at in range(0, len(answer["rtp_ports"]), 100):
-            generator.tell("to " + " ".join(str(port) for port in answer["rtp_ports"][at : at + 100]))
-        return answer
+        Args:
+            window_s: the longest window to be measured.
+            lasts_s: by then everything is over; the generator ends itself a while later, whatever happens.
+            quiet: the application sends nothing.
+            latch: callers answer whoever calls them, so that calls may come and go.
+
+        Raises:
+            DesignUnavailable: it cannot run here.
+        """
+        limit_s = round(2 * PATIENCE_S + lasts_s + calls / 10)
+        options = ["--calls", str(calls), "--message-ms", str(design.message_ms), "--limit-s", str(limit_s)]
+        options += ["--window-s", str(round(window_s) + 2), *["--quiet"] * quiet, *["--latch"] * latch]
+        arguments = [*design.arguments]
+        if design.tls:
+            if self.without_tls:
+                raise DesignUnavailable(self.without_tls)
+            certificate, key = (str(self._generator.with_name(name)) for name in ("certificate.pem", "key.pem"))
+            options += ["--tls-cert", certificate, "--tls-key", key]
+            arguments += ["--wss", certificate]
+        with (
+            self.generator(*options) as generator,
+            self.under_test(design.name, design.module, *arguments) as under_test,
+        ):
+            yield Session(design, under_test, generator, self.system_cpu)
+
+    def why_not(self, design: Design) -> str:
+        """Say why a design cannot be measured here; empty when it can."""
+        for module in design.needs:
+            with contextlib.suppress(ModuleNotFoundError):
+                if importlib.util.find_spec(module) is not None:
+                    continue
+            return f"{module} is not installed"
+        try:
+            with self.session(design, 1, 1, lasts_s=1) as session:
+                session.ask("mark")
+        except DesignUnavailable as reason:
+            return str(reason)
+        return ""
 
     def wait_quiet(self, patience_s: float) -> None:
         """Wait until nobody else uses the core under test, at most so long; what disturbs later shows as a fault."""
@@ -230,39 +353,25 @@ class Bench:
                 return
 
     def measure(self, design: Design, calls: int, warm_up_s: float, seconds: float) -> dict[str, Any]:
-        """Measure one design under `calls` two-way calls.
-
-        Returns:
-            The sample: load of the core, CPU microseconds per call and frame, calls per core at 70 % scaled
-            linearly, lateness in ms, what was carried, and `faults`, the reasons to distrust it (none when good).
-        """
-        mark = json.dumps({"do": "mark"})
-        with self._pair(design, calls, seconds, quiet=False) as (under_test, generator, ends):
-            self._open(under_test, generator, ends, 0, calls)
+        """Measure one design under `calls` two-way calls; the sample is `Session.window`'s."""
+        with self.session(design, calls, seconds, lasts_s=warm_up_s + seconds) as session:
+            session.open(calls)
             time.sleep(warm_up_s)
-            generator.tell("begin")
-            busy = _core_busy_s(self.system_cpu)
-            before = under_test.ask(mark)
-            time.sleep(seconds)
-            after = under_test.ask(mark)
-            busy = _core_busy_s(self.system_cpu) - busy
-            report = generator.ask("end")
-        return _judge(design, calls, before, after, busy, report)
+            return session.window(seconds)
 
     def measure_memory(self, design: Design, settle_s: float) -> dict[str, Any]:
         """Measure resident memory per live two-way call with empty playout: the slope between two numbers of calls."""
         few, many = design.memory_calls
-        mark = json.dumps({"do": "mark"})
-        with self._pair(design, many, 4 * settle_s, quiet=True) as (under_test, generator, ends):
-            self._open(under_test, generator, ends, 0, few)
+        with self.session(design, many, 4 * settle_s, lasts_s=4 * settle_s, quiet=True) as session:
+            session.open(few)
             time.sleep(settle_s)
-            before = under_test.ask(mark)
-            self._open(under_test, generator, ends, few, many - few)
+            before = session.ask("mark")
+            session.open(many - few)
             time.sleep(settle_s)
-            generator.tell("begin")
+            session.begin()
             time.sleep(1)
-            report = generator.ask("end")
-            after = under_test.ask(mark)
+            report = session.end()
+            after = session.ask("mark")
         slope = (after["resident_bytes"] - before["resident_bytes"]) / (many - few)
         return {
             "design": design.name,
@@ -279,19 +388,20 @@ def _judge(
     design: Design, calls: int, before: dict[str, Any], after: dict[str, Any], busy_s: float, report: dict[str, Any]
 ) -> dict[str, Any]:
     seconds = after["monotonic_s"] - before["monotonic_s"]
-    cpu_s = after["cpu_s"] - before["cpu_s"]
+    lumps_s = after["design"].get("lump_cpu_s", 0.0) - before["design"].get("lump_cpu_s", 0.0)
+    cpu_s = after["cpu_s"] - before["cpu_s"] - lumps_s
     load = cpu_s / seconds
     rtp, messages, generator = report["rtp"], report["messages"], report["generator"]
     faults: list[str] = []
     if design is not IDLE:
         heard = rtp["matching"] / max(1, rtp["received"])
         told = messages["matching"] / max(1, messages["received"])
-        expected = calls * FRAMES_PER_S * report["seconds"]
+        expected_s = calls * report["seconds"]
         for what, share in (
             ("audio of the application in RTP", heard),
             ("audio of the caller in messages", told),
-            ("RTP packets", rtp["received"] / expected),
-            ("media messages", messages["received"] / expected),
+            ("RTP packets", rtp["received"] / FRAMES_PER_S / expected_s),
+            ("audio in media messages", messages["audio_s"] / expected_s),
         ):
             if share < WORTH:
                 faults.append(f"{what}: {share:.1%} of what should have been")
@@ -303,7 +413,7 @@ def _judge(
         faults.append(
             f"the generator was the limit: load {generator['load']:.0%}, {generator['ticks_skipped']} ticks skipped"
         )
-    disturbance = busy_s / seconds - load if busy_s else 0.0
+    disturbance = busy_s / seconds - (cpu_s + lumps_s) / seconds if busy_s else 0.0
     if disturbance > DISTURBED_BY:
         faults.append(f"others used {disturbance:.0%} of the core")
     return {
@@ -312,6 +422,7 @@ def _judge(
         "seconds": seconds,
         "cpu_s": cpu_s,
         "load": load,
+        "lump_load": lumps_s / seconds,
         "in_band": LOAD_BAND[0] - 0.05 <= load <= LOAD_BAND[1] + 0.05,
         "us_per_call_frame": cpu_s * 1e6 / (calls * FRAMES_PER_S * seconds),
         "calls_per_core": REFERENCE_LOAD * calls / load if load else None,
@@ -321,6 +432,26 @@ def _judge(
         "generator": report,
         "under_test": [before, after],
     }
+
+
+def _build(compiler: str, generator: Path) -> str:
+    """Compile the load generator, with TLS and a certificate where that can be; return why it cannot, or nothing."""
+    sources = [str(Path(__file__).with_name(name)) for name in SOURCES]
+    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", *sources, "-o", str(generator)]
+    with_tls = subprocess.run([*command, "-DLOADGEN_TLS", "-lssl", "-lcrypto"], capture_output=True, check=False)
+    if with_tls.returncode:
+        subprocess.run(command, check=True)
+        return "the load generator was built without TLS: OpenSSL's headers were not found"
+    # One certificate that is its own authority, for the length of the run.
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=talkpath-bench"
+    subject = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "certificate.pem"]
+    try:
+        made = subprocess.run(
+            ["openssl", *request.split(), *subject], cwd=generator.parent, capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        return "there is no openssl command to make a certificate with"
+    return "" if made.returncode == 0 else "openssl could not make a certificate"
 
 
 @contextlib.contextmanager
@@ -338,9 +469,7 @@ def open_bench() -> Iterator[Bench]:
     try:
         with tempfile.TemporaryDirectory() as directory:
             generator = Path(directory) / "loadgen"
-            source = Path(__file__).with_name("loadgen.c")
-            subprocess.run([compiler, "-std=c11", "-O2", "-Wall", str(source), "-o", str(generator)], check=True)
-            bench = Bench(generator)
+            bench = Bench(generator, _build(compiler, generator))
             if bench.system_cpu is None:
                 progress("only one core: system and generator share it, the figures are not comparable")
             elif (own := bench.generator_cpu) is not None:

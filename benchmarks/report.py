@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -88,6 +89,42 @@ def describe_machine() -> dict[str, Any]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Summarise samples as median, smallest and largest; never as a mean, which one disturbed sample moves."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A figure that is to be reached, as a ratio or bound within one run."""
+
+    name: str
+    unit: str
+    """``x`` for a ratio."""
+    target: float
+    at_least: bool
+    """Whether the target is a floor; else it is a ceiling."""
+
+
+def judge_goal(goal: Goal, measured: dict[str, float]) -> dict[str, Any]:
+    """Put a goal beside what was measured, by its median."""
+    value = measured["median"]
+    met = value >= goal.target if goal.at_least else value <= goal.target
+    named = {"name": goal.name, "unit": goal.unit, "sense": ">=" if goal.at_least else "<=", "target": goal.target}
+    return {**named, "measured": measured, "met": met}
+
+
+def print_goals(goals: Sequence[dict[str, Any]], file: TextIO) -> None:
+    """Print goals beside what was measured."""
+    rows = [
+        [
+            goal["name"],
+            number(goal["measured"]["median"]),
+            f"{number(goal['measured']['min'])}..{number(goal['measured']['max'])}",
+            f"{goal['sense']} {goal['target']:g} {goal['unit']}".strip(),
+            "yes" if goal["met"] else "no",
+        ]
+        for goal in goals
+    ]
+    if rows:
+        print_table("goals", ("", "measured", "range", "goal", "met"), rows, file)
 
 
 def number(value: float | None) -> str:

@@ -11,13 +11,22 @@ from typing import Any
 from talkpath.errors import ConfigError
 
 _EPILOG = """\
-The benchmarks live in the source tree, beside the peers they measure against; what follows `--` is handed to them.
+The benchmarks live in the source tree, beside the peers they measure against.
+
+  talkpath bench                 everything: tables on stdout, JSON in build/bench.json
+  talkpath bench calls           how many two-way calls one core of this machine carries: ramp to the knee,
+                                 overload, hold, and a look at what is left over; two minutes
+  talkpath bench -- ARGUMENTS    what follows `--` is handed to the benchmarks
 
 examples:
-  talkpath bench
-  talkpath bench -- calls --short
+  talkpath bench calls --short
+  talkpath bench calls --design "talkpath tasks" --json -
+  talkpath bench -- calls --short    designs and peers in turns
   talkpath bench -- --json -     JSON on stdout, tables on stderr
   talkpath bench -- --help
+
+Exit status of `bench calls`: 0 measured; 1 not measured, or not to be trusted: the calls were not carried cleanly where
+they were held, the load generator was the limit there, or something was left over.
 """
 
 
@@ -30,7 +39,9 @@ def add_command(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("arguments", nargs="*", help="handed to the benchmarks")
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="calls [...] | -- ...", help="what to measure; see below"
+    )
     parser.set_defaults(run=run)
 
 
@@ -41,7 +52,12 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(
             "the benchmarks come with the source tree, not with the package; run this in a checkout: make bench"
         )
-    return subprocess.run([sys.executable, "-m", "benchmarks", *options.arguments], cwd=root, check=False).returncode
+    arguments = list(options.arguments)
+    if arguments[:1] == ["--"]:
+        del arguments[0]
+    elif arguments[:1] == ["calls"]:
+        arguments[0] = "knee"
+    return subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=root, check=False).returncode
 
 
 def checkout() -> Path | None:

@@ -1,0 +1,284 @@
+"""What a thousand calls in one process cost besides their audio: memory, growth, coming and going, leaving nothing.
+
+    memory     resident bytes a call, as a slope between two numbers of live calls, plain and TLS
+    marginal   CPU of a call more, among many against among few: whether anything grows with the number of calls
+    churn      calls that come and go at 100 a second: set-up time, lateness meanwhile, what is left afterwards
+    cancel     CPU of cancelling and joining all calls at once, each
+    workers    two processes of half the calls each against one of all
+
+Each part stands alone and has its goal beside it. What a design under the knee does at 150 % is in bench_knee.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from benchmarks.bench_knee import choose
+from benchmarks.harness import (
+    FRAMES_PER_S,
+    PUMP_WSS,
+    TASKS,
+    TASKS_WSS,
+    Bench,
+    Design,
+    DesignUnavailable,
+    HarnessError,
+    open_bench,
+)
+from benchmarks.report import Goal, judge_goal, number, print_goals, print_table, progress, spread
+
+WSS = {TASKS.name: TASKS_WSS}
+"""The design over TLS that belongs to one; the pump's for all others."""
+CHURN_MARGIN = 1.3
+"""Ports for calls at a time, of those that live: a call that ends takes a moment to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DensityPlan:
+    """How much of what."""
+
+    rounds: int = 3
+    seconds: float = 4.0
+    settle_s: float = 2.0
+    churn_calls: int = 10_000
+    churn_per_second: float = 100.0
+    patience_s: float = 15.0
+    """How long to wait before a measurement for others to leave the core."""
+    scale: float = 1.0
+    """Of the numbers of calls; the goals are about 1."""
+
+
+FULL = DensityPlan()
+SHORT = DensityPlan(
+    rounds=1, seconds=1.0, settle_s=0.5, churn_calls=100, churn_per_second=100, patience_s=0.5, scale=0.2
+)
+
+
+def _calls(design: Design, plan: DensityPlan) -> tuple[int, int, int]:
+    """Few, some and many live calls: 100, 500 and 1,000 for a design that carries a thousand."""
+    few, many = (max(4, round(count * plan.scale)) for count in design.memory_calls)
+    return few, many // 2, many
+
+
+def measure_memory(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
+    """Measure the slope of resident memory, for the design and its twin over TLS."""
+    slopes: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
+    goals: list[dict[str, Any]] = []
+    for each, limit, scheme in ((design, 40.0, "ws"), (WSS.get(design.name, PUMP_WSS), 64.0, "wss")):
+        try:
+            few, _, many = _calls(each, plan)
+            scaled = dataclasses.replace(each, memory_calls=(few, many))
+            own = [bench.measure_memory(scaled, plan.settle_s) for _ in range(plan.rounds)]
+        except DesignUnavailable as reason:
+            left_out[each.name] = str(reason)
+            continue
+        slopes += own
+        progress(f"memory: {each.name} {own[-1]['kib_per_call']:.1f} KiB a call between {few} and {many}")
+        goal = Goal(f"resident memory a call, {scheme}, empty playout", "KiB", limit, at_least=False)
+        goals.append(judge_goal(goal, spread([slope["kib_per_call"] for slope in own])))
+    return {"slopes": slopes, "left_out": left_out, "goals": goals}
+
+
+def measure_marginal(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
+    """Measure CPU at three numbers of calls in one process, up and down again, and compare the differences."""
+    few, some, many = _calls(design, plan)
+    rounds: list[dict[str, Any]] = []
+    for _ in range(plan.rounds):
+        bench.wait_quiet(plan.patience_s)
+        samples: list[dict[str, Any]] = []
+        with bench.session(design, many, plan.seconds, lasts_s=600) as session:
+            for calls in (few, some, many, some, few):
+                if calls > session.live:
+                    session.open(calls - session.live)
+                else:
+                    session.close(session.live - calls)
+                time.sleep(plan.settle_s)
+                samples.append(session.window(plan.seconds))
+        load = {
+            calls: statistics.mean(s["load"] for s in samples if s["calls"] == calls) for calls in (few, some, many)
+        }
+        low, high = (load[some] - load[few]) / (some - few), (load[many] - load[some]) / (many - some)
+        rounds.append({"load": load, "percent_of_a_core_a_call": [100 * low, 100 * high], "samples": samples})
+        progress(f"marginal: {100 * low:.4f} % of a core a call up to {some}, {100 * high:.4f} % up to {many}")
+    goal = Goal(f"a call more, {some} -> {many} over {few} -> {some}", "x", 1.15, at_least=False)
+    ratios = [high / low for low, high in (each["percent_of_a_core_a_call"] for each in rounds)]
+    return {"calls": [few, some, many], "rounds": rounds, "goals": [judge_goal(goal, spread(ratios))]}
+
+
+def measure_churn(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
+    """Have calls come and go at a steady rate, half as many live at a time as the design carries; look what is left.
+
+    A fifth goes first, so that what the process keeps for good is there when memory is looked at.
+    """
+    live = _calls(design, plan)[2] / 2
+    hold_s = live / plan.churn_per_second
+    ports = math.ceil(live * CHURN_MARGIN) + 10
+    lasts_s = plan.churn_calls / plan.churn_per_second + 2 * hold_s + 10
+    passes: list[dict[str, Any]] = []
+    bench.wait_quiet(plan.patience_s)
+    with bench.session(design, ports, lasts_s, lasts_s=2 * lasts_s, latch=True) as session:
+        for total in (plan.churn_calls // 5, plan.churn_calls - plan.churn_calls // 5):
+            session.begin()
+            told = session.ask_on_ports(
+                "churn", ports, 2 * lasts_s, total=total, per_second=plan.churn_per_second, hold_s=hold_s
+            )
+            time.sleep(1)
+            passes.append({"under_test": told, "generator": session.end(), "audit": session.ask("audit")})
+            late = passes[-1]["generator"]["lateness_ms"]
+            progress(
+                f"churn: {told['set_up']} of {total} set up in {told['setup_ms']['p50']:.1f} ms (p50), "
+                f"late p99 {late['p99']:.1f} ms, left over: {passes[-1]['audit']['left'] or 'nothing'}"
+            )
+    last = passes[-1]
+    refused = plan.churn_calls - sum(each["under_test"]["set_up"] for each in passes)
+    grown = last["audit"]["resident_bytes"] - passes[0]["audit"]["resident_bytes"]
+    left = last["audit"]["left"]
+    leaks = Goal(f"tasks, descriptors, slots left after {plan.churn_calls} calls", "", 0, at_least=False)
+    failed = Goal(f"calls not set up of {plan.churn_calls}", "", 0, at_least=False)
+    return {
+        "live": live,
+        "passes": passes,
+        "left": left,
+        "grown_bytes_a_call": grown / last["under_test"]["set_up"],
+        "goals": [judge_goal(leaks, spread([len(left)])), judge_goal(failed, spread([refused]))],
+    }
+
+
+def measure_cancel(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
+    """Measure the process clock from cancelling all calls at once until the last is joined, a call.
+
+    The media of those not yet gone goes on meanwhile and is in it.
+    """
+    many = _calls(design, plan)[2]
+    rounds: list[dict[str, Any]] = []
+    for _ in range(plan.rounds):
+        bench.wait_quiet(plan.patience_s)
+        with bench.session(design, many, plan.seconds, lasts_s=120, quiet=True) as session:
+            session.ask("audit")
+            session.open(many)
+            time.sleep(plan.settle_s)
+            before = session.window(min(1.0, plan.seconds))
+            went = session.close(many)
+            audit = session.ask("audit")
+        rounds.append(
+            {
+                "calls": went["closed"],
+                "cpu_ms_a_call": 1e3 * went["close_cpu_s"] / went["closed"],
+                "seconds": went["close_s"],
+                "load_before": before["load"],
+                "left": audit["left"],
+            }
+        )
+        progress(f"cancel: {rounds[-1]['cpu_ms_a_call']:.3f} ms a call, all gone after {went['close_s']:.2f} s")
+    cost = Goal(f"cancel and join, each of {many} at once", "ms", 0.25, at_least=False)
+    leaks = Goal(f"left over after {many} calls were cancelled", "", 0, at_least=False)
+    return {
+        "rounds": rounds,
+        "goals": [
+            judge_goal(cost, spread([each["cpu_ms_a_call"] for each in rounds])),
+            judge_goal(leaks, spread([len(each["left"]) for each in rounds])),
+        ],
+    }
+
+
+def measure_workers(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
+    """Measure two processes of half the calls each against one of all, on the same core, in turns.
+
+    They share nothing, so what they carry on two cores is what they cost on one. A third core would show it directly;
+    with two, one is the load generator's.
+    """
+    calls = _calls(design, plan)[1] // 2 * 2
+    rounds: list[dict[str, Any]] = []
+    for _ in range(plan.rounds):
+        bench.wait_quiet(plan.patience_s)
+        one = bench.measure(design, calls, plan.settle_s, plan.seconds)
+        lasts_s = plan.settle_s + plan.seconds
+        with (
+            bench.session(design, calls // 2, plan.seconds, lasts_s=lasts_s) as first,
+            bench.session(design, calls // 2, plan.seconds, lasts_s=lasts_s) as second,
+        ):
+            for session in (first, second):
+                session.open(calls // 2)
+            time.sleep(plan.settle_s)
+            before = [session.ask("mark") for session in (first, second)]
+            time.sleep(plan.seconds)
+            after = [session.ask("mark") for session in (first, second)]
+        cost_us = statistics.mean(
+            (now["cpu_s"] - then["cpu_s"]) / (now["monotonic_s"] - then["monotonic_s"])
+            for then, now in zip(before, after, strict=True)
+        ) * (1e6 / FRAMES_PER_S / (calls // 2))
+        ratio = cost_us / one["us_per_call_frame"]
+        rounds.append({"one": one, "two_us_per_call_frame": cost_us, "under_test": [before, after], "ratio": ratio})
+        progress(f"workers: {one['us_per_call_frame']:.1f} us per call-frame in one process, {cost_us:.1f} in two")
+    goal = Goal(f"CPU of a call, two processes of {calls // 2} over one of {calls}", "x", 1.1, at_least=False)
+    return {"rounds": rounds, "goals": [judge_goal(goal, spread([each["ratio"] for each in rounds]))]}
+
+
+PARTS: dict[str, Callable[[Bench, Design, DensityPlan], dict[str, Any]]] = {
+    "memory": measure_memory,
+    "marginal": measure_marginal,
+    "churn": measure_churn,
+    "cancel": measure_cancel,
+    "workers": measure_workers,
+}
+
+
+def run(name: str | None, parts: Sequence[str], plan: DensityPlan) -> dict[str, Any]:
+    """Measure parts for the named design, or for the fastest of ours that can run here.
+
+    Raises:
+        DesignUnavailable: it cannot run here. HarnessError: it failed, or there is no such part.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise HarnessError(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    with open_bench() as bench:
+        design = choose(bench, name)
+        measured = {part: PARTS[part](bench, design, plan) for part in parts or PARTS}
+    return {"design": design.name, "parts": measured}
+
+
+def show(result: dict[str, Any], file: TextIO) -> None:
+    """Print every part's goals for people, and what explains them."""
+    parts = result["parts"]
+    rows: list[list[str]] = []
+    for slope in parts.get("memory", {}).get("slopes", []):
+        few, many = slope["calls"]
+        rows.append(
+            [f"memory, {slope['design']}", f"{few} -> {many} calls", f"{number(slope['kib_per_call'])} KiB a call"]
+        )
+    for each in parts.get("marginal", {}).get("rounds", []):
+        loads = ", ".join(f"{calls} calls {load:.1%}" for calls, load in each["load"].items())
+        low, high = each["percent_of_a_core_a_call"]
+        rows.append(["marginal", loads, f"{low:.4f} %, then {high:.4f} % of a core a call"])
+    for each in parts.get("churn", {}).get("passes", []):
+        told, late = each["under_test"], each["generator"]["lateness_ms"]
+        setup = told["setup_ms"]
+        rows.append(
+            [
+                "churn",
+                f"{told['set_up']} calls, set up in p50 {setup['p50']:.1f} p99 {setup['p99']:.1f} ms",
+                f"late p99 {late['p99']:.1f} p99.9 {late['p999']:.1f} ms",
+            ]
+        )
+    rows += [
+        ["cancel", f"{each['calls']} calls in {each['seconds']:.2f} s", f"{each['cpu_ms_a_call']:.3f} ms a call"]
+        for each in parts.get("cancel", {}).get("rounds", [])
+    ]
+    for each in parts.get("workers", {}).get("rounds", []):
+        one, two = each["one"]["us_per_call_frame"], each["two_us_per_call_frame"]
+        rows.append(["workers", f"{each['one']['calls']} calls", f"{one:.1f} us in one, {two:.1f} us in two"])
+    print_table(f"density of {result['design']}", ("part", "with", "measured"), rows, file)
+    left = [line for part in parts.values() for line in part.get("left", [])]
+    for name, reason in parts.get("memory", {}).get("left_out", {}).items():
+        print(f"  {name}: left out, {reason}", file=file)
+    for line in left:
+        print(f"  left over: {line}", file=file)
+    print_goals([goal for part in parts.values() for goal in part["goals"]], file)
