@@ -242,6 +242,7 @@ async def test_a_rolling_restart_refuses_no_call_and_lets_live_ones_finish() -> 
         for call in [*long, *placed]:
             assert (await call.wait_ended()).reason is EndReason.PLATFORM_HUNG_UP
         assert workers.statistics().restarts == 2
+        assert [one.restarts for one in workers.statistics().workers] == [1, 1]
         assert workers.statistics().workers_lost == 0
 
 

@@ -154,11 +154,13 @@ class Seat:
 class WorkerProcess:
     """See the module; made by `Workers`."""
 
-    def __init__(self, seat: Seat, ports: tuple[int, int] | None, hello: Hello, failures: int) -> None:
+    def __init__(self, seat: Seat, ports: tuple[int, int] | None, hello: Hello, failures: int, restarts: int) -> None:
         self.seat = seat
         self.ports = ports
         self.failures = failures
         """How many workers of this seat were lost in a row before it."""
+        self.restarts = restarts
+        """How many had this seat before it."""
         self.state = WorkerState.STARTING
         self.failure = ""
         """Why it is gone, when it should not be."""

@@ -123,6 +123,8 @@ class WorkerStatistics:
     calls_placed: int
     busy: float
     """Share of a core, in its last report."""
+    restarts: int
+    """Workers that had its place before it."""
     service: Mapping[str, Any]
     """Of the last report: `EngineStatistics`' names, or what the service counts."""
 
@@ -215,10 +217,17 @@ class Workers:
             async with trio.open_nursery() as self._nursery:
                 for index in range(seats):
                     core = cores[index % len(cores)] if config.pin else -1
-                    self._start(Seat(index, core))
-                for worker in list(self._workers):
+                    ports = self._free_ports.pop(0) if self._free_ports else None
+                    self._start(Seat(index, core), ports).candidate = True
+                first = list(self._workers)
+                for worker in first:
                     await worker.settled.wait()
                     check_started(worker)
+                for worker in first:
+                    check_started(worker)
+                    worker.candidate = False
+                    if worker.leaving.is_set():
+                        self._nursery.start_soon(self._replace, worker)
                 # No await between the shield and `started`: later, `start` would wait for us, shielded as we are.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 scope.shield = True
@@ -229,12 +238,10 @@ class Workers:
 
     # Seats and their workers -------------------------------------------------------------------------------------
 
-    def _start(self, seat: Seat, failures: int = 0, ports: tuple[int, int] | None = None) -> WorkerProcess:
-        """Start a worker; `ports` were taken for it, or are taken now."""
+    def _start(self, seat: Seat, ports: tuple[int, int] | None, failures: int = 0, restarts: int = 0) -> WorkerProcess:
+        """Start a worker with ports that were taken for it."""
         assert self._nursery is not None
         config = self.config
-        if ports is None and self._free_ports:
-            ports = self._free_ports.pop(0)
         self._numbers += 1
         hello = Hello(
             version=CONTROL_VERSION,
@@ -252,7 +259,7 @@ class Workers:
             goodbye_s=config.goodbye_s,
             log_level=config.log_level,
         )
-        worker = WorkerProcess(seat, ports, hello, failures)
+        worker = WorkerProcess(seat, ports, hello, failures, restarts)
         self._workers.append(worker)
         self._nursery.start_soon(self._live, worker)
         self._nursery.start_soon(self._replace, worker)
@@ -287,7 +294,7 @@ class Workers:
         if self._draining:
             return
         self._restarts += 1
-        self._start(worker.seat, failures, ports)
+        self._start(worker.seat, ports, failures, worker.restarts + 1)
 
     async def _take_ports(self) -> tuple[int, int] | None:
         """Take a slice that nobody has: while several workers drain at once there is none for a moment."""
@@ -407,7 +414,7 @@ class Workers:
         ports = await self._take_ports()
         if self._draining:
             return
-        new = self._start(old.seat, 0, ports)
+        new = self._start(old.seat, ports, 0, old.restarts + 1)
         new.candidate = True
         try:
             await new.settled.wait()
@@ -435,6 +442,7 @@ class Workers:
                 len(one.calls),
                 one.calls_placed,
                 one.report.busy,
+                one.restarts,
                 one.report.statistics,
             )
             for one in self._workers
