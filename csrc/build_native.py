@@ -31,8 +31,9 @@ GLUE = """
 #define TP_CALL_IS_LONG \
     (TP_CALL_RUNS || TP_CALL_IS("tp_pump_step") || TP_CALL_IS("tp_pump_read") || TP_CALL_IS("tp_pump_tick"))
 #define TP_CALL_IS_GUARDED \
-    ((TP_CALL_BEGINS("tp_path_") || TP_CALL_BEGINS("tp_latch_") || TP_CALL_BEGINS("tp_stream_") || TP_CALL_BEGINS("tp_pump_")) && !TP_CALL_RUNS && \
-     !TP_CALL_IS("tp_pump_stop"))
+    ((TP_CALL_BEGINS("tp_path_") || TP_CALL_BEGINS("tp_stream_") || TP_CALL_BEGINS("tp_latch_") || \
+      TP_CALL_BEGINS("tp_pump_")) && \
+     !TP_CALL_RUNS && !TP_CALL_IS("tp_pump_stop"))
 #undef Py_BEGIN_ALLOW_THREADS
 #undef Py_END_ALLOW_THREADS
 #define Py_BEGIN_ALLOW_THREADS \
