@@ -12,6 +12,10 @@
 #define FOLLOWING_MAX 320
 #define NEAR_ENOUGH 0.5f  /* likeness (squared) that needs no search of its own */
 #define COARSE_MAX 168  /* KEPT at 4 kHz */
+#define REPEATED_LEAST 80 /* 10 ms: shorter periods that are not clear are repeated together */
+
+_Static_assert(KEPT * 2 <= TP_PLC_MAX_HISTORY, "what is kept must fit");
+_Static_assert(LAG_MAX * 2 <= TP_PLC_MAX_LOOP && REPEATED_LEAST * 2 * 2 <= TP_PLC_MAX_LOOP, "a loop must fit");
 
 static float clip(float x) { return x > 32767.0f ? 32767.0f : x < -32768.0f ? -32768.0f : x; }
 
@@ -148,7 +152,7 @@ static void make_loop(int16_t *loop, const int16_t *x, int n, int length, int pe
 }
 
 static int whole_periods(int period, float quality, int scale) {
-    int least = quality > 0.5f ? period : 80 * scale;
+    int least = quality > 0.5f ? period : REPEATED_LEAST * scale;
     int length = period;
     while (length < least)
         length += period;

@@ -22,8 +22,9 @@
 #define TP_PLC_H
 #include "tp_base.h"
 
-#define TP_PLC_MAX_HISTORY 1024 /* samples: 64 ms at 16 kHz, 128 ms at 8 kHz */
-#define TP_PLC_MAX_FRAME 960    /* samples in one receive/fillin */
+#define TP_PLC_MAX_HISTORY 672 /* samples: the 42 ms that are kept, at 16 kHz */
+#define TP_PLC_MAX_LOOP 320    /* samples: below twice the 10 ms that periods are repeated up to, at 16 kHz */
+#define TP_PLC_MAX_FRAME 960   /* samples in one receive/fillin */
 
 typedef struct tp_plc {
     uint32_t rate_hz;
@@ -35,8 +36,8 @@ typedef struct tp_plc {
     float step;       /* what the repetition lies beside the last real sample, fading */
     uint32_t period;  /* found before the gap */
     int16_t history[TP_PLC_MAX_HISTORY];
-    int16_t work[TP_PLC_MAX_HISTORY]; /* the repetition */
-} tp_plc; /* sizeof <= 6 KiB */
+    int16_t work[TP_PLC_MAX_LOOP]; /* the repetition */
+} tp_plc; /* sizeof <= 2 KiB */
 
 /* TP_OK; TP_E_ARGUMENT for a rate other than 8000 and 16000 */
 int tp_plc_init(tp_plc *state, uint32_t rate_hz);
