@@ -212,6 +212,8 @@ typedef struct {
 typedef struct { ...; } tp_stream;
 size_t tp_stream_sizeof(void);
 int tp_stream_init(tp_stream *stream, tp_pool *pool, const tp_stream_config *config, uint32_t leg_rate_hz, int64_t now);
+size_t tp_stream_lent_bytes(const tp_stream *stream, uint32_t ptime_ms);
+int tp_stream_lend(tp_stream *stream, uint32_t ptime_ms, uint8_t *bytes, size_t capacity);
 void tp_stream_close(tp_stream *stream, int64_t at_sample);
 int tp_stream_receive(tp_stream *stream, tp_received *report, uint8_t *in, size_t in_bytes, int64_t now);
 int tp_stream_receive_message(tp_stream *stream, uint8_t *in, size_t in_bytes, int64_t now);

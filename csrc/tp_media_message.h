@@ -34,7 +34,7 @@ typedef struct tp_media_template {
     uint16_t lengths[TP_TEMPLATE_MAX_PIECES]; /* bytes of each piece, in order */
     uint8_t fields[TP_TEMPLATE_MAX_PIECES];   /* what follows each piece; TP_FIELD_END after the last */
     uint32_t n_pieces, text_bytes;
-    uint8_t text[TP_TEMPLATE_MAX_TEXT];
+    uint8_t text[TP_TEMPLATE_MAX_TEXT]; /* text_bytes of it are read; an owner may leave out the memory of the rest */
 } tp_media_template;
 
 typedef struct tp_media_numbers {

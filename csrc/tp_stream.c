@@ -32,12 +32,7 @@ int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, 
     s->fill_armed = 15;
     s->last_now = s->model_start = now;
     s->alarm = INT64_MAX;
-    for (uint32_t i = 0; i < 2; i++) {
-        s->senders[i].chunk = 1;
-        if (application || s->leg_rate_hz == config->format.rate_hz) continue;
-        int status = tp_resample_init(&s->senders[i].resampler, s->leg_rate_hz, config->format.rate_hz);
-        if (status != TP_OK) return status;
-    }
+    for (uint32_t i = 0; i < 2; i++) s->senders[i].chunk = 1;
     return tp_playout_open(&s->playout, pool, config->format, config->reserve_ms, config->bound_ms, s->leg_rate_hz);
 }
 
@@ -450,14 +445,50 @@ const int16_t *tp_frame_pcm(tp_frame *frame) {
     return frame->pcm;
 }
 
+static bool is_sent(const tp_stream *s, uint32_t i) {
+    return s->config->role == TP_ROLE_PLATFORM && (s->config->tracks & 1u << i) != 0;
+}
+
+static bool resamples(const tp_stream *s) { return s->leg_rate_hz != s->config->format.rate_hz; }
+
+static size_t message_bytes(const tp_stream *s) {
+    return (size_t)s->message_samples * tp_sample_bytes(s->config->format.encoding);
+}
+
+size_t tp_stream_lent_bytes(const tp_stream *s, uint32_t ptime_ms) {
+    size_t bytes = (resamples(s) ? sizeof(tp_resample) : 0) + (s->config->message_ms > ptime_ms ? message_bytes(s) : 0);
+    return bytes * (size_t)(is_sent(s, 0) + is_sent(s, 1));
+}
+
+int tp_stream_lend(tp_stream *s, uint32_t ptime_ms, uint8_t *bytes, size_t capacity) {
+    if (capacity < tp_stream_lent_bytes(s, ptime_ms)) return TP_E_ROOM;
+    for (uint32_t i = 0; resamples(s) && i < 2; i++) {
+        if (!is_sent(s, i)) continue;
+        s->senders[i].resampler = (tp_resample *)(void *)bytes;
+        int status = tp_resample_init(s->senders[i].resampler, s->leg_rate_hz, s->config->format.rate_hz);
+        if (status != TP_OK) return status;
+        bytes += sizeof(tp_resample);
+    }
+    for (uint32_t i = 0; s->config->message_ms > ptime_ms && i < 2; i++) {
+        if (!is_sent(s, i)) continue;
+        s->senders[i].assembly = bytes;
+        bytes += message_bytes(s);
+    }
+    return TP_OK;
+}
+
 int tp_stream_attach(tp_stream *s, uint32_t ptime_ms, int64_t clock) {
     const tp_stream_config *config = s->config;
     if (config->role != TP_ROLE_PLATFORM || s->closed || config->message_ms % ptime_ms != 0) return TP_E_ARGUMENT;
-    if (config->message_ms > ptime_ms) {
-        uint32_t bytes = s->message_samples * tp_sample_bytes(config->format.encoding);
-        uint32_t n_tracks = (config->tracks & 1u) + (config->tracks >> 1 & 1u);
-        if (bytes * n_tracks > TP_STREAM_ASSEMBLY_BYTES) return TP_E_ARGUMENT;
-        s->senders[1].assembly_at = (config->tracks & 1u) * bytes;
+    bool assembles = config->message_ms > ptime_ms;
+    if (assembles && message_bytes(s) * (size_t)(is_sent(s, 0) + is_sent(s, 1)) > TP_STREAM_ASSEMBLY_BYTES) {
+        return TP_E_ARGUMENT;
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        if (!is_sent(s, i)) continue;
+        if ((resamples(s) && s->senders[i].resampler == NULL) || (assembles && s->senders[i].assembly == NULL)) {
+            return TP_E_STATE;
+        }
     }
     s->clock = s->origin = clock;
     return TP_OK;
@@ -479,7 +510,7 @@ void tp_stream_break(tp_stream *s, uint32_t slot, uint32_t index, tp_outbox *out
     for (uint32_t i = 0; i < 2; i++) {
         tp_sender *sender = &s->senders[i];
         if (sender->n_assembled == 0) continue;
-        write_message(s, i, s->assembly + sender->assembly_at, sender->n_assembled, sender->first_sample - s->origin,
+        write_message(s, i, sender->assembly, sender->n_assembled, sender->first_sample - s->origin,
                       s->leg_rate_hz, slot, index, out);
         sender->n_assembled = 0;
     }
@@ -498,7 +529,7 @@ void tp_stream_send_frame(tp_stream *s, uint32_t track, tp_frame *frame, uint32_
         const int16_t *pcm = tp_frame_pcm(frame);
         int16_t resampled[MAX_FRAME_SAMPLES];
         if (format.rate_hz != frame->format.rate_hz) {
-            n = (size_t)tp_resample_process(&sender->resampler, resampled, MAX_FRAME_SAMPLES, pcm, n);
+            n = (size_t)tp_resample_process(sender->resampler, resampled, MAX_FRAME_SAMPLES, pcm, n);
             pcm = resampled;
         }
         (void)tp_g711_encode(format.encoding, encoded, pcm, n);
@@ -509,11 +540,10 @@ void tp_stream_send_frame(tp_stream *s, uint32_t track, tp_frame *frame, uint32_
         return;
     }
     if (sender->n_assembled == 0) sender->first_sample = frame->at;
-    uint8_t *assembly = s->assembly + sender->assembly_at;
-    memcpy(assembly + sender->n_assembled * size, bytes, n * size);
-    sender->n_assembled += (uint32_t)n;
-    if (sender->n_assembled == s->message_samples) {
-        write_message(s, i, assembly, sender->n_assembled, sender->first_sample - s->origin, s->leg_rate_hz, slot, index, out);
+    memcpy(sender->assembly + sender->n_assembled * size, bytes, n * size);
+    n = sender->n_assembled += (uint32_t)n;
+    if (n == s->message_samples) {
+        write_message(s, i, sender->assembly, n, sender->first_sample - s->origin, s->leg_rate_hz, slot, index, out);
         sender->n_assembled = 0;
     }
 }

@@ -28,8 +28,11 @@
  * once its readers have a whole piece (wake_at); a queue that has become short, when more waits to be played than it
  * takes (want_low); a moment (set_alarm). In between, its ticks are silent.
  *
- * How to use it. init; receive what the socket gives; tick or let tp_path; pull events when a flag says so; close, pull
- * the last events, and every block is back.
+ * What only some streams need is not in the struct: a platform's stream that resamples, or whose messages are longer than
+ * a ptime, works in memory that its owner lends it (tp_stream_lend) before it is attached.
+ *
+ * How to use it. init; lend; receive what the socket gives; tick or let tp_path; pull events when a flag says so; close,
+ * pull the last events, and every block is back.
  *
  * Figures to hold: one inbound media message of 20 ms G.711 to the playout below 500 ns, one outbound below 500 ns.
  * Source: own; RFC 6455 section 5 (frames), RFC 4648 section 4 (base64). */
@@ -116,12 +119,12 @@ typedef struct tp_stream_counters {
     uint64_t marks_refused;
 } tp_stream_counters;
 
-#define TP_STREAM_ASSEMBLY_BYTES 3840 /* of messages longer than a ptime, shared by the tracks: 2 x 60 ms of L16 at 16 kHz */
+#define TP_STREAM_ASSEMBLY_BYTES 3840 /* at most, of messages longer than a ptime, both tracks: 2 x 60 ms of L16 at 16 kHz */
 
 /* Platform role: one track on its way to the application. */
 typedef struct tp_sender {
-    tp_resample resampler;       /* leg rate -> stream rate, unless equal */
-    uint32_t assembly_at;        /* this track's part of the assembly bytes */
+    tp_resample *resampler;      /* leg rate -> stream rate; NULL where they are equal */
+    uint8_t *assembly;           /* a message's bytes; NULL where it is one ptime */
     uint32_t n_assembled;        /* samples in it */
     int64_t first_sample;        /* track sample of the first of them */
     uint64_t chunk;              /* of the next message */
@@ -150,7 +153,6 @@ typedef struct tp_stream {
     int64_t alarm;               /* INT64_MAX: none */
 
     tp_sender senders[2];        /* inbound, outbound */
-    uint8_t assembly[TP_STREAM_ASSEMBLY_BYTES];
 
     tp_track tracks[2];          /* application role */
     uint64_t sent;               /* stream samples */
@@ -185,8 +187,14 @@ typedef struct tp_received {
 
 size_t tp_stream_sizeof(void);
 
-/* For the path. Attach checks that message_ms is whole ptimes and fits; room is what one tick can append at most; break
- * sends a begun message as it is, because the track's clock is about to skip. */
+/* Platform role: bytes that a stream for a leg of this ptime needs beside the struct; 0: none. */
+size_t tp_stream_lent_bytes(const tp_stream *stream, uint32_t ptime_ms);
+/* They are the stream's until it is closed; aligned as from any allocator. TP_E_ROOM: too few */
+int tp_stream_lend(tp_stream *stream, uint32_t ptime_ms, uint8_t *bytes, size_t capacity);
+
+/* For the path. Attach checks that message_ms is whole ptimes and fits (TP_E_ARGUMENT), and that what it needs has been
+ * lent (TP_E_STATE); room is what one tick can append at most; break sends a begun message as it is, because the track's
+ * clock is about to skip. */
 int tp_stream_attach(tp_stream *stream, uint32_t ptime_ms, int64_t clock);
 size_t tp_stream_room(const tp_stream *stream, uint32_t *n_outputs);
 void tp_stream_send_frame(tp_stream *stream, uint32_t track, tp_frame *frame, uint32_t slot, uint32_t index, tp_outbox *out);

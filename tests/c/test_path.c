@@ -49,6 +49,7 @@ typedef struct call {
     uint16_t seq;
     int64_t n_marks;
     uint8_t settled[MARKS];
+    void *lent[2];
 } call;
 
 static int take_events(call *c, tp_stream *from) {
@@ -183,6 +184,14 @@ static int run(uint64_t seed) {
         c->configs[i].templates[0] = &c->template_of[0];
         c->configs[i].templates[1] = &c->template_of[1];
         CHECK(tp_stream_init(&c->streams[i], &c->pool, &c->configs[i], 8000, 0) == TP_OK);
+        size_t needed = tp_stream_lent_bytes(&c->streams[i], 20);
+        CHECK((needed != 0) == (i == 1)); /* the first sends every ptime as it is */
+        c->lent[i] = malloc(needed);
+        if (i == 1) {
+            CHECK(c->lent[i] != NULL && tp_path_attach(&c->path, i, &c->streams[i]) == TP_E_STATE);
+            CHECK(tp_stream_lend(&c->streams[i], 20, c->lent[i], needed - 1) == TP_E_ROOM);
+        }
+        CHECK(tp_stream_lend(&c->streams[i], 20, c->lent[i], needed) == TP_OK);
         CHECK(tp_path_attach(&c->path, i, &c->streams[i]) == TP_OK);
     }
     c->line_config = (tp_stream_config){.role = TP_ROLE_APPLICATION, .framing = TP_FRAMING_WEBSOCKET, .tracks = 3,
@@ -211,6 +220,7 @@ static int run(uint64_t seed) {
     for (int64_t i = 0; i < c->n_marks; i++) CHECK(c->settled[i] == 1);
     CHECK(c->n_marks > 100);
     CHECK(c->pool.n_free == N_BLOCKS && c->pool.n_reserved == 0);
+    for (uint32_t i = 0; i < 2; i++) free(c->lent[i]);
     free(track);
     free(ring);
     free(memory);

@@ -275,6 +275,7 @@ class CallStream:
             leg_rate_hz=call.leg.media_format.sample_rate_hz,
             now=now_ns,
         )
+        self._stream.lend(call.leg.ptime_ms)
         native = self._stream.native
         with call.driver.paused():  # no media before `start`, and none that finds no socket
             if lib.tp_path_attach(call.path, self.index, native) < 0:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import trio
 
-from talkpath._native import lib
+from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk, AudioClip
 from talkpath.errors import CallEnded, ConfigError, NotOnThisWire, PlayoutFull
 from talkpath.events import Clear, HangUp, Mark, SendDigits, StreamStarted
@@ -185,7 +185,7 @@ class Line(DrivenLine):
             now=self.clock.now_ns(),
         )
         native = self._native = stream.native
-        self._event = stream.event
+        self._event = ffi.new("tp_event *")
         self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
         self._speech = Speech(native, media_format, self._commands, self._checkpoints, queue_s=options.queue_s)
         self.slot = self.driver.take_slot(self)

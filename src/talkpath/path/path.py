@@ -87,7 +87,7 @@ class Path:
         FormatError: an unknown encoding or rate.
     """
 
-    __slots__ = ("_config", "_event", "_jitter_bytes", "_streams", "native", "pool")
+    __slots__ = ("_config", "_jitter_bytes", "_streams", "native", "pool")
 
     def __init__(self, pool: Pool, options: PathOptions, *, now: int = 0) -> None:
         rate_hz, encoding = native_format(options.media_format)
@@ -110,7 +110,6 @@ class Path:
             )
         self.pool = pool
         self._jitter_bytes = ffi.new("uint8_t[]", n_bytes)
-        self._event = ffi.new("tp_event *")
         self._streams: list[Stream | None] = [None] * MAX_STREAMS
         self.native: Any = ffi.new("tp_path *")
         if lib.tp_path_init(self.native, pool.native, config, self._jitter_bytes, now) < 0:
@@ -123,6 +122,7 @@ class Path:
             ConfigError: the place is taken, the stream was made for another leg rate, or its message_ms is not a
                 multiple of the ptime or more than the core assembles.
         """
+        stream.lend(self._config.ptime_ms)
         if lib.tp_path_attach(self.native, index, stream.native) < 0:
             raise ConfigError(f"the stream cannot be attached at {index}: place, leg rate and message_ms must fit")
         self._streams[index] = stream
@@ -187,7 +187,7 @@ class Path:
     def take_events(self) -> list[Event]:
         """Return and forget what has happened since last asked, of the leg and of attached streams."""
         events: list[Event] = []
-        event = self._event
+        event = ffi.new("tp_event *")
         while lib.tp_path_next_event(self.native, event) == 1:
             events.append(Event(event.kind, event.stream, event.at_sample, event.id, event.value))
         return events

@@ -172,7 +172,7 @@ class Stream:
         CallEnded: with NO_CAPACITY, when the pool cannot promise the reserve.
     """
 
-    __slots__ = ("_config", "_report", "_rings", "_shape", "_templates", "event", "native", "pool")
+    __slots__ = ("_config", "_lent", "_rings", "_shape", "_templates", "native", "pool")
 
     def __init__(self, pool: Pool, options: StreamOptions, *, leg_rate_hz: int = 8000, now: int = 0) -> None:
         rate_hz, encoding = native_format(options.media_format)
@@ -186,9 +186,7 @@ class Stream:
         self._templates = [None if t is None else compile_template(t) for t in options.templates]
         self._shape = None if options.shape is None else compile_shape(options.shape)
         self._rings: dict[Track, Any] = {}
-        self.event: Any = ffi.new("tp_event *")
-        """Room for one, for whoever pulls them from `native`."""
-        self._report = ffi.new("tp_received *")
+        self._lent: Any = None
         config = self._config = ffi.new("tp_stream_config *")
         config.role = 1 if options.role is Role.PLATFORM else 2
         config.framing = _FRAMING_WEBSOCKET if options.websocket else _FRAMING_NONE
@@ -216,6 +214,13 @@ class Stream:
         if status < 0:
             raise ConfigError("every track that travels needs its template")
 
+    def lend(self, ptime_ms: int) -> None:
+        """Give the native stream what only some need: before it is attached to a path of this ptime."""
+        n_bytes = lib.tp_stream_lent_bytes(self.native, ptime_ms)
+        if n_bytes:
+            self._lent = ffi.new("uint8_t[]", n_bytes)
+            lib.tp_stream_lend(self.native, ptime_ms, self._lent, n_bytes)
+
     def close(self, at_sample: int) -> list[Event]:
         """Drop what is queued, marks LOST at `at_sample`, give every block back; return the last events."""
         lib.tp_stream_close(self.native, at_sample)
@@ -224,7 +229,7 @@ class Stream:
     def take_events(self) -> list[Event]:
         """Return and forget what has happened since last asked."""
         events: list[Event] = []
-        event = self.event
+        event = ffi.new("tp_event *")
         while lib.tp_stream_next_event(self.native, event) == 1:
             events.append(Event(event.kind, event.stream, event.at_sample, event.id, event.value))
         return events
@@ -239,7 +244,7 @@ class Stream:
             `protocol_error`: not 0 when the peer broke RFC 6455 (1), announced too long a message (2) or masked
             wrongly (3); nothing follows that.
         """
-        report = self._report
+        report = ffi.new("tp_received *")
         buffer = ffi.from_buffer("uint8_t[]", data, True)
         status = lib.tp_stream_receive(self.native, report, buffer, len(buffer), now)
         payload = bytes(ffi.buffer(buffer + report.offset, report.length)) if status == 1 else b""

@@ -8,6 +8,7 @@ and for whatever is rare.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -57,7 +58,9 @@ def compile_template(template: MediaTemplate) -> Any:
     text = b"".join(pieces)
     if len(text) > lib.TP_TEMPLATE_MAX_TEXT:
         raise ConfigError(f"a media template has at most {lib.TP_TEMPLATE_MAX_TEXT} bytes of text, not {len(text)}")
-    compiled = ffi.new("tp_media_template *")
+    # One per stream and track, and of the longest text they have room for most need a tenth.
+    n_bytes = ffi.offsetof("tp_media_template", "text") + len(text)
+    compiled = ffi.new_allocator(lambda _: ffi.new("uint8_t[]", n_bytes), None, False)("tp_media_template *")
     compiled.n_pieces = len(pieces)
     compiled.text_bytes = len(text)
     compiled.lengths[0 : len(pieces)] = [len(piece) for piece in pieces]
@@ -66,11 +69,13 @@ def compile_template(template: MediaTemplate) -> Any:
     return compiled
 
 
+@functools.lru_cache(maxsize=64)
 def compile_shape(shape: MediaShape) -> Any:
     """Compile a media shape for the native reader.
 
     Returns:
-        An owning ``tp_media_shape *``; keep it as long as anything points to it.
+        An owning ``tp_media_shape *``; keep it as long as anything points to it. Equal shapes share it: write nothing
+        to it.
 
     Raises:
         ConfigError: a name that is too long, not plain ASCII, missing or used twice on one level; the dialect's author
