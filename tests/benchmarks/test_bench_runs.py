@@ -71,6 +71,15 @@ def test_a_step_is_unclean_for_lateness_or_loss_but_not_for_others_work() -> Non
     assert "RTP packets" in bench_knee.why_unclean(lost, idle)
 
 
+def test_the_ramp_ends_at_an_unclean_step_or_at_two_while_others_disturb() -> None:
+    clean = {"unclean": "", "faults": []}
+    unclean = {"unclean": "lateness", "faults": []}
+    blurred = {"unclean": "lateness", "faults": ["others used 40% of the core"]}
+    ends = [bench_knee.is_over(steps) for steps in ([clean], [clean, unclean], [clean, blurred], [blurred, blurred])]
+    assert ends == [False, True, False, True]
+    assert not bench_knee.is_over([blurred, clean])
+
+
 def test_designs_pass_their_options_to_the_server_and_the_generator() -> None:
     def seen(name: str) -> tuple[tuple[str, ...], int, bool]:
         design: Design = DESIGNS[name]
