@@ -47,6 +47,7 @@ def test_goals_compare_two_designs_within_each_round() -> None:
     assert over_naive["measured"] == {"median": 16.25, "min": 12.5, "max": 20.0, "n": 2}
     assert over_naive["met"] is True
     assert goals["calls per core, messages of 60 ms over 20 ms"]["measured"]["max"] == pytest.approx(1.6)
+    assert "media_thread" not in bench_calls.summarise(samples, [])
     above = goals["lateness p99.9, pump above the idle timer"]
     assert above["measured"]["median"] == pytest.approx(0.6)
     # What was not measured has no goal.
@@ -113,8 +114,10 @@ def test_the_table_shows_goals_of_every_section_and_marks_what_was_missed() -> N
     met = judge_goal(Goal("calls per core, pump over naive", "x", 12, at_least=True), spread([13.0, 14.0, 15.0]))
     missed = judge_goal(Goal("cancel and join", "ms", 0.25, at_least=False), spread([0.5]))
     result["calls"]["summary"]["goals"] = [met]
+    result["calls"]["summary"]["media_thread"] = {"SCHED_FIFO": 1, "SCHED_OTHER": 2}
     result["density"] = {"parts": {"cancel": {"goals": [missed]}}}
     figures = table.render(result)
+    assert "The media thread's process: 1 × SCHED_FIFO, 2 × SCHED_OTHER." in figures
     assert "| calls per core, pump over naive | 14 × | 13 to 15 | ≥ 12 × |" in figures
     assert "| cancel and join | 0.5 ms (missed) | 0.5 to 0.5 | ≤ 0.25 ms |" in figures
 
