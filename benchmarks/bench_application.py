@@ -138,18 +138,24 @@ def describe(taken: dict[str, Any]) -> str:
     )
 
 
+def _try(bench: Bench, bot: Bot, calls: int, plan: Plan, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Take a trial; again where it broke while others had the core, which says nothing about the bot."""
+    attempts_left = plan.retries
+    while True:
+        taken = sample(bench, bot, calls, min(1.5, plan.warm_up_s), plan.trial_s, plan.patience_s)
+        trials.append(taken)
+        progress("trial: " + describe(taken))
+        if not (taken["broken"] and taken["faults"]) or not attempts_left:
+            return taken
+        attempts_left -= 1
+
+
 def find_limit(bench: Bench, bot: Bot, plan: Plan) -> tuple[int, list[dict[str, Any]]]:
     """Ramp until it breaks or its core is near 70 %; return the most calls that were clean, and the trials."""
     trials: list[dict[str, Any]] = []
     clean, broken, calls = 0, MAX_CALLS + 1, bot.first_guess
     while len(trials) < plan.trials:
-        for _ in range(plan.retries + 1):
-            taken = sample(bench, bot, calls, min(1.5, plan.warm_up_s), plan.trial_s, plan.patience_s)
-            trials.append(taken)
-            progress("trial: " + describe(taken))
-            # What broke while others had the core says nothing about the bot.
-            if not (taken["broken"] and taken["faults"]):
-                break
+        taken = _try(bench, bot, calls, plan, trials)
         if taken["broken"]:
             broken = calls
             # The load says how far to go back.

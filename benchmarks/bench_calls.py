@@ -167,6 +167,9 @@ def summarise(samples: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]
         if over.name in designs and under.name in designs:
             values = [figure(last[over.name, each], last[under.name, each]) for each in rounds]
             summary["goals"].append(judge_goal(goal, spread(values)))
+    with_thread = [sample for sample in samples if sample["design"] in (THREAD.name, THREAD_LUMPS.name)]
+    if with_thread:
+        summary["media_thread"] = with_thread[-1]["under_test"][1]["design"]["schedulers"]
     ours = next((design.name for design in (PUMP, TALKPATH, TASKS) if design.name in designs), None)
     if ours and NAIVE.name in designs:
         summary["calls_per_core_times_naive"] = spread(
@@ -233,11 +236,8 @@ def show(result: dict[str, Any], file: TextIO) -> None:
     for name, reason in result["left_out"].items():
         print(f"  {name}: left out, {reason}", file=file)
     print_goals(result["summary"]["goals"], file)
-    for sample in result["samples"]:
-        if sample["design"] in (THREAD.name, THREAD_LUMPS.name):
-            how = sample["under_test"][1]["design"]["schedulers"]
-            print(f"  threads of {sample['design']}: " + ", ".join(f"{n} {name}" for name, n in how.items()), file=file)
-            break
+    if threads := result["summary"].get("media_thread"):
+        print("  threads with a media thread: " + ", ".join(f"{n} {how}" for how, n in threads.items()), file=file)
     for key in ("calls_per_core_times_naive", "lateness_p99_above_idle_ms"):
         if key in result["summary"]:
             value = result["summary"][key]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -92,6 +93,12 @@ def why_unclean(sample: dict[str, Any], idle: dict[str, Any]) -> str:
     return "; ".join(reasons)
 
 
+def is_over(steps: Sequence[dict[str, Any]]) -> bool:
+    """Whether the ramp has found the knee: a step is unclean by itself, or two in a row while others disturb."""
+    unclean = [bool(step["unclean"]) for step in steps[-2:]]
+    return unclean[-1] and (not disturbed(steps[-1]) or unclean == [True, True])
+
+
 def _settled(session: Session, settle_s: float, seconds: float, idle: dict[str, Any], retries: int) -> dict[str, Any]:
     """Let the calls settle and measure; again while others disturb what is not clean."""
     while True:
@@ -130,7 +137,7 @@ def find(bench: Bench, design: Design, plan: KneePlan) -> dict[str, Any]:
         for share in plan.shares:
             session.open(max(0, min(most, round(full * share)) - session.live))
             steps.append(_settled(session, plan.settle_s, plan.step_s, idle, plan.retries))
-            if steps[-1]["unclean"]:
+            if is_over(steps):
                 break
         session.open(max(0, min(most, round(full * OVERLOAD_SHARE)) - session.live))
         progress("overload")
@@ -159,7 +166,7 @@ def summarise(result: dict[str, Any]) -> dict[str, Any]:
     """Say in a few figures what was found."""
     idle, hold, overload = (result[what] for what in ("idle", "hold", "overload"))
     clean = [step["calls"] for step in result["steps"] if not step["unclean"]]
-    unclean = [step for step in result["steps"] if step["unclean"]]
+    unclean = [step for step in result["steps"] if step["unclean"] and step["calls"] > max(clean, default=0)]
     by_generator = bool(unclean) and "the generator was the limit" in unclean[0]["unclean"]
     samples = [*result["steps"], hold]
     left = result["audit"]["after"]["left"]

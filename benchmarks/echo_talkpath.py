@@ -14,8 +14,8 @@ from benchmarks.wire_talkpath import with_driver
 
 async def main(chunk_ms: int, driver: str | None) -> None:
     """Serve the harness on standard input and output."""
-    line_config = talkpath.LineConfig(message_ms=chunk_ms)
-    config = with_driver(talkpath.ServeConfig, driver, line=line_config, max_lines=4000)
+    line_config = with_driver(talkpath.LineConfig, driver, message_ms=chunk_ms)
+    config = with_driver(talkpath.ServeConfig, None, line=line_config, max_lines=4000)
     ended: dict[str, int] = {}
 
     async def bot(line: talkpath.Line) -> None:

@@ -82,8 +82,9 @@ def _message(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 
 def _virtual(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     if virtual := result.get("virtual"):
+        minutes = virtual["virtual_seconds"] // 60
         yield (
-            f"{virtual['virtual_seconds'] // 60} minutes of a two-way call in virtual time",
+            f"{minutes} minute{'s' * (minutes != 1)} of a two-way call in virtual time",
             f"{virtual['median_wall_s']:.1f} s" + (", every run the same to the byte" if virtual["identical"] else ""),
             "",
             "",
@@ -125,9 +126,10 @@ def _machine(result: dict[str, Any]) -> str:
     listed = ", ".join(
         f"{name} {version}".replace(" standard library", "") for name, version in sorted(versions.items())
     )
+    version = machine["packages"]["talkpath"] or "from its source tree"
     return (
-        f"talkpath {machine['packages']['talkpath']}, measured {machine['when'][:10]} on {machine['cpu']['cores']} "
-        f"cores of {machine['cpu']['model']}, Linux {machine['kernel']}, {machine['python']}; {listed}."
+        f"talkpath {version}, measured {machine['when'][:10]} on {machine['cpu']['cores']} cores of "
+        f"{machine['cpu']['model']}, Linux {machine['kernel']}, {machine['python']}; {listed}."
     )
 
 
@@ -150,6 +152,8 @@ def render(result: dict[str, Any]) -> str:
             )
     left_out = result.get("calls", {}).get("left_out", {})
     lines += ["", _machine(result)]
+    if threads := result.get("calls", {}).get("summary", {}).get("media_thread"):
+        lines.append("The media thread's process: " + ", ".join(f"{n} × {how}" for how, n in threads.items()) + ".")
     lines += [f"Left out: {name} ({reason})." for name, reason in left_out.items()]
     return "\n".join(lines)
 

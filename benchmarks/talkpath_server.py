@@ -217,7 +217,8 @@ def configure(options: argparse.Namespace) -> talkpath.EngineConfig:
     Raises:
         ConfigError, TypeError: this talkpath has no such driver or option.
     """
-    chosen: dict[str, Any] = {"max_calls": 8192}
+    # What is to be found is where it no longer keeps time, and it would rather take no more calls before.
+    chosen: dict[str, Any] = {"max_calls": 8192, "max_busy_share": None, "max_lateness_ms": None}
     if options.driver:
         chosen["driver"] = options.driver
     if options.media_thread:

@@ -27,6 +27,8 @@ def with_driver(config: type[Any], driver: str | None, **options: Any) -> Any:
     """Make a config that names the driver, where one is asked for and this kind of config has a say in it."""
     if driver and any(field.name == "driver" for field in dataclasses.fields(config)):
         options["driver"] = driver
+    if any(field.name == "max_busy_share" for field in dataclasses.fields(config)):
+        options |= {"max_busy_share": None, "max_lateness_ms": None}  # It is to be loaded to its limit.
     return config(**options)
 
 
@@ -83,7 +85,8 @@ async def be_application(ends: Ends) -> None:
                     line.speak(frame, sample_rate_hz=8000)
                 ticks += 1
 
-    config = with_driver(talkpath.ServeConfig, ends.driver, max_lines=4000)
+    line = with_driver(talkpath.LineConfig, ends.driver)
+    config = with_driver(talkpath.ServeConfig, None, line=line, max_lines=4000)
     async with trio.open_nursery() as nursery:
 
         async def begin(peers: Peers) -> list[int]:

@@ -47,6 +47,7 @@ def test_goals_compare_two_designs_within_each_round() -> None:
     assert over_naive["measured"] == {"median": 16.25, "min": 12.5, "max": 20.0, "n": 2}
     assert over_naive["met"] is True
     assert goals["calls per core, messages of 60 ms over 20 ms"]["measured"]["max"] == pytest.approx(1.6)
+    assert "media_thread" not in bench_calls.summarise(samples, [])
     above = goals["lateness p99.9, pump above the idle timer"]
     assert above["measured"]["median"] == pytest.approx(0.6)
     # What was not measured has no goal.
@@ -69,6 +70,15 @@ def test_a_step_is_unclean_for_lateness_or_loss_but_not_for_others_work() -> Non
     assert "lateness p99" in bench_knee.why_unclean(late, idle)
     lost = sample("talkpath tasks", 0, 30.0, faults=("RTP packets: 90.0% of what should have been",))
     assert "RTP packets" in bench_knee.why_unclean(lost, idle)
+
+
+def test_the_ramp_ends_at_an_unclean_step_or_at_two_while_others_disturb() -> None:
+    clean = {"unclean": "", "faults": []}
+    unclean = {"unclean": "lateness", "faults": []}
+    blurred = {"unclean": "lateness", "faults": ["others used 40% of the core"]}
+    ends = [bench_knee.is_over(steps) for steps in ([clean], [clean, unclean], [clean, blurred], [blurred, blurred])]
+    assert ends == [False, True, False, True]
+    assert not bench_knee.is_over([blurred, clean])
 
 
 def test_designs_pass_their_options_to_the_server_and_the_generator() -> None:
@@ -104,8 +114,10 @@ def test_the_table_shows_goals_of_every_section_and_marks_what_was_missed() -> N
     met = judge_goal(Goal("calls per core, pump over naive", "x", 12, at_least=True), spread([13.0, 14.0, 15.0]))
     missed = judge_goal(Goal("cancel and join", "ms", 0.25, at_least=False), spread([0.5]))
     result["calls"]["summary"]["goals"] = [met]
+    result["calls"]["summary"]["media_thread"] = {"SCHED_FIFO": 1, "SCHED_OTHER": 2}
     result["density"] = {"parts": {"cancel": {"goals": [missed]}}}
     figures = table.render(result)
+    assert "The media thread's process: 1 × SCHED_FIFO, 2 × SCHED_OTHER." in figures
     assert "| calls per core, pump over naive | 14 × | 13 to 15 | ≥ 12 × |" in figures
     assert "| cancel and join | 0.5 ms (missed) | 0.5 to 0.5 | ≤ 0.25 ms |" in figures
 

@@ -23,7 +23,7 @@ from talkpath.errors import ConfigError
 from talkpath.line import LineWorkers, open_line_workers, serve_lines_on_workers
 from talkpath.records import EndReason
 from talkpath.testing import ToneSource, find_tones, quiescence
-from talkpath.transport.link import client_context
+from talkpath.transport.tls import client_context
 
 pytestmark = [pytest.mark.smoke, pytest.mark.slow]
 

@@ -42,8 +42,8 @@ class HandClock(Clock):
         driver = PumpDriver()
         super().__init__(driver)
         driver.clock = self
-        self.load = Load(self, driver)
         self.at_ns = 1
+        self.load = Load(self, driver)
         self._users = 1
 
     def now_ns(self) -> int:
