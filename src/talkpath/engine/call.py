@@ -46,6 +46,7 @@ from talkpath.transport.clock import Clock, Lateness
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
+from talkpath.transport.wake import Bell, Moment
 from talkpath.units import NS_PER_MS, samples_to_ms
 
 if TYPE_CHECKING:
@@ -73,17 +74,17 @@ class Call:
         "_event_lot",
         "_events",
         "_events_begin",
-        "_hook_lot",
+        "_hook_bell",
         "_hooked",
         "_hooks",
         "_lateness_before",
         "_life",
         "_max_duration_ns",
         "_path",
-        "_playback_lot",
+        "_playback_bell",
         "_records",
         "_records_forgotten",
-        "_send_lot",
+        "_send_bell",
         "_source",
         "_started_ns",
         "_streams_begun",
@@ -162,20 +163,26 @@ class Call:
         self._max_duration_ns = round(max_duration_s * 1e9)
         self._underruns = 0
         self._errors_after_end = 0
-        self._records: list[StreamRecord] = []
+        self._records: tuple[StreamRecord, ...] = ()
         self._records_forgotten = 0
         self._events: list[CallEvent] = []
         self._events_begin = 0
         self.events_dropped = 0
-        self._event_lot = trio.lowlevel.ParkingLot()
-        self._send_lot = trio.lowlevel.ParkingLot()
-        self._playback_lot = trio.lowlevel.ParkingLot()
+        self._event_lot: trio.lowlevel.ParkingLot | None = None
+        """Made when somebody waits for the next event."""
+        self._send_bell = Bell()
+        self._playback_bell = Bell()
+        self._hook_bell = Bell()
         self._to_flush: dict[CallStream, None] = {}
-        self._hooks: list[Callable[[CallEvent], None]] = []
+        self._hooks: tuple[Callable[[CallEvent], None], ...] = ()
         self._hooked: list[CallEvent] = []
-        self._hook_lot = trio.lowlevel.ParkingLot()
-        self._ended = trio.Event()
-        self._life = Lifetime(self, f"call {self.call_id}")
+        self._ended = Moment()
+        self._life = Lifetime(self)
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"call {self.call_id}"
 
     # The context manager -----------------------------------------------------------------------------------------
 
@@ -225,7 +232,7 @@ class Call:
         self._tell_hooks()
         self._write_record()
         self._ended.set()
-        self._wake_all()
+        self._wake_readers()
 
     def _attach(self) -> None:
         """Make the path and give it to the driver."""
@@ -322,10 +329,10 @@ class Call:
             del self._events[:EVENTS_SLACK]
             self._events_begin += EVENTS_SLACK
             self.events_dropped += EVENTS_SLACK
-        self._event_lot.unpark_all()
+        self._wake_readers()
         if self._hooks:
             self._hooked.append(event)
-            self._hook_lot.unpark_all()
+            self._hook_bell.ring()
 
     # The three tasks ---------------------------------------------------------------------------------------------
 
@@ -333,7 +340,7 @@ class Call:
         """Hand events to the hooks a user registered; a hook that raises ends the call with a reason."""
         while True:
             self._tell_hooks()
-            await self._hook_lot.park()
+            await self._hook_bell.wait()
 
     def _tell_hooks(self) -> None:
         while self._hooked:
@@ -349,28 +356,28 @@ class Call:
         """Empty full sockets, each under its own deadline: a slow peer delays nobody else."""
         while True:
             if not self._to_flush:
-                await self._send_lot.park()
+                await self._send_bell.wait()
             async with trio.open_nursery() as flushes:
                 while self._to_flush or flushes.child_tasks:
                     while self._to_flush:
                         stream, _ = self._to_flush.popitem()
                         flushes.start_soon(self._flush, stream)
-                    await self._send_lot.park()
+                    await self._send_bell.wait()
 
     async def _flush(self, stream: CallStream) -> None:
         await stream.flush()
-        self._send_lot.unpark_all()
+        self._send_bell.ring()
 
     async def _playback(self) -> None:
         """Feed the call's own source with what `play` was given, as its queue has room."""
         while self._source is None:
-            await self._playback_lot.park()
+            await self._playback_bell.wait()
         await self._source.feed()
 
     def flush_soon(self, stream: CallStream) -> None:
         """Have the send task empty `stream`'s socket."""
         self._to_flush[stream] = None
-        self._send_lot.unpark_all()
+        self._send_bell.ring()
 
     # The public side ---------------------------------------------------------------------------------------------
 
@@ -433,7 +440,7 @@ class Call:
 
     def on_event(self, hook: Callable[[CallEvent], None]) -> None:
         """Have `hook` called with each event from here on, by the call's receive task. It must not block."""
-        self._hooks.append(hook)
+        self._hooks += (hook,)
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio to the caller from the call's own source, beside the streams; return what became of it.
@@ -481,7 +488,7 @@ class Call:
             if index is None:
                 raise ConfigError(f"a call has at most {STREAMS_MAX} streams and sources; stop one first")
             self._source = Source(self, index)
-            self._playback_lot.unpark_all()
+            self._playback_bell.ring()
         return self._source
 
     def _is_source(self, index: int) -> bool:
@@ -527,20 +534,26 @@ class Call:
         if self.path is not None:
             lib.tp_path_close(self.path)
         self.commands.close(reason, cause)
-        self._wake_all()
+        self._wake_readers()
         self._life.cancel()
 
     def stream_gone(self, stream: CallStream) -> None:
         """A stream's task is at its end."""
         if stream.record is not None:
             if len(self._records) == RECORDS_KEPT:
-                self._records.pop(0)
                 self._records_forgotten += 1
-            self._records.append(stream.record)
+            self._records = (*self._records, stream.record)[-RECORDS_KEPT:]
         self.streams[stream.index] = None
 
-    def _wake_all(self) -> None:
-        self._event_lot.unpark_all()
+    def _wake_readers(self) -> None:
+        if self._event_lot is not None:
+            self._event_lot.unpark_all()
+
+    async def _next_event(self) -> None:
+        """Wait until there is one more, or the call is over."""
+        if self._event_lot is None:
+            self._event_lot = trio.lowlevel.ParkingLot()
+        await self._event_lot.park()
 
     def statistics(self) -> CallStatistics:
         """Return a snapshot of the call's counters; after the end, the last one."""
@@ -596,7 +609,7 @@ class Call:
             reason=self.end_reason or EndReason.INTERNAL_ERROR,
             cause=type(self.cause).__name__ if self.cause is not None else "",
             duration_ms=samples_to_ms(statistics.clock_samples, rate),
-            streams=tuple(self._records),
+            streams=self._records,
             streams_forgotten=self._records_forgotten,
             statistics=statistics,
             errors_after_end=self._errors_after_end,
@@ -629,7 +642,7 @@ class CallEvents:
                 return call._events[index]
             if call._ended.is_set():
                 raise StopAsyncIteration
-            await call._event_lot.park()
+            await call._next_event()
 
 
 def _stream_reason(reason: EndReason) -> EndReason:

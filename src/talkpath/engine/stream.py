@@ -46,7 +46,8 @@ from talkpath.events import (
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.upgrade import open_websocket, parse_url
+from talkpath.transport.upgrade import Target, open_websocket, parse_url
+from talkpath.transport.wake import Bell, Moment
 from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import StreamAttributes, wire_named
@@ -77,13 +78,13 @@ class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
     __slots__ = (
-        "_attributes",
         "_clears",
         "_close_code",
         "_connection",
         "_dialect",
         "_digits_received",
         "_digits_sent",
+        "_end_bell",
         "_ended_ns",
         "_flushing",
         "_live",
@@ -92,7 +93,7 @@ class CallStream:
         "_native",
         "_next_mark",
         "_outcomes",
-        "_refusals",
+        "_refused",
         "_scope",
         "_started_ns",
         "_stream",
@@ -126,9 +127,11 @@ class CallStream:
         self.end_reason: EndReason | None = None
         self.cause: BaseException | None = None
         self.record: StreamRecord | None = None
-        self.ready = trio.Event()
-        self.ended = trio.Event()
-        self._scope = trio.CancelScope()
+        self.ready = Moment()
+        self.ended = Moment()
+        self._scope: trio.CancelScope | None = None
+        """Of the attempt to connect, while it lasts."""
+        self._end_bell = Bell()
         self._live = False
         self._native: Any = None
         self._stream: Stream | None = None
@@ -138,7 +141,7 @@ class CallStream:
         self._marks: dict[int, str] = {}
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
-        self._refusals = Refusals(log, f"stream {control_id}: the application's")
+        self._refused: Refusals | None = None
         self._flushing = False
         self._clears = 0
         self._digits_received = 0
@@ -146,16 +149,8 @@ class CallStream:
         self._started_ns: int | None = None
         self._ended_ns = 0
         self._close_code = 1000
-        self._target = parse_url(spec.url)
-        self._attributes = self.wire.stream_attributes(
-            StreamAttributes(
-                bidirectional=spec.bidirectional,
-                tracks=TRACKS[spec.track],
-                timeout_s=spec.stream_timeout_s,
-                media_format=spec.media_format(),
-                custom_parameters=spec.custom_parameters,
-            )
-        )
+        self._target: Target | None = parse_url(spec.url)
+        """Until it has been connected to."""
         self._message_ms = self._whole_ptimes()
 
     def _whole_ptimes(self) -> int:
@@ -177,15 +172,12 @@ class CallStream:
     async def run(self) -> None:
         """Live the stream's whole life. Never raises; a failure ends the stream with a reason."""
         try:
-            with self._scope:
-                link, leftover = await self._connect()
-                try:
-                    await self._go_live(link, leftover)
-                except BaseException:
-                    if self._connection is None:
-                        link.close()
-                    raise
-                await trio.sleep_forever()
+            with trio.CancelScope() as self._scope:
+                if self.end_reason is None:
+                    await self._begin()
+            self._scope = self._target = None
+            if self.end_reason is None:
+                await self._end_bell.wait()
         except CallEnded as exc:
             self.end(exc.reason, exc.cause)
         except LocalWireError as exc:
@@ -198,9 +190,19 @@ class CallStream:
             await self._goodbye()
             self._finish()
 
+    async def _begin(self) -> None:
+        link, leftover = await self._connect()
+        try:
+            await self._go_live(link, leftover)
+        except BaseException:
+            if self._connection is None:
+                link.close()
+            raise
+
     async def _connect(self) -> tuple[Any, bytes]:
         config = self.call.engine.config
-        spec = self.spec
+        spec, target = self.spec, self._target
+        assert target is not None
         fixed = list(spec.headers.items())
         if spec.authorization_bearer_token:
             fixed.append(("Authorization", f"Bearer {spec.authorization_bearer_token}"))
@@ -211,10 +213,10 @@ class CallStream:
                 await trio.sleep(config.connect_backoff_s * 2 ** (attempt - 1))
             # Each attempt has a nonce of its own: whoever remembers nonces must be able to refuse one that comes again.
             nonce = str(int.from_bytes(self.call.entropy(8), "big"))
-            headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, self._target.url)]
+            headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, target.url)]
             try:
                 with trio.fail_after(config.connect_timeout_s):
-                    return await open_websocket(self._target, headers=headers, context=config.tls_context)
+                    return await open_websocket(target, headers=headers, context=config.tls_context)
             except trio.TooSlowError as exc:
                 last, reason = exc, EndReason.HANDSHAKE_TIMED_OUT
             except RemoteWireError as exc:
@@ -386,6 +388,13 @@ class CallStream:
             return
         self._digits_sent += len(digits)
 
+    @property
+    def _refusals(self) -> Refusals:
+        """Made for the first one."""
+        if self._refused is None:
+            self._refused = Refusals(log, f"stream {self.control_id}: the application's")
+        return self._refused
+
     def _refuse_unreadable(self, kind: str) -> None:
         if self._refusals.add_unreadable(kind):
             self._close_code = 1002
@@ -487,7 +496,9 @@ class CallStream:
             call.leg.drop_digits(self.index)
             self.pull_events()
         self._live = False
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
+        self._end_bell.ring()
         call.note(StreamEnded(self.control_id, self.stream_id, reason))
         if self.spec.ends_call:
             call.end(reason, cause)
@@ -524,7 +535,7 @@ class CallStream:
             messages_received=counters.messages_in if counters is not None else 0,
             marks=tuple(self._outcomes),
             clears=self._clears,
-            refused=dict(self._refusals.by_kind),
+            refused=dict(self._refused.by_kind) if self._refused is not None else {},
             application_ms=samples_to_ms(counters.samples_played, rate) if counters is not None else 0,
             dropped_ms=samples_to_ms(counters.samples_dropped, rate) if counters is not None else 0,
             media_dropped=self._connection.media_dropped_so_far() if self._connection is not None else 0,
@@ -566,7 +577,15 @@ class CallStream:
             name=name,
             reason=reason,
             duration_s=duration_s,
-            stream_attributes=self._attributes,
+            stream_attributes=self.wire.stream_attributes(
+                StreamAttributes(
+                    bidirectional=spec.bidirectional,
+                    tracks=TRACKS[spec.track],
+                    timeout_s=spec.stream_timeout_s,
+                    media_format=spec.media_format(),
+                    custom_parameters=spec.custom_parameters,
+                )
+            ),
         )
         nonce = str(int.from_bytes(call.entropy(8), "big"))
         try:

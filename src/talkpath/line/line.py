@@ -122,7 +122,7 @@ class Line(DrivenLine):
         self._leftover = leftover
         self._masked = masked
         self._mask_seed = mask_seed
-        self._life = Lifetime(self, f"line {self.info.stream_id}")
+        self._life = Lifetime(self)
         self._connection = None
         self._stream: Stream | None = None
         self._native = None
@@ -148,6 +148,11 @@ class Line(DrivenLine):
         self._close_code = 1000
         self._started_ns = clock.now_ns()
         self._ended_ns = 0
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"line {self.info.stream_id}"
 
     # The context manager -----------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -29,6 +29,11 @@ Job = Callable[[], Awaitable[None]]
 
 class Living(Protocol):
     """Who lives by a `Lifetime`."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        ...
 
     clock: Clock
     end_reason: EndReason | None
@@ -59,16 +64,12 @@ class Lifetime:
     __slots__ = (
         "_entered",
         "_manager",
-        "_name",
         "_owner",
-        "_scope",
         "nursery",
     )
 
-    def __init__(self, owner: Living, name: str) -> None:
+    def __init__(self, owner: Living) -> None:
         self._owner = owner
-        self._name = name
-        self._scope = trio.CancelScope()
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self.nursery: trio.Nursery | None = None
         """Of the background tasks, while they run."""
@@ -105,27 +106,28 @@ class Lifetime:
 
     def cancel(self) -> None:
         """Cancel the background tasks; for the owner's `end` alone."""
-        self._scope.cancel()
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel()
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         owner = self._owner
         started = False
         try:
-            scope: AbstractContextManager[object] = self._scope
-            with scope:
-                # From here to `started` nothing awaits. A cancellation, or an end, that came first is noticed now;
-                # later, nursery.start would keep this task in its own cancelled nursery and wait for it, shielded as
-                # it is.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                owner.set_up()
-                async with trio.open_nursery() as nursery:
-                    self.nursery = nursery
-                    for job in owner.jobs():
-                        nursery.start_soon(self._guard, job)
-                    self._scope.shield = started = True
-                    task_status.started()
-            if not started:
-                raise CallEnded(owner.end_reason or EndReason.CANCELLED, owner.cause)
+            # From here to `started` nothing awaits. A cancellation, or an end, that came first is noticed now; later,
+            # nursery.start would keep this task in its own cancelled nursery and wait for it, shielded as it is.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if owner.end_reason is not None:
+                raise CallEnded(owner.end_reason, owner.cause)
+            owner.set_up()
+            async with trio.open_nursery() as nursery:
+                self.nursery = nursery
+                for job in owner.jobs():
+                    nursery.start_soon(self._guard, job)
+                nursery.cancel_scope.shield = started = True
+                if owner.end_reason is not None:
+                    nursery.cancel_scope.cancel()
+                task_status.started()
+                del task_status  # It holds the nursery of `start`, which is over.
         except Exception as exc:
             if not started:
                 raise
@@ -138,7 +140,7 @@ class Lifetime:
                     with trio.CancelScope(shield=True):
                         await owner.say_goodbye()
             except Exception as exc:
-                log.error("%s: %s in its goodbye", self._name, type(exc).__name__, exc_info=exc)
+                log.error("%s: %s in its goodbye", owner.name, type(exc).__name__, exc_info=exc)
             finally:
                 owner.finish()
 
@@ -149,5 +151,5 @@ class Lifetime:
         except Exception as exc:
             if isinstance(exc, CallEnded) and self._owner.end_reason is not None:
                 return  # An operation of its own was cut short by the end that is under way.
-            log.error("%s: %s", self._name, type(exc).__name__, exc_info=exc)
+            log.error("%s: %s", self._owner.name, type(exc).__name__, exc_info=exc)
             self._owner.end(EndReason.INTERNAL_ERROR, exc)
