@@ -11,7 +11,7 @@ import base64
 import json
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +134,14 @@ def rtp(seq: int, timestamp: int, payload: bytes, *, payload_type: int = 0, ssrc
     return head + (timestamp & 0xFFFFFFFF).to_bytes(4, "big") + ssrc.to_bytes(4, "big") + payload
 
 
+def new_caller() -> socket.socket:
+    """Return a caller's socket."""
+    caller = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    caller.bind(("127.0.0.1", 0))
+    caller.setblocking(False)
+    return caller
+
+
 class Party:
     """A call with both of its parties. What they say is made anew for each step, unless it is None."""
 
@@ -223,6 +231,12 @@ class Steady:
         return frame(TEXT, media(self.random.randbytes(160))) if step % STEPS_OF_PTIME == 2 else None
 
 
+def options(**others: Any) -> EngineConfig:
+    """Return an engine's options for a bench: nobody is refused for what the real clock says of it."""
+    usual: dict[str, Any] = {"pool_bytes": 8 << 20, "goodbye_s": 0.02, "connect_attempts": 1}
+    return EngineConfig(**{**usual, "max_busy_share": None, "max_lateness_ms": None, **others})
+
+
 class Bench:
     """An engine, its calls and their parties; made by `open_bench`."""
 
@@ -235,6 +249,7 @@ class Bench:
         self.url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
         self.parties: list[Party] = []
         self.step_number = 0
+        self.wall_clock_s = EPOCH
         self.beside: Party | None = None
         """The call that must not notice anything."""
 
@@ -250,11 +265,26 @@ class Bench:
                 await self.settle()
                 await trio.sleep(0.001)
 
-    async def call(self, *, stream: bool = True, receive_buffer: int | None = None, **options: Any) -> Party:
-        """Open a call; with a stream unless told otherwise. `options` are of the `StreamSpec`, `leg` of the leg."""
-        caller = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        caller.bind(("127.0.0.1", 0))
-        caller.setblocking(False)
+    async def call(
+        self,
+        *,
+        stream: bool = True,
+        receive_buffer: int | None = None,
+        before: Callable[[], None] | None = None,
+        caller: socket.socket | None = None,
+        **options: Any,
+    ) -> Party:
+        """Open a call; with a stream unless told otherwise.
+
+        Args:
+            receive_buffer: of the application's socket.
+            before: called when the leg is about to be opened.
+            caller: whose call it is, made by `new_caller`.
+            options: of the `StreamSpec`; `leg` of the leg.
+        """
+        caller = caller or new_caller()
+        if before is not None:
+            before()
         leg = RtpLeg(local=("127.0.0.1", 0), remote=caller.getsockname(), **options.pop("leg", {}))
         left = trio.Event()
         parties: list[Party] = []
@@ -286,17 +316,34 @@ class Bench:
 
         self.nursery.start_soon(start)
         with trio.fail_after(PATIENCE_S):
+            await trio.testing.wait_all_tasks_blocked()
+            if party.refused is not None:
+                return
             party.application = await accept_stream(self.listener, receive_buffer=receive_buffer)
         await self.until(lambda: party.stream is not None or party.refused is not None)
 
-    async def steps(self, n: int = 1, *, each: Callable[[], None] | None = None, late: int = 0) -> None:
-        """Take `n` steps of the grid, each `late` steps later than it should be, with everybody speaking meanwhile."""
+    async def steps(
+        self,
+        n: int = 1,
+        *,
+        each: Callable[[], None] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+        late: int = 0,
+    ) -> None:
+        """Take `n` steps of the grid, each `late` steps later than it should be, with everybody speaking meanwhile.
+
+        Args:
+            each: called after each step.
+            before: awaited before each, when all has been said and its time has come.
+        """
         for _ in range(n):
             for _ in range(late + 1):
                 self.step_number += 1
                 for party in self.parties:
                     party.speak(self.step_number)
             self.clock.at_ns = self.step_number * STEP_NS
+            if before is not None:
+                await before()
             await self.settle()
             for party in self.parties:
                 party.listen(self.step_number)
@@ -317,11 +364,12 @@ async def open_bench(config: EngineConfig | None = None, *, beside: bool = True)
     """Hold an engine on the pump, moved by hand; at the end nothing may be left of it."""
     with hand_clock() as clock:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
-        seeded = random.Random(7)
-        engine = open_engine(
-            config or EngineConfig(pool_bytes=8 << 20), entropy=seeded.randbytes, wall_clock=lambda: EPOCH
-        )
         bench: Bench | None = None
+        engine = open_engine(
+            config or options(),
+            entropy=random.Random(7).randbytes,
+            wall_clock=lambda: bench.wall_clock_s if bench is not None else EPOCH,
+        )
         try:
             async with trio.open_nursery() as nursery, engine:
                 bench = Bench(clock, engine, nursery, listener)
