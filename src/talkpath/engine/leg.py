@@ -247,10 +247,12 @@ class RtpLeg(Leg):
     @property
     def source(self) -> Address | None:
         """Where the caller's media is expected from: the configured address, or the learned one."""
-        source = self._latch.source
-        if source.ip_bytes == 0:
+        if self._call is None:
             return None
-        return str(ipaddress.ip_address(bytes(source.ip)[: source.ip_bytes])), int(source.port)
+        with self._call.driver.paused():  # nobody learns another while this one is read
+            source = self._latch.source
+            ip, port = bytes(source.ip)[: source.ip_bytes], int(source.port)
+        return (str(ipaddress.ip_address(ip)), port) if ip else None
 
     def open(self, call: Call) -> None:
         super().open(call)
@@ -406,8 +408,9 @@ class RtpLeg(Leg):
                 return
             if target is not None:
                 self.remote = target
-                self._expect(target, now_ns)
-                lib.tp_path_restart_receive(self._path)
+                with call.driver.paused():  # nothing of the new caller before the path expects it
+                    self._expect(target, now_ns)
+                    lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
             if direction is not None:
                 lib.tp_path_hold(self._path, DIRECTIONS[direction])

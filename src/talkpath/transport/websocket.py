@@ -239,15 +239,16 @@ class Connection:
         if self._pump is not None:
             driver, slot, index = self._pump
             assert self.link.fd is not None
-            self._port = driver.open_stream(
-                slot, index, self.link.fd, self._stream, self._attend, now_ns, live=self._live
-            )
-            self._state = driver.port(self._port)
-            if self._pending:
-                waiting, self._pending = self._pending, bytearray()
-                self._controls.clear()
-                self._control_bytes = 0
-                self._give_pump(waiting, control=True)
+            with driver.paused():  # what waits already is sent first
+                self._port = driver.open_stream(
+                    slot, index, self.link.fd, self._stream, self._attend, now_ns, live=self._live
+                )
+                self._state = driver.port(self._port)
+                if self._pending:
+                    waiting, self._pending = self._pending, bytearray()
+                    self._controls.clear()
+                    self._control_bytes = 0
+                    self._give_pump(waiting, control=True)
             self._give_back(now_ns)
         elif self.link.fd is not None:
             self._watched = ("fd", self.link.fd)
