@@ -446,10 +446,11 @@ static void read_leg(tp_pump *pump, tp_port *port, int64_t now) {
 }
 
 /* The thread's way in to one port or one slot. -> whether it may go on; Python may have asked it to wait */
-static bool go_in(const tp_pump *pump, bool guarded, bool *entered) {
+static bool go_in(tp_pump *pump, bool guarded, bool *entered) {
     *entered = guarded && tp_pump_guard_enter();
     if (!guarded || pump->paused == 0) return true;
     tp_pump_guard_leave(*entered);
+    pump->interrupted = 1;
     return false;
 }
 
@@ -730,6 +731,11 @@ void tp_pump_rearm(tp_pump *pump, uint32_t number, int64_t now) {
     if (slot == NULL) return;
     if (slot->path != NULL) {
         set_due(pump, number, tp_path_next_deadline(slot->path));
+        return;
+    }
+    if (slot->line->due_pending) { /* nothing is sent past a checkpoint that Python has still to send */
+        set_due(pump, number, INT64_MAX);
+        attend_slot(pump, number, TP_ATTEND_EVENTS);
         return;
     }
     /* An idle line's own clock has stood still since it was last ticked. */
