@@ -279,8 +279,13 @@ class PumpDriver(TasksDriver):
         lib.tp_pump_rearm(self._native, member.slot, now_ns)
 
     def command(self, member: Member) -> None:
-        super().command(member)
-        if self.threaded and not self.in_step and member.slot in self._pumped:
+        if self._pumped.get(member.slot) is not member:
+            super().command(member)
+            return
+        # There is a step within 5 ms of a line's life and at each tick of a call's: no need to look for an earlier one.
+        first = not self._commanded
+        self._commanded[member.slot] = member
+        if first and self.threaded and not self.in_step:
             self.clock.nudge()
 
     # Ports -------------------------------------------------------------------------------------------------------
@@ -372,12 +377,12 @@ class PumpDriver(TasksDriver):
             self.in_step = True
             try:
                 self._last_step_ns = now_ns
-                if lib.tp_pump_step(self._native, now_ns, self._ticked):
-                    self._attend(now_ns)
+                held = lib.tp_pump_step(self._native, now_ns, self._ticked) and self._attend(now_ns)
                 if self._ticked[0]:
                     self._hand_over()
                 else:
-                    self._read_pump(now_ns)
+                    if held:
+                        self._read_pump(now_ns)
                     if self._commanded:
                         self._run_commands(now_ns)
                     self._tick_due(now_ns)
@@ -406,9 +411,8 @@ class PumpDriver(TasksDriver):
             self._attend(now_ns)
             return
         for _ in range(READ_ROUNDS):
-            if not lib.tp_pump_read(self._native, now_ns):
+            if not lib.tp_pump_read(self._native, now_ns) or not self._attend(now_ns):
                 return
-            self._attend(now_ns)
 
     def _tick_due(self, now_ns: int) -> None:
         super()._tick_due(now_ns)
@@ -428,8 +432,9 @@ class PumpDriver(TasksDriver):
                     "RLIMIT_RTPRIO); other processes on its core will be heard as lateness"
                 )
 
-    def _attend(self, now_ns: int) -> None:
-        """See to what was not plain media, in the order it came."""
+    def _attend(self, now_ns: int) -> bool:
+        """See to what was not plain media, in the order it came. -> whether a connection was held: more may be there"""
+        held = False
         while (n := int(lib.tp_pump_take_attention(self._native, self._entries, ATTENTION_AT_ONCE))) > 0:
             entries = _attention.iter_unpack(self._entries_view[: n * _attention.size])
             for slot, what, port, error, _ in list(entries):
@@ -437,6 +442,7 @@ class PumpDriver(TasksDriver):
                 if member is None:
                     continue
                 if port:
+                    held = True
                     attend = self._attends.get(port)
                     if attend is not None:
                         self._guard(member, lambda now, a=attend, w=what, e=error: a(w, e, now), now_ns)  # type: ignore[misc]
@@ -446,7 +452,8 @@ class PumpDriver(TasksDriver):
                 if what & ATTEND_STUCK:
                     member.failed(NativeError("a path found no room in an empty outbox"))
             if n < ATTENTION_AT_ONCE and not self.threaded:
-                return
+                break
+        return held
 
     def _hand_over(self) -> None:
         """Send the messages of streams that have no port of the pump's."""
