@@ -14,7 +14,7 @@ from typing import Protocol
 
 import trio
 
-from talkpath.transport.tls import PIECE_BYTES, TlsRecords
+from talkpath.transport.tls import TlsRecords
 
 MEDIA_SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2
@@ -22,6 +22,10 @@ s.
 """
 MAX_RECORDS_BYTES = 16 * 1024
 """Of a long message, what is encrypted at once: at most this much of it waits as cipher for a full socket."""
+
+HANDSHAKE_PIECE_BYTES = 1024
+"""What is read at once before there is media: OpenSSL keeps the room of the most it was ever given, and that would be a
+peer's chain of certificates."""
 
 
 class Link(Protocol):
@@ -149,7 +153,7 @@ class TlsLink:
         Cancellation: the link is of no more use; close it.
         """
         records = self.records
-        buffer = memoryview(bytearray(PIECE_BYTES))
+        buffer = memoryview(bytearray(HANDSHAKE_PIECE_BYTES))
         n = 0
         while True:
             try:
