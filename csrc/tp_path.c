@@ -7,6 +7,7 @@
 #define PCM_WAITING_MS 200u
 #define MAX_FRAME_SAMPLES 2880u /* 60 ms at 48 kHz */
 #define COMFORT_NOISE 13u
+#define RECENT_MS 42u /* what concealment looks back at */
 
 size_t tp_path_sizeof(void) { return sizeof(tp_path); }
 
@@ -19,7 +20,7 @@ static bool config_is_right(const tp_path_config *config) {
 size_t tp_path_jitter_bytes(const tp_path_config *config) {
     if (!config_is_right(config)) return 0;
     uint32_t per_ms = config->leg_format.rate_hz / 1000 * tp_sample_bytes(config->leg_format.encoding);
-    return (size_t)per_ms * (config->leg_kind == TP_LEG_PCM ? PCM_WAITING_MS : TP_JITTER_SPAN_MS);
+    return (size_t)per_ms * (config->leg_kind == TP_LEG_PCM ? PCM_WAITING_MS : TP_JITTER_SPAN_MS + RECENT_MS);
 }
 
 static void measure_room(tp_path *path) {
@@ -58,7 +59,9 @@ int tp_path_init(tp_path *path, tp_pool *pool, const tp_path_config *config, uin
     }
     tp_jitter_config jitter = {rate, path->frame_bytes / config->ptime_ms, config->jitter_min_ms, config->jitter_max_ms,
                                config->ptime_ms};
-    int status = tp_jitter_init(&path->jitter, &jitter, jitter_bytes, bytes);
+    path->recent_capacity = RECENT_MS * jitter.bytes_per_ms;
+    path->recent = jitter_bytes + bytes - path->recent_capacity;
+    int status = tp_jitter_init(&path->jitter, &jitter, jitter_bytes, bytes - path->recent_capacity);
     if (status != TP_OK) return status;
     tp_event_receiver_reset(&path->events_in);
     tp_event_sender_init(&path->events_out, rate, path->frame_samples);
@@ -232,6 +235,34 @@ void tp_path_restart_receive(tp_path *path) {
 
 /* ---- the tick ---- */
 
+/* Concealment needs the audio before a gap, and gaps are rare: good frames are kept as they came. */
+static void keep_recent(tp_path *path, const uint8_t *payload) {
+    uint32_t capacity = path->recent_capacity, n = path->frame_bytes;
+    if (n > capacity) {
+        payload += n - capacity;
+        n = capacity;
+    }
+    uint32_t first = capacity - path->recent_at < n ? capacity - path->recent_at : n;
+    memcpy(path->recent + path->recent_at, payload, first);
+    memcpy(path->recent, payload + first, n - first);
+    path->recent_at = (path->recent_at + n) % capacity;
+    path->recent_bytes = path->recent_bytes + n < capacity ? path->recent_bytes + n : capacity;
+}
+
+/* A gap begins: concealment is told what came before it. */
+static void recall_recent(tp_path *path) {
+    if (path->recent_bytes == 0) return;
+    uint32_t capacity = path->recent_capacity, encoding = path->config.leg_format.encoding;
+    uint32_t size = tp_sample_bytes(encoding);
+    uint32_t at = (path->recent_at + capacity - path->recent_bytes) % capacity;
+    uint32_t first = capacity - at < path->recent_bytes ? capacity - at : path->recent_bytes;
+    int16_t pcm[RECENT_MS * 16];
+    (void)tp_g711_decode(encoding, pcm, path->recent + at, first / size);
+    (void)tp_g711_decode(encoding, pcm + first / size, path->recent, (path->recent_bytes - first) / size);
+    (void)tp_plc_receive(&path->plc, pcm, path->recent_bytes / size);
+    path->recent_bytes = 0;
+}
+
 static void count_concealed(tp_path *path, size_t n) {
     path->counters.concealed_samples += n;
     if (!path->concealing) path->counters.concealment_events++;
@@ -284,6 +315,7 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
     case TP_JITTER_AUDIO:
         break;
     case TP_JITTER_PARTIAL:
+        recall_recent(path);
         conceal_part(path, &got, payload, (uint32_t)(path->jitter.emitted_ms - emitted_ms), frame->pcm);
         frame->bytes = NULL;
         frame->has_pcm = 1;
@@ -292,6 +324,7 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
         int16_t following[MAX_FRAME_SAMPLES];
         uint8_t ahead[2 * MAX_FRAME_SAMPLES];
         size_t n_following = 0;
+        recall_recent(path);
         if (got.following && tp_jitter_peek(&path->jitter, ahead, sizeof ahead) > 0) {
             (void)tp_g711_decode(encoding, following, ahead, n);
             n_following = n;
@@ -308,9 +341,13 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
         path->counters.silent_samples += n;
         break;
     }
+    if (!path->concealing) {
+        keep_recent(path, payload);
+        return;
+    }
     (void)tp_frame_pcm(frame);
     (void)tp_plc_receive(&path->plc, frame->pcm, n);
-    if (path->concealing) frame->bytes = NULL; /* its beginning was faded into */
+    frame->bytes = NULL; /* its beginning was faded into */
     path->concealing = 0;
 }
 

@@ -8,8 +8,8 @@
  * A tick at clock c moves the samples [c, c + ptime) of each.
  *
  *   inbound   datagram -> jitter buffer -> linear -> concealment -> every stream that asked for the track. A frame that
- *             needed no concealment reaches streams of the leg's own format as the payload bytes that arrived; decoding is
- *             then done for the concealment's memory only. Packets of other payload types and malformed ones are counted.
+ *             needed no concealment reaches streams of the leg's own format as the payload bytes that arrived, and waits
+ *             as such until concealment, should a gap come, asks what was before it: most frames are never decoded. Packets of other payload types and malformed ones are counted.
  *             A new SSRC starts the jitter buffer anew. Digits lie in a ring of 32.
  *   outbound  each stream's playout is a source. None has audio: the codec's silence. One has: its payload bytes as they
  *             arrived where the format is the leg's, else converted. Several have: converted, added with saturation,
@@ -98,6 +98,8 @@ typedef struct tp_path {
     tp_path_digit digits[TP_PATH_DIGITS];
     uint8_t *pcm;                /* PCM legs: a ring of what the caller says, in the caller's memory */
     uint32_t pcm_capacity, pcm_head, pcm_count; /* samples */
+    uint8_t *recent;             /* RTP legs: a ring of payload that concealment has not been told, behind the jitter ring */
+    uint32_t recent_capacity, recent_at, recent_bytes;
     tp_jitter jitter;
     tp_plc plc;
 } tp_path;

@@ -14,6 +14,8 @@
 #define EVENTS_AT_ONCE 2048
 #define BLOCKS_AT_ONCE 16 /* of a chain, in one send */
 #define WAITING_MAX (TP_PUMP_MEDIA_MAX + TP_PUMP_CONTROL_MAX)
+#define SLOTS_A_BATCH 64 /* ticked, then sent */
+#define SLOTS_A_GUARD 8  /* the same, while Python may be waiting */
 #define STALL_NS 20000000
 #define FINE_NS 100000 /* of the lateness histogram, up to FINE_BUCKETS of them */
 #define FINE_BUCKETS 200
@@ -323,23 +325,59 @@ static void hand_over(tp_pump *pump, uint32_t slot, const uint8_t *bytes, const 
     tp_pump_announce(pump);
 }
 
-/* What a tick of this slot has written; the outbox is empty afterwards. */
-static void send_outputs(tp_pump *pump, uint32_t number, tp_outbox *outbox) {
-    const tp_slot *slot = &pump->m.slots[number];
+static void count_lateness(tp_pump *pump, const tp_path *path) {
+    if (pump->origin == 0) return;
+    int64_t due = path->deadline - path->ptime_ns;
+    int64_t late = clock_ns(CLOCK_MONOTONIC) - pump->origin - due;
+    if (late < 0) late = 0;
+    if (late > pump->counters.late_max_ns) pump->counters.late_max_ns = late;
+    pump->counters.late_sum_ns += late;
+    int64_t bucket = late / FINE_NS;
+    if (bucket >= FINE_BUCKETS) bucket = FINE_BUCKETS + (late - FINE_BUCKETS * FINE_NS) / COARSE_NS;
+    if (bucket >= TP_PUMP_LATENESS_BUCKETS) bucket = TP_PUMP_LATENESS_BUCKETS - 1;
+    pump->lateness[due % path->ptime_ns / TP_PUMP_TICK_NS % TP_PUMP_PHASES][bucket]++;
+}
+
+static void send_one(tp_pump *pump, const tp_output *output, const uint8_t *bytes) {
+    const tp_slot *slot = &pump->m.slots[output->slot];
+    uint32_t port = output->kind == TP_OUTPUT_MESSAGE ? slot->streams[output->stream] : TP_NO_PORT;
+    if (port != TP_NO_PORT) {
+        send_message(pump, &pump->m.ports[port], bytes, output->length);
+    } else {
+        hand_over(pump, output->slot, bytes, output);
+    }
+}
+
+/* What ticks have written; the outbox is empty afterwards. Datagrams first: theirs is the time that is heard, and the kernel's
+ * way for one kind stays in the cache while all of it goes that way. */
+static void send_outputs(tp_pump *pump, tp_outbox *outbox) {
     for (uint32_t i = 0; i < outbox->n_outputs; i++) {
         const tp_output *output = &outbox->outputs[i];
-        const uint8_t *bytes = outbox->bytes + output->offset;
-        uint32_t port = TP_NO_PORT;
-        if (output->kind == TP_OUTPUT_RTP) {
-            if (slot->leg != TP_NO_PORT) send_datagram(pump, &pump->m.ports[slot->leg], bytes, output->length);
-            continue;
-        }
-        if (output->kind == TP_OUTPUT_MESSAGE) port = slot->streams[output->stream];
-        if (port != TP_NO_PORT) {
-            send_message(pump, &pump->m.ports[port], bytes, output->length);
-        } else {
-            hand_over(pump, number, bytes, output);
-        }
+        if (output->kind != TP_OUTPUT_RTP) continue;
+        const tp_slot *slot = &pump->m.slots[output->slot];
+        if (slot->leg == TP_NO_PORT) continue;
+        send_datagram(pump, &pump->m.ports[slot->leg], outbox->bytes + output->offset, output->length);
+        count_lateness(pump, slot->path);
+    }
+    for (uint32_t i = 0; i < outbox->n_outputs; i++) {
+        const tp_output *output = &outbox->outputs[i];
+        if (output->kind != TP_OUTPUT_RTP) send_one(pump, output, outbox->bytes + output->offset);
+    }
+    outbox->used = outbox->n_outputs = 0;
+}
+
+/* A line's messages of one tick: they lie behind one another and leave as one. */
+static void send_speech(tp_pump *pump, uint32_t number, tp_outbox *outbox) {
+    uint32_t port = pump->m.slots[number].streams[0];
+    if (port == TP_NO_PORT) {
+        send_outputs(pump, outbox);
+        return;
+    }
+    if (outbox->n_outputs != 0) {
+        tp_port *to = &pump->m.ports[port];
+        uint32_t first = outbox->outputs[0].offset;
+        send_message(pump, to, outbox->bytes + first, outbox->used - first);
+        pump->counters.messages_out += to->dead ? 0 : outbox->n_outputs - 1;
     }
     outbox->used = outbox->n_outputs = 0;
 }
@@ -446,16 +484,17 @@ static void read_leg(tp_pump *pump, tp_port *port, int64_t now) {
 }
 
 /* The thread's way in to one port or one slot. -> whether it may go on; Python may have asked it to wait */
-static bool go_in(const tp_pump *pump, bool guarded, bool *entered) {
+static bool go_in(tp_pump *pump, bool guarded, bool *entered) {
     *entered = guarded && tp_pump_guard_enter();
     if (!guarded || pump->paused == 0) return true;
     tp_pump_guard_leave(*entered);
+    pump->interrupted = 1;
     return false;
 }
 
-static bool read_port(tp_pump *pump, uint64_t handle, int64_t now) {
+static bool read_port(tp_pump *pump, uint64_t handle, uint32_t kind, int64_t now) {
     tp_port *port = port_of(pump, handle);
-    if (port == NULL || port->held || port->dead) return false;
+    if (port == NULL || port->kind != kind || port->held || port->dead) return false;
     if (port->kind == TP_PORT_LEG) {
         read_leg(pump, port, now);
     } else {
@@ -469,29 +508,19 @@ static void read_ports(tp_pump *pump, int64_t now, bool guarded) {
     for (uint32_t round = 0; round < TP_PUMP_ROUNDS; round++) {
         int n = epoll_wait(pump->epoll, events, EVENTS_AT_ONCE, 0);
         bool busy = false; /* ports that are held stay ready */
-        for (int i = 0; i < n; i++) {
-            bool entered;
-            if (!go_in(pump, guarded, &entered)) return;
-            busy |= read_port(pump, events[i].data.u64, now);
-            tp_pump_guard_leave(entered);
+        for (uint32_t kind = TP_PORT_LEG; kind <= TP_PORT_STREAM; kind++) {
+            for (int i = 0; i < n; i++) {
+                bool entered;
+                if (!go_in(pump, guarded, &entered)) return;
+                busy |= read_port(pump, events[i].data.u64, kind, now);
+                tp_pump_guard_leave(entered);
+            }
         }
         if (!busy) return;
     }
 }
 
 /* ---- ticking ---- */
-
-static void count_lateness(tp_pump *pump, int64_t due, int64_t ptime) {
-    if (pump->origin == 0) return;
-    int64_t late = clock_ns(CLOCK_MONOTONIC) - pump->origin - due;
-    if (late < 0) late = 0;
-    if (late > pump->counters.late_max_ns) pump->counters.late_max_ns = late;
-    pump->counters.late_sum_ns += late;
-    int64_t bucket = late / FINE_NS;
-    if (bucket >= FINE_BUCKETS) bucket = FINE_BUCKETS + (late - FINE_BUCKETS * FINE_NS) / COARSE_NS;
-    if (bucket >= TP_PUMP_LATENESS_BUCKETS) bucket = TP_PUMP_LATENESS_BUCKETS - 1;
-    pump->lateness[due % ptime / TP_PUMP_TICK_NS % TP_PUMP_PHASES][bucket]++;
-}
 
 static void tick_path(tp_pump *pump, uint32_t number, int64_t now) {
     tp_path *path = pump->m.slots[number].path;
@@ -508,12 +537,10 @@ static void tick_path(tp_pump *pump, uint32_t number, int64_t now) {
             set_due(pump, number, INT64_MAX);
             return;
         } else {
-            send_outputs(pump, number, &pump->outbox);
+            send_outputs(pump, &pump->outbox);
         }
     } while (!path->closed && latest >= path->deadline);
-    send_outputs(pump, number, &pump->outbox);
     set_due(pump, number, tp_path_next_deadline(path));
-    count_lateness(pump, due, path->ptime_ns);
     if ((flags & TP_TICK_EVENTS) != 0) attend_slot(pump, number, TP_ATTEND_EVENTS);
 }
 
@@ -536,7 +563,7 @@ static void tick_line(tp_pump *pump, uint32_t number, int64_t now) {
             set_due(pump, number, INT64_MAX);
             return;
         }
-        send_outputs(pump, number, &part);
+        send_speech(pump, number, &part);
         if ((flags & (TP_TICK_EVENTS | TP_TICK_MARK_DUE)) != 0) attend_slot(pump, number, TP_ATTEND_EVENTS);
         if ((flags & TP_TICK_MARK_DUE) != 0) {
             set_due(pump, number, INT64_MAX); /* until Python has sent the checkpoint */
@@ -551,27 +578,39 @@ static void tick_line(tp_pump *pump, uint32_t number, int64_t now) {
     }
 }
 
+static void tick_slot(tp_pump *pump, uint32_t number, int64_t now) {
+    if (pump->m.slots[number].path != NULL) {
+        tick_path(pump, number, now);
+        return;
+    }
+    send_outputs(pump, &pump->outbox); /* a line's tick wants it empty */
+    tick_line(pump, number, now);
+}
+
 static void tick_slots(tp_pump *pump, int64_t now, bool guarded) {
     uint32_t n = __atomic_load_n(&pump->high_slot, __ATOMIC_RELAXED);
     int64_t first = INT64_MAX, next = INT64_MAX;
-    for (uint32_t i = 0; i < n; i++) {
-        int64_t due = due_of(pump, i);
-        if (due <= now) {
-            bool entered;
-            if (!go_in(pump, guarded, &entered)) return;
-            due = due_of(pump, i); /* it may have gone before we entered */
+    for (uint32_t i = 0; i < n;) {
+        if (due_of(pump, i) > now) {
+            if (due_of(pump, i) < next) next = due_of(pump, i);
+            i++;
+            continue;
+        }
+        bool entered;
+        if (!go_in(pump, guarded, &entered)) return;
+        /* Some at a time: their arithmetic, then their sends. It may have gone before we entered. */
+        for (uint32_t left = guarded ? SLOTS_A_GUARD : SLOTS_A_BATCH; i < n && left != 0; i++) {
+            int64_t due = due_of(pump, i);
             if (due <= now) {
                 if (due < first) first = due;
-                if (pump->m.slots[i].path != NULL) {
-                    tick_path(pump, i, now);
-                } else {
-                    tick_line(pump, i, now);
-                }
+                tick_slot(pump, i, now);
                 due = due_of(pump, i);
+                left--;
             }
-            tp_pump_guard_leave(entered);
+            if (due < next) next = due;
         }
-        if (due < next) next = due;
+        send_outputs(pump, &pump->outbox);
+        tp_pump_guard_leave(entered);
     }
     bool entered = guarded && tp_pump_guard_enter();
     pump->next_due = next;
@@ -730,6 +769,11 @@ void tp_pump_rearm(tp_pump *pump, uint32_t number, int64_t now) {
     if (slot == NULL) return;
     if (slot->path != NULL) {
         set_due(pump, number, tp_path_next_deadline(slot->path));
+        return;
+    }
+    if (slot->line->due_pending) { /* nothing is sent past a checkpoint that Python has still to send */
+        set_due(pump, number, INT64_MAX);
+        attend_slot(pump, number, TP_ATTEND_EVENTS);
         return;
     }
     /* An idle line's own clock has stood still since it was last ticked. */

@@ -161,6 +161,7 @@ typedef struct tp_pump {
     int32_t realtime;            /* of the thread: 1 got SCHED_FIFO, 0 did not, -1 no thread runs */
     uint32_t stopping, running;
     uint32_t paused;             /* how often Python has asked the thread to wait */
+    uint32_t interrupted;        /* the thread's own: this turn found it paused, and is not at its end */
     tp_pump_counters counters;
     uint64_t lateness[TP_PUMP_PHASES][TP_PUMP_LATENESS_BUCKETS]; /* of each path's tick once its packets are sent, by phase of its grid */
 } tp_pump;
@@ -221,7 +222,7 @@ int tp_pump_take_handover(tp_pump *pump);
 int tp_pump_run(tp_pump *pump, int realtime_priority); /* 0: do not ask for SCHED_FIFO */
 void tp_pump_stop(tp_pump *pump);
 /* 1: the thread does nothing from here on, until -1: so that several calls from Python have nothing happen between them.
- * They are to be few: a paused turn is a late one. Without a thread it changes nothing. */
+ * A turn that finds it paused is taken up again a tenth of a millisecond later. Without a thread it changes nothing. */
 void tp_pump_pause(tp_pump *pump, int by);
 
 /* The guard, for the module's glue. begin and end frame a thread's life and may nest: begin while the GIL is still held,

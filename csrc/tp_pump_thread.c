@@ -13,6 +13,7 @@
 #include <time.h>
 
 #define NS_PER_S 1000000000LL
+#define PAUSE_NS 100000 /* long enough that a real-time thread leaves Python room to end the pause */
 #define REST_SHARE 10 /* of what has run, one part in this many is rested */
 
 /* One lock for the process: a path's and a stream's functions do not say which pump theirs is. */
@@ -105,7 +106,13 @@ static void take_turns(tp_pump *pump) {
         if (asked_to_stop(pump)) return;
         now = elapsed(pump);
         last = now / TP_PUMP_TICK_NS;
+        pump->interrupted = 0;
         owed += tp_pump_turn(pump, now);
+        while (pump->interrupted && !asked_to_stop(pump)) {
+            sleep_until(pump, elapsed(pump) + PAUSE_NS);
+            pump->interrupted = 0;
+            owed += tp_pump_turn(pump, elapsed(pump));
+        }
     }
 }
 

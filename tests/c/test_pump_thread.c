@@ -154,6 +154,38 @@ static int test_held_frames(void) {
     return rig_close(r);
 }
 
+static void pause_by(rig *r, int by) {
+    bool entered = tp_pump_guard_enter();
+    tp_pump_pause(&r->pump, by);
+    tp_pump_guard_leave(entered);
+}
+
+/* While Python makes several calls nothing happens between them; what was left is done as soon as they are made. */
+static int test_pauses(void) {
+    rig *r = rig_open(POOL_BLOCKS, monotonic());
+    pthread_t thread;
+    CHECK(r != NULL && add_call(r, 0, now_of(r)) == 0 && add_call(r, 1, now_of(r)) == 0);
+    CHECK(pthread_create(&thread, NULL, run, &r->pump) == 0);
+    CHECK(wait_for(&r->pump.counters.path_ticks, 2) == 0);
+    for (int i = 0; i < 20; i++) {
+        pause_by(r, 1);
+        pause_by(r, 1);
+        uint64_t ticks = look(&r->pump.counters.path_ticks), turns = look(&r->pump.counters.turns);
+        nap(i * 2000000);
+        pause_by(r, -1);
+        nap(100000);
+        CHECK(look(&r->pump.counters.path_ticks) == ticks);
+        pause_by(r, -1);
+        if (wait_for(&r->pump.counters.path_ticks, ticks + 2) != 0 || wait_for(&r->pump.counters.turns, turns + 1) != 0) return 1;
+        receive_all(r, r->members[0].peer_fd);
+        receive_all(r, r->members[1].peer_fd);
+    }
+    pause_by(r, 1); /* one that is paused can be stopped */
+    nap(21000000);
+    CHECK(stop(r, thread) == 0);
+    return rig_close(r);
+}
+
 /* A stream without a port is announced too. */
 static int test_handover(void) {
     rig *r = rig_open(POOL_BLOCKS, monotonic());
@@ -175,5 +207,5 @@ static int test_handover(void) {
 
 int main(void) {
     return test_needs_an_origin() != 0 || test_start_and_stop() != 0 || test_members_come_and_go() != 0 ||
-           test_held_frames() != 0 || test_handover() != 0;
+           test_held_frames() != 0 || test_pauses() != 0 || test_handover() != 0;
 }

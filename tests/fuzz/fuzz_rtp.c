@@ -18,7 +18,7 @@ static const seed seeds[] = {
 };
 
 static tp_path path;
-static uint8_t ring[TP_JITTER_SPAN_MS * 8], bytes[65536];
+static uint8_t ring[2 * TP_JITTER_SPAN_MS * 8], bytes[65536]; /* the jitter buffer's, and what concealment looks back at */
 static tp_output outputs[64];
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -6,7 +6,6 @@ hand: each step reads what was sent before it, in both drivers.
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import socket
@@ -20,42 +19,14 @@ import trio.testing
 
 from support.calls import EPOCH
 from support.frames import BINARY, CONTINUATION, PING, TEXT, frame
-from support.peer import accept_upgrade
+from support.hand import STEP_NS, HandClock, accept_stream, drain, entered, hand_clock, media
 from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
-from talkpath.transport import clock as clocks
-from talkpath.transport.clock import Clock, has_timerfd
-from talkpath.transport.driver_pump import PumpDriver
-from talkpath.transport.load import Load
-from talkpath.units import NS_PER_MS
+from talkpath.transport.clock import has_timerfd
 
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")
 
-STEP_NS = 5 * NS_PER_MS
 STEPS = 600
 CALLS = 3
-
-
-class HandClock(Clock):
-    """The run's clock, moved by the test; nobody else takes a step."""
-
-    def __init__(self) -> None:
-        driver = PumpDriver()
-        super().__init__(driver)
-        driver.clock = self
-        self.at_ns = 1
-        self.load = Load(self, driver)
-        self._users = 1
-
-    def now_ns(self) -> int:
-        return self.at_ns
-
-    def nudge(self) -> None:
-        return
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.close()
-        self.driver.close()
 
 
 @dataclass
@@ -66,12 +37,6 @@ class Heard:
     messages: list[tuple[int, bytes]] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
     record: Any = None
-
-
-def media(payload: bytes, **more: object) -> bytes:
-    body = {"event": "playAudio", "media": {"contentType": "audio/x-mulaw", "sampleRate": 8000}}
-    body["media"]["payload"] = base64.b64encode(payload).decode()  # type: ignore[index]
-    return json.dumps(body | more).encode()
 
 
 class Caller:
@@ -157,36 +122,13 @@ class Application:
         return out
 
 
-async def accept_stream(listener: trio.SocketListener) -> socket.socket:
-    """Take the next connection and upgrade it; what follows is moved by hand."""
-    stream = await listener.accept()
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += await stream.receive_some(4096)
-    key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key"))
-    await stream.send_all(accept_upgrade(key.partition(":")[2].strip()))
-    theirs = stream.socket
-    plain = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
-    plain.setblocking(False)
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return plain
-
-
-def drain(sock: socket.socket) -> Iterator[bytes]:
-    while True:
-        try:
-            data = sock.recv(1 << 20)
-        except BlockingIOError:
-            return
-        if not data:
-            return
-        yield data
-
-
 async def run_calls(driver: str) -> list[Heard]:
     """Replay the input through one driver."""
-    clock = HandClock()
-    clocks._current.set(clock)
+    with hand_clock() as clock:
+        return await _run_calls(driver, clock)
+
+
+async def _run_calls(driver: str, clock: HandClock) -> list[Heard]:
     heard = [Heard() for _ in range(CALLS)]
     callers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(CALLS)]
     strangers = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -198,7 +140,7 @@ async def run_calls(driver: str) -> list[Heard]:
         async with trio.open_nursery() as nursery:
             config = EngineConfig(driver=driver)  # type: ignore[arg-type]
             seeded = random.Random(7)
-            engine = await _entered(
+            engine = await entered(
                 nursery, open_engine(config, entropy=seeded.randbytes, wall_clock=lambda: EPOCH), done
             )
             peers: list[socket.socket] = []
@@ -207,7 +149,7 @@ async def run_calls(driver: str) -> list[Heard]:
                 caller.setblocking(False)
                 symmetric: Any = ("any", True, False)[number % 3]
                 leg = RtpLeg(local=("127.0.0.1", 0), remote=caller.getsockname(), symmetric=symmetric)
-                call = await _entered(nursery, engine.open_call(leg), done)
+                call = await entered(nursery, engine.open_call(leg), done)
                 calls.append(call)
                 spec = StreamSpec(url=url, wire="plivo", bidirectional=True, message_ms=(20, 40, 60)[number])
                 nursery.start_soon(call.start_stream, spec)
@@ -248,23 +190,10 @@ async def run_calls(driver: str) -> list[Heard]:
         for sock in (*callers, strangers):
             sock.close()
         await listener.aclose()
-        clocks._current.set(None)
-        clock.close()
     for number, call in enumerate(calls):
         assert call.record is not None
         heard[number].record = call.record
     return heard
-
-
-async def _entered(nursery: trio.Nursery, manager: Any, until: trio.Event) -> Any:
-    """Enter in a task of its own and stay there until the event."""
-
-    async def stay(task_status: trio.TaskStatus[Any]) -> None:
-        async with manager as entered:
-            task_status.started(entered)
-            await until.wait()
-
-    return await nursery.start(stay)
 
 
 def test_the_same_input_gives_the_same_bytes_and_events() -> None:

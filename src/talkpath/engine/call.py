@@ -274,8 +274,9 @@ class Call:
         )
         self.path = self._path.native
         self._started_ns = now
-        self.driver.add_call(self, phase)
-        self.leg.start()
+        with self.driver.paused():  # no first packet that finds no socket
+            self.driver.add_call(self, phase)
+            self.leg.start()
         self._lateness_before = self.group.lateness.packed_counts()
 
     # The driver's side -------------------------------------------------------------------------------------------

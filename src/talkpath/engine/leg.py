@@ -26,6 +26,7 @@ from talkpath.errors import CallEnded, ConfigError, FormatError, check_range
 from talkpath.events import LegChanged, MediaFormat
 from talkpath.path.path import LegKind
 from talkpath.records import EndReason
+from talkpath.transport.link import NOT_OURS
 from talkpath.units import NS_PER_MS
 
 if TYPE_CHECKING:
@@ -253,10 +254,12 @@ class RtpLeg(Leg):
     @property
     def source(self) -> Address | None:
         """Where the caller's media is expected from: the configured address, or the learned one."""
-        source = self._latch.source
-        if source.ip_bytes == 0:
+        if self._call is None:
             return None
-        return str(ipaddress.ip_address(bytes(source.ip)[: source.ip_bytes])), int(source.port)
+        with self._call.driver.paused():  # nobody learns another while this one is read
+            source = self._latch.source
+            ip, port = bytes(source.ip)[: source.ip_bytes], int(source.port)
+        return (str(ipaddress.ip_address(ip)), port) if ip else None
 
     def open(self, call: Call) -> None:
         super().open(call)
@@ -306,8 +309,8 @@ class RtpLeg(Leg):
         self._expect(self.remote, now_ns)
         place = call.pump_place(0)
         if place is not None:
+            self._port = place[0].open_leg(call.slot, self._socket, self._latch, self._attend, now_ns)
             self._pump = place[0]
-            self._port = self._pump.open_leg(call.slot, self._socket, self._latch, self._attend, now_ns)
         else:
             call.driver.watch(self._socket.fileno(), self.on_readable)
 
@@ -339,7 +342,15 @@ class RtpLeg(Leg):
         if what & lib.TP_ATTEND_LEARNED:
             call.note(LegChanged("source_learned"))
         if what & lib.TP_ATTEND_BROKEN:
+            self._disown_if_not_ours(error)
             call.failed(OSError(error, os.strerror(error)))
+
+    def _disown_if_not_ours(self, error: int | None) -> None:
+        """Somebody closed our descriptor, and it may be another's by now: whose it is closes it."""
+        if error in NOT_OURS and self._socket is not None:
+            if self._pump is None and self._call is not None:
+                self._call.driver.unwatch(self._socket.fileno())
+            self._socket.detach()
 
     def on_readable(self, now_ns: int) -> None:
         """Read up to the caller's next datagram; whoever one is from decides what becomes of it.
@@ -381,7 +392,8 @@ class RtpLeg(Leg):
             self._send_to(datagram, target)
         except OSError as exc:
             self._send_failures += 1
-            if exc.errno is not None and exc.errno in _FATAL_ERRNOS:
+            if exc.errno in NOT_OURS:
+                self._disown_if_not_ours(exc.errno)
                 raise
 
     def update(self, *, remote: Address | None = None, direction: str | None = None) -> None:
@@ -403,18 +415,15 @@ class RtpLeg(Leg):
                 return
             if target is not None:
                 self.remote = target
-                self._expect(target, now_ns)
-                lib.tp_path_restart_receive(self._path)
+                with call.driver.paused():  # nothing of the new caller before the path expects it
+                    self._expect(target, now_ns)
+                    lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
             if direction is not None:
                 lib.tp_path_hold(self._path, DIRECTIONS[direction])
                 call.note(LegChanged("resumed" if direction == "sendrecv" else "held"))
 
         self._command(apply)
-
-
-_FATAL_ERRNOS = frozenset({9, 88})
-"""EBADF, ENOTSOCK: the socket is not ours any more; anything else may pass."""
 
 
 def _native_address(address: Any) -> Any:

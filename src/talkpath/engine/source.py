@@ -264,8 +264,9 @@ class Source:
 
         def drop(now_ns: int) -> int:
             self._epoch += 1
-            self._drop(Outcome.CLEARED)
-            dropped = int(lib.tp_path_clear(self.call.path, self.index))
+            with self.call.driver.paused():  # what was heard is reckoned, and nothing more is
+                self._drop(Outcome.CLEARED)
+                dropped = int(lib.tp_path_clear(self.call.path, self.index))
             self._pull_events()
             return dropped
 
@@ -278,9 +279,14 @@ class Source:
         sent = trio.Event()
 
         def send(now_ns: int) -> int:
-            status = self.call.leg.send_digits(self.index, self._native, digits)
-            if status >= 0:
-                self._sending.append(sent)
+            with self.call.driver.paused():  # those before may have gone out just now, and these have not
+                self.call.pull_events(now_ns)
+                if self._closed:
+                    sent.set()
+                    return 0
+                status = self.call.leg.send_digits(self.index, self._native, digits)
+                if status >= 0:
+                    self._sending.append(sent)
             return status
 
         status = await self.call.commands.perform(send)

@@ -312,9 +312,10 @@ class CallStream:
         connection = self._connection
         if connection is None or self.end_reason is not None:
             return
-        sequence = int(lib.tp_stream_take_sequence(self._native)) if self._dialect.numbered(command) else 0
-        for text in self._dialect.send(command, sequence=sequence):
-            connection.send_text(text)
+        with self.call.driver.paused():  # no media message with the next number before this one
+            sequence = int(lib.tp_stream_take_sequence(self._native)) if self._dialect.numbered(command) else 0
+            for text in self._dialect.send(command, sequence=sequence):
+                connection.send_text(text)
 
     def on_media(self, now_ns: int) -> None:
         """The native core has taken audio; nothing is left to do."""
@@ -489,10 +490,12 @@ class CallStream:
         call = self.call
         self._ended_ns = call.clock.now_ns()
         call.send_media[self.index] = None
-        if self._connection is not None:
-            self._connection.stop()
+        with call.driver.paused():  # no tick between the two writes a message for nobody
+            if self._connection is not None:
+                self._connection.stop()
+            if self._native is not None:
+                lib.tp_path_detach(call.path, self.index)
         if self._native is not None:
-            lib.tp_path_detach(call.path, self.index)
             call.leg.drop_digits(self.index)
             self.pull_events()
         self._live = False

@@ -486,12 +486,17 @@ class Line(DrivenLine):
             raise
 
     def _clear(self, now_ns: int) -> None:
-        self._speech.clear(now_ns)
-        lib.tp_stream_clear(self._native, self._inbound_position())
-        self._checkpoints.clear(confirmed_later=self._dialect.confirms_clear)
-        self._clears += 1
-        self.pull_events(now_ns)
-        self._write(Clear())
+        with self.driver.paused():
+            # A checkpoint that is due was reached before this clear: it is sent first, and counted as cleared by it.
+            self.pull_events(now_ns)
+            if self.end_reason is not None:
+                return
+            self._speech.clear(now_ns)
+            lib.tp_stream_clear(self._native, self._inbound_position())
+            self._checkpoints.clear(confirmed_later=self._dialect.confirms_clear)
+            self._clears += 1
+            self.pull_events(now_ns)
+            self._write(Clear())
         if not self._dialect.confirms_clear and not self._dialect.returns_marks_on_clear:
             self._checkpoints.settle_before(self._checkpoints.epoch)
         self._speech.wake()

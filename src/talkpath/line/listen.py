@@ -61,6 +61,9 @@ class Listener(Ear):
         if due != self.due:
             self.due = due
             self._hearing.arm(self.bit)
+            if self._is_whole():  # it came from a media thread just now, and nobody will say so
+                await trio.lowlevel.checkpoint()
+                return
         self._task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._give_up)
 

@@ -128,7 +128,8 @@ class Speech:
         return int(lib.tp_stream_queued_samples(self._native)) + self._pending_samples
 
     def _position(self) -> int:
-        return int(lib.tp_stream_sent_samples(self._native)) + self.queued_samples()
+        with self._commands.paused():  # what a tick moves from one to the other is counted once
+            return int(lib.tp_stream_sent_samples(self._native)) + self.queued_samples()
 
     def speak(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], sample_rate_hz: int | None) -> None:
         """See `Line.speak`."""
@@ -177,8 +178,11 @@ class Speech:
 
     def unheard_ns(self, now_ns: int) -> int:
         """Return how long, by the model, what was said is still to be heard."""
-        sent = int(lib.tp_stream_sent_samples(self._native)) - int(lib.tp_stream_model_played(self._native, now_ns))
-        return samples_to_ns(sent + int(lib.tp_stream_queued_samples(self._native)) + self._held_samples, self._rate)
+        native = self._native
+        with self._commands.paused():  # as in `_position`
+            queued = int(lib.tp_stream_queued_samples(native))
+            sent = int(lib.tp_stream_sent_samples(native)) - int(lib.tp_stream_model_played(native, now_ns))
+        return samples_to_ns(sent + queued + self._held_samples, self._rate)
 
     def _queue(self, pcm: npt.NDArray[np.int16]) -> None:
         n = len(pcm)

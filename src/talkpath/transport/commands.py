@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -42,6 +43,10 @@ class Commands:
         """Those of the run under way, the next one last."""
         self._performing: dict[trio.Event, None] = {}
         self._end: tuple[EndReason, BaseException | None] | None = None
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Let nothing native happen between the calls of the block; only a media thread could."""
+        return self._driver.paused()
 
     def check_room(self, n: int = 1) -> None:
         """Raise what `put` would raise at the last of `n` commands: for whoever must change something before it."""

@@ -354,7 +354,7 @@ class PumpDriver(TasksDriver):
         if self.threaded:
             if self._commanded:
                 return min(due, self._last_step_ns + 1) if due is not None else self._last_step_ns + 1
-            if self._poller.handlers:  # streams over TLS, which the thread does not read
+            if self._poller.handlers or self._later:  # TLS, which the thread does not read; what was left for later
                 poll = self._last_step_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
                 due = poll if due is None or poll < due else due
         else:
@@ -402,6 +402,7 @@ class PumpDriver(TasksDriver):
     def _read_pump(self, now_ns: int) -> None:
         if self.threaded:
             self._hear_signal()
+            self._hand_over()  # First: it was written before anything that is done now, perhaps for another stream.
             self._attend(now_ns)
             return
         for _ in range(READ_ROUNDS):

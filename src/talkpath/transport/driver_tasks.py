@@ -23,7 +23,7 @@ import logging
 import select
 import selectors
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
@@ -165,7 +165,8 @@ class Poller:
     def remove(self, fd: int) -> None:
         if self.handlers.pop(fd, None) is not None:
             if self._epoll is not None:
-                self._epoll.unregister(fd)
+                with suppress(OSError):  # one that was closed first has left it already
+                    self._epoll.unregister(fd)
             else:
                 assert self._selector is not None
                 self._selector.unregister(fd)

@@ -8,6 +8,7 @@ same five calls.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 from typing import Protocol
@@ -20,6 +21,8 @@ MEDIA_SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2
 s.
 """
+NOT_OURS = frozenset({errno.EBADF, errno.ENOTSOCK})
+"""What the system says of a descriptor that somebody else has closed; any other error may pass."""
 MAX_RECORDS_BYTES = 16 * 1024
 """Of a long message, what is encrypted at once: at most this much of it waits as cipher for a full socket."""
 
@@ -110,6 +113,12 @@ class SocketLink:
             trio.lowlevel.notify_closing(self.sock)
             self.fd = None
             self.sock.close()
+
+    def disown(self) -> None:
+        """As `close`, but leave the descriptor alone: somebody closed it, and it may be another's by now."""
+        if self.fd is not None:
+            self.fd = None
+            self.sock.detach()
 
     def peer_name(self) -> str:
         try:
@@ -299,6 +308,11 @@ class TlsLink:
         if self.inner.fd is not None:
             self._say_goodbye()
         self.inner.close()
+        self.fd = None
+
+    def disown(self) -> None:
+        """As `SocketLink.disown`."""
+        self.inner.disown()
         self.fd = None
 
     def peer_name(self) -> str:

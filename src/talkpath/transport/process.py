@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -32,8 +33,9 @@ class Descriptors:
         for directory in ("/proc/self/fd", "/dev/fd"):
             try:
                 return len(os.listdir(directory)) - 1  # the one that lists
-            except OSError:
-                continue
+            except OSError as exc:
+                if exc.errno == errno.EMFILE:  # not one is left to look with
+                    return self.limit() or 0
         return 0
 
 

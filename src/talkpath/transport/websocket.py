@@ -17,7 +17,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.errors import RemoteWireError
-from talkpath.transport.link import Link, SocketLink, TlsLink
+from talkpath.transport.link import NOT_OURS, Link, SocketLink, TlsLink
 from talkpath.transport.memory import MemoryLink
 from talkpath.transport.upgrade import receive_some, send_all
 from talkpath.wire.websocket import (
@@ -61,6 +61,8 @@ PING_AFTER_NS = 10_000_000_000
 VANISHED_AFTER_NS = 30_000_000_000
 """A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the
 minute in which intermediaries drop idle connections."""
+LOOKED_AT_EVERY_NS = 1_000_000_000
+"""The driver's housekeeping."""
 
 OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 1, 2, 8, 9, 10
 CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LONG, CLOSE_INTERNAL = 1000, 1002, 1009, 1011
@@ -237,15 +239,16 @@ class Connection:
         if self._pump is not None:
             driver, slot, index = self._pump
             assert self.link.fd is not None
-            self._port = driver.open_stream(
-                slot, index, self.link.fd, self._stream, self._attend, now_ns, live=self._live
-            )
-            self._state = driver.port(self._port)
-            if self._pending:
-                waiting, self._pending = self._pending, bytearray()
-                self._controls.clear()
-                self._control_bytes = 0
-                self._give_pump(waiting, control=True)
+            with driver.paused():  # what waits already is sent first
+                self._port = driver.open_stream(
+                    slot, index, self.link.fd, self._stream, self._attend, now_ns, live=self._live
+                )
+                self._state = driver.port(self._port)
+                if self._pending:
+                    waiting, self._pending = self._pending, bytearray()
+                    self._controls.clear()
+                    self._control_bytes = 0
+                    self._give_pump(waiting, control=True)
             self._give_back(now_ns)
         elif self.link.fd is not None:
             self._watched = ("fd", self.link.fd)
@@ -522,6 +525,8 @@ class Connection:
         self.peer_gone = True
         if not self.broken:
             self.broken = True
+            if exc.errno in NOT_OURS and isinstance(self.link, (SocketLink, TlsLink)):
+                self.link.disown()
             self._owner.on_broken(exc)
 
     # Writing, in the step ----------------------------------------------------------------------------------------
@@ -596,14 +601,15 @@ class Connection:
     def check_alive(self, now_ns: int) -> bool:
         """Ping a silent peer; return False when it has been silent too long (half-open, stalled for good)."""
         silent = now_ns - self.last_received_ns
-        if silent >= VANISHED_AFTER_NS:
-            return False
-        if silent >= PING_AFTER_NS and self._ping_sent_ns is None:
+        if silent < PING_AFTER_NS:
+            self._ping_sent_ns = None
+        elif self._ping_sent_ns is None:
             self._ping_sent_ns = now_ns
             self.pings_sent += 1
             self.send_frame(OPCODE_PING, b"")
-        elif self._ping_sent_ns is not None and self.last_received_ns > self._ping_sent_ns:
-            self._ping_sent_ns = None
+        elif silent >= VANISHED_AFTER_NS:
+            # Whoever stood still for longer than that (a virtual machine that was suspended) asks first.
+            return now_ns - self._ping_sent_ns < VANISHED_AFTER_NS - PING_AFTER_NS - LOOKED_AT_EVERY_NS
         return True
 
     # What may wait, in tasks -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from talkpath._native import ffi, lib
@@ -70,6 +71,7 @@ def compile_template(template: MediaTemplate) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
+@lru_cache(maxsize=64)
 def compile_shape(shape: MediaShape) -> Any:
     """Compile a media shape for the native reader.
 

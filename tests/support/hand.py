@@ -1,0 +1,390 @@
+"""Real sockets, and a clock that the test moves by hand: what was sent before a step is read in it, whoever drives.
+
+A byte that was sent on loopback is there to be read at once, so a run is repeatable although its sockets are real.
+`Bench` is an engine of such a run with a caller and an application beside each of its calls; `Steady` are those of a
+call that misbehaves in nothing and must hear the same, to the packet, whatever is done beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+import trio.testing
+
+from support.calls import EPOCH
+from support.frames import TEXT, frame
+from support.peer import accept_upgrade
+from support.virtual import assert_driver_is_empty, assert_pool_is_whole
+from talkpath.engine import Call, CallStream, Engine, EngineConfig, RtpLeg, StreamSpec, open_engine
+from talkpath.transport import clock as clocks
+from talkpath.transport.clock import Clock
+from talkpath.transport.driver_pump import PumpDriver
+from talkpath.transport.driver_tasks import TasksDriver
+from talkpath.transport.load import Load
+from talkpath.units import NS_PER_MS
+
+STEP_NS = 5 * NS_PER_MS
+STEPS_OF_PTIME = 4
+PATIENCE_S = 20
+
+
+class HandClock(Clock):
+    """The run's clock, moved by the test; nobody else takes a step."""
+
+    def __init__(self) -> None:
+        self.at_ns = 1
+        driver = PumpDriver()
+        super().__init__(driver)
+        driver.clock = self
+        self.load = Load(self, driver)
+        self._users = 1
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    def nudge(self) -> None:
+        return
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+        self.driver.close()
+
+
+@contextmanager
+def hand_clock() -> Iterator[HandClock]:
+    """Be the clock of the present Trio run."""
+    clock = HandClock()
+    clocks._current.set(clock)
+    try:
+        yield clock
+    finally:
+        clocks._current.set(None)
+        clock.close()
+
+
+def media(payload: bytes, **more: object) -> bytes:
+    """Return an application's media message."""
+    body = {"event": "playAudio", "media": {"contentType": "audio/x-mulaw", "sampleRate": 8000}}
+    body["media"]["payload"] = base64.b64encode(payload).decode()  # type: ignore[index]
+    return json.dumps(body | more).encode()
+
+
+async def accept_stream(listener: trio.SocketListener, *, receive_buffer: int | None = None) -> socket.socket:
+    """Take the next connection and upgrade it; what follows is moved by hand."""
+    stream = await listener.accept()
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += await stream.receive_some(4096)
+    key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key"))
+    await stream.send_all(accept_upgrade(key.partition(":")[2].strip()))
+    theirs = stream.socket
+    plain = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
+    plain.setblocking(False)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if receive_buffer is not None:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    return plain
+
+
+def drain(sock: socket.socket) -> Iterator[bytes]:
+    """Yield what can be read at this moment."""
+    while True:
+        try:
+            data = sock.recv(1 << 20)
+        except (BlockingIOError, ConnectionResetError):
+            return
+        if not data:
+            return
+        yield data
+
+
+async def entered(nursery: trio.Nursery, manager: Any, until: trio.Event) -> Any:
+    """Enter in a task of its own and stay there until the event."""
+
+    async def stay(task_status: trio.TaskStatus[Any]) -> None:
+        async with manager as what:
+            task_status.started(what)
+            await until.wait()
+
+    return await nursery.start(stay)
+
+
+def assert_nothing_is_left(driver: TasksDriver) -> None:
+    """Fail when the driver, or its pump, still holds anything of a call or line."""
+    assert_driver_is_empty(driver)
+    assert isinstance(driver, PumpDriver)
+    native = driver._native
+    if native is not None:
+        assert (native.n_members, native.n_open_ports, native.n_attention) == (0, 0, 0)
+        assert (native.pool.n_free, native.pool.n_reserved) == (native.pool.n_blocks, 0)
+
+
+def rtp(seq: int, timestamp: int, payload: bytes, *, payload_type: int = 0, ssrc: int = 7) -> bytes:
+    """Return one datagram."""
+    head = bytes([0x80, payload_type]) + (seq & 0xFFFF).to_bytes(2, "big")
+    return head + (timestamp & 0xFFFFFFFF).to_bytes(4, "big") + ssrc.to_bytes(4, "big") + payload
+
+
+def new_caller() -> socket.socket:
+    """Return a caller's socket."""
+    caller = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    caller.bind(("127.0.0.1", 0))
+    caller.setblocking(False)
+    return caller
+
+
+class Party:
+    """A call with both of its parties. What they say is made anew for each step, unless it is None."""
+
+    def __init__(self, bench: Bench, call: Call, caller: socket.socket, number: int) -> None:
+        self.bench = bench
+        self.call = call
+        self.caller = caller
+        self.number = number
+        self.application: socket.socket | None = None
+        self.stream: CallStream | None = None
+        self.refused: BaseException | None = None
+        """What `start_stream` raised."""
+        self.done = trio.Event()
+        self.gone = trio.Event()
+        self.address: tuple[str, int] = call.leg.local_address
+        self.caller_says: Callable[[int], bytes | None] = lambda step: None
+        """A payload for a step in which there is one."""
+        self.application_says: Callable[[int], bytes | None] = lambda step: None
+        self.reads = True
+        """Whether the application reads what it is sent."""
+        self.unsent = b""
+        """Of the application's, what its socket has not taken yet."""
+        self.datagrams: list[tuple[int, bytes]] = []
+        self.messages: list[tuple[int, bytes]] = []
+        """What came, and in which step."""
+        self._seq = 0
+
+    def speak(self, step: int) -> None:
+        """Have both parties say what they say in this step."""
+        payload = self.caller_says(step)
+        if payload is not None:
+            self._seq += 1
+            self.caller.sendto(rtp(self._seq, self._seq * 160, payload), self.address)
+        if self.application is None:
+            return
+        self.unsent += self.application_says(step) or b""
+        while self.unsent:
+            try:
+                self.unsent = self.unsent[self.application.send(self.unsent) :]
+            except BlockingIOError:
+                break
+            except OSError:
+                self.unsent = b""
+
+    def listen(self, step: int) -> None:
+        """Take down what has come."""
+        self.datagrams += [(step, packet) for packet in drain(self.caller)]
+        if self.application is not None and self.reads:
+            written = b"".join(drain(self.application))
+            if written:
+                self.messages.append((step, written))
+
+    def payloads(self) -> list[bytes]:
+        """The audio that the caller was sent, packet by packet."""
+        return [packet[12:] for _, packet in self.datagrams]
+
+    def written(self) -> bytes:
+        """All that the application was sent."""
+        return b"".join(data for _, data in self.messages)
+
+    async def leave(self) -> None:
+        """Leave the call's block, and wait until it has been left."""
+        self.done.set()
+        with trio.fail_after(PATIENCE_S):
+            await self.bench.until(self.gone.is_set)
+
+    def close(self) -> None:
+        self.caller.close()
+        if self.application is not None:
+            self.application.close()
+
+
+@dataclass
+class Steady:
+    """Parties that say something in every ptime, each of them something else each time."""
+
+    seed: int
+    random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+
+    def caller(self, step: int) -> bytes | None:
+        return self.random.randbytes(160) if step % STEPS_OF_PTIME == 1 else None
+
+    def application(self, step: int) -> bytes | None:
+        return frame(TEXT, media(self.random.randbytes(160))) if step % STEPS_OF_PTIME == 2 else None
+
+
+def options(**others: Any) -> EngineConfig:
+    """Return an engine's options for a bench: nobody is refused for what the real clock says of it."""
+    usual: dict[str, Any] = {"pool_bytes": 8 << 20, "goodbye_s": 0.02, "connect_attempts": 1}
+    return EngineConfig(**{**usual, "max_busy_share": None, "max_lateness_ms": None, **others})
+
+
+class Bench:
+    """An engine, its calls and their parties; made by `open_bench`."""
+
+    def __init__(self, clock: HandClock, engine: Engine, nursery: trio.Nursery, listener: trio.SocketListener) -> None:
+        self.clock = clock
+        self.driver: PumpDriver = clock.driver  # type: ignore[assignment]
+        self.engine = engine
+        self.nursery = nursery
+        self.listener = listener
+        self.url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
+        self.parties: list[Party] = []
+        self.step_number = 0
+        self.wall_clock_s = EPOCH
+        self.beside: Party | None = None
+        """The call that must not notice anything."""
+
+    async def settle(self) -> None:
+        """Take a step at this very moment, and let every task have its turn."""
+        self.clock.driver.step(self.clock.at_ns)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let time stand still until something has happened. A test that hangs fails."""
+        with trio.fail_after(PATIENCE_S):
+            while not condition():
+                await self.settle()
+                await trio.sleep(0.001)
+
+    async def call(
+        self,
+        *,
+        stream: bool = True,
+        receive_buffer: int | None = None,
+        before: Callable[[], None] | None = None,
+        caller: socket.socket | None = None,
+        **options: Any,
+    ) -> Party:
+        """Open a call; with a stream unless told otherwise.
+
+        Args:
+            receive_buffer: of the application's socket.
+            before: called when the leg is about to be opened.
+            caller: whose call it is, made by `new_caller`.
+            options: of the `StreamSpec`; `leg` of the leg.
+        """
+        caller = caller or new_caller()
+        if before is not None:
+            before()
+        leg = RtpLeg(local=("127.0.0.1", 0), remote=caller.getsockname(), **options.pop("leg", {}))
+        left = trio.Event()
+        parties: list[Party] = []
+
+        async def live(task_status: trio.TaskStatus[None]) -> None:
+            async with self.engine.open_call(leg) as call:
+                party = Party(self, call, caller, len(self.parties))
+                parties.append(party)
+                task_status.started()
+                await party.done.wait()
+            left.set()
+            party.gone.set()
+
+        await self.nursery.start(live)
+        party = parties[0]
+        self.parties.append(party)
+        if stream:
+            await self.start_stream(party, receive_buffer=receive_buffer, **options)
+        return party
+
+    async def start_stream(self, party: Party, *, receive_buffer: int | None = None, **options: Any) -> None:
+        """Start a stream of a call and wait until it is live, or refused."""
+
+        async def start() -> None:
+            try:
+                party.stream = await party.call.start_stream(StreamSpec(url=self.url, bidirectional=True, **options))
+            except Exception as exc:
+                party.refused = exc
+
+        self.nursery.start_soon(start)
+        with trio.fail_after(PATIENCE_S):
+            await trio.testing.wait_all_tasks_blocked()
+            if party.refused is not None:
+                return
+            party.application = await accept_stream(self.listener, receive_buffer=receive_buffer)
+        await self.until(lambda: party.stream is not None or party.refused is not None)
+
+    async def steps(
+        self,
+        n: int = 1,
+        *,
+        each: Callable[[], None] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+        late: int = 0,
+    ) -> None:
+        """Take `n` steps of the grid, each `late` steps later than it should be, with everybody speaking meanwhile.
+
+        Args:
+            each: called after each step.
+            before: awaited before each, when all has been said and its time has come.
+        """
+        for _ in range(n):
+            for _ in range(late + 1):
+                self.step_number += 1
+                for party in self.parties:
+                    party.speak(self.step_number)
+            self.clock.at_ns = self.step_number * STEP_NS
+            if before is not None:
+                await before()
+            await self.settle()
+            for party in self.parties:
+                party.listen(self.step_number)
+            if each is not None:
+                each()
+
+    async def open_beside(self, seed: int = 99) -> Party:
+        """Open the call that must not notice anything; to be done first."""
+        assert not self.parties
+        self.beside = await self.call()
+        steady = Steady(seed)
+        self.beside.caller_says, self.beside.application_says = steady.caller, steady.application
+        return self.beside
+
+
+@asynccontextmanager
+async def open_bench(config: EngineConfig | None = None, *, beside: bool = True) -> AsyncIterator[Bench]:
+    """Hold an engine on the pump, moved by hand; at the end nothing may be left of it."""
+    with hand_clock() as clock:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        bench: Bench | None = None
+        engine = open_engine(
+            config or options(),
+            entropy=random.Random(7).randbytes,
+            wall_clock=lambda: bench.wall_clock_s if bench is not None else EPOCH,
+        )
+        try:
+            async with trio.open_nursery() as nursery, engine:
+                bench = Bench(clock, engine, nursery, listener)
+                if beside:
+                    await bench.open_beside()
+                yield bench
+                for party in bench.parties:
+                    party.done.set()
+                await bench.until(lambda: all(party.gone.is_set() for party in bench.parties))
+                await bench.settle()
+                assert_nothing_is_left(clock.driver)
+                assert_pool_is_whole(engine)
+        finally:
+            if bench is not None:
+                for party in bench.parties:
+                    party.close()
+            with suppress(OSError):
+                await listener.aclose()
