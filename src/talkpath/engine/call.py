@@ -177,7 +177,7 @@ class Call:
         self._hooks: tuple[Callable[[CallEvent], None], ...] = ()
         self._hooked: list[CallEvent] = []
         self._ended = Moment()
-        self._life = Lifetime(self)
+        self._life = Lifetime()
 
     @property
     def name(self) -> str:
@@ -200,7 +200,7 @@ class Call:
             raise ConfigError("a call can be entered once")
         self.engine.admit(self)
         try:
-            await self._life.enter()
+            await self._life.enter(self)
         except BaseException:
             self.engine.forget(self)
             raise
@@ -211,7 +211,7 @@ class Call:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self._life.leave(exc)
+            await self._life.leave(self, exc)
         finally:
             self.engine.forget(self)
 
@@ -231,8 +231,19 @@ class Call:
         """Tell the hooks how it ended, write the record; nothing of the call is left."""
         self._tell_hooks()
         self._write_record()
+        self._let_go()
         self._ended.set()
         self._wake_readers()
+
+    def _let_go(self) -> None:
+        """Drop what refers back to the call, and the native memory: it dies when nobody refers to it any more."""
+        self.leg.let_go(self.end_reason or EndReason.INTERNAL_ERROR)
+        self._source = None
+        self._hooks = ()
+        self._to_flush.clear()
+        self.path = None
+        self._path = None
+        self.group = None
 
     def _attach(self) -> None:
         """Make the path and give it to the driver."""
@@ -461,8 +472,14 @@ class Call:
         return await self.own_source().play(audio, sample_rate_hz)
 
     async def clear(self) -> int:
-        """Drop what `play` has queued; return how many samples. Streams' audio is untouched."""
-        return await self.own_source().clear() if self._source is not None else 0
+        """Drop what `play` has queued; return how many samples. Streams' audio is untouched.
+
+        Raises:
+            CallEnded: the call is over.
+        """
+        if self._source is None and self.end_reason is None:
+            return 0
+        return await self.own_source().clear()
 
     async def send_digits(self, digits: str) -> None:
         """Send digits to the caller as telephone-events; return when they have gone out, the gap after the last too.
@@ -615,10 +632,6 @@ class Call:
             statistics=statistics,
             errors_after_end=self._errors_after_end,
         )
-        # The native memory goes with the record written; nothing refers to it any more.
-        self.path = None
-        self._path = None
-        self.group = None
 
 
 class CallEvents:

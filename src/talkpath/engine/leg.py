@@ -75,6 +75,7 @@ class Leg:
 
     def __init__(self) -> None:
         self._call: Call | None = None
+        self._call_ended: EndReason | None = None
         self._used = False
         self._send_failures = 0
         self.digits_taken = 0
@@ -93,6 +94,11 @@ class Leg:
 
     def close(self) -> None:
         """Give back everything, at once. Idempotent."""
+
+    def let_go(self, reason: EndReason) -> None:
+        """The call is over, and everything of it written down: refer to it no more."""
+        self._call = None
+        self._call_ended = reason
 
     @property
     def packets_refused(self) -> int:
@@ -128,10 +134,11 @@ class Leg:
 
     def _command(self, what: Callable[[int], None]) -> None:
         call = self._call
+        ended = self._call_ended if call is None else call.end_reason
+        if ended is not None:
+            raise CallEnded(ended)
         if call is None:
             raise ConfigError("the leg is not part of a call yet")
-        if call.end_reason is not None:
-            raise CallEnded(call.end_reason)
         call.commands.put(what)
 
 

@@ -558,6 +558,7 @@ class CallStream:
         finally:
             self._native = None
             self._stream = None
+            self._connection = None
             self.ready.set()
             self.ended.set()
             self.call.stream_gone(self)

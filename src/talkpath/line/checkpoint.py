@@ -61,6 +61,14 @@ class Checkpoint:
             self._settled.set()
 
 
+def _nowhere() -> int:
+    return 0
+
+
+def _tell_nobody(checkpoint: Checkpoint, outcome: Outcome) -> None:
+    """Nobody is left."""
+
+
 class Checkpoints:
     """All open checkpoints of one line; see the module.
 
@@ -149,6 +157,10 @@ class Checkpoints:
         self._set.clear()
         self._sent.clear()
         self._n_sent = 0
+
+    def let_go(self) -> None:
+        """Forget who was told; nothing is open or will be."""
+        self._here, self._on_settled = _nowhere, _tell_nobody
 
     def outstanding(self) -> bool:
         """Whether any is open that no clear has touched."""

@@ -122,7 +122,7 @@ class Line(DrivenLine):
         self._leftover = leftover
         self._masked = masked
         self._mask_seed = mask_seed
-        self._life = Lifetime(self)
+        self._life = Lifetime()
         self._connection = None
         self._stream: Stream | None = None
         self._native = None
@@ -160,14 +160,14 @@ class Line(DrivenLine):
     async def __aenter__(self) -> Line:
         if self._life.used:
             raise ConfigError("a line can be entered once")
-        await self._life.enter()
+        await self._life.enter(self)
         return self
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._life.leave(exc)
+        await self._life.leave(self, exc)
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""
@@ -258,6 +258,9 @@ class Line(DrivenLine):
             with contextlib.suppress(OSError):
                 self._link.send(frame(OPCODE_CLOSE, close_payload(CLOSE_TRY_LATER), key))
             self._link.close()
+        # What refers back to the line: it dies when nobody refers to it any more.
+        self._connection = self._policy_ear = self.on_ended = None
+        self._checkpoints.let_go()
         if self._over is not None:
             self._over.set()
 

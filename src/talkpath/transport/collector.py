@@ -13,10 +13,10 @@ do. Hence, while somebody holds the collector with the policy ``freeze``:
 * at a quiet moment (the number of calls and lines changed by less than 5 % in two seconds; `Load` says so), once a
   minute at most, the two youngest are collected and all that lives is frozen: one or two milliseconds again, however
   many calls live. Without a quiet moment it is done after five minutes;
-* what is frozen and dies in a cycle later is not given back: of a call some 20 to 50 containers, which refer to each
-  other. So when the process has half as many blocks of memory in use again, and 1,000,000 more (some 100 MB), as after
-  the last thorough collection, a quiet moment takes all back, collects and freezes anew. That is the one long pause,
-  paid once for about ten thousand calls that came and went. What a tick misses below 60 ms is made up;
+* what is frozen and dies in a cycle later is not given back. A call leaves no cycle behind, but programs do. So when
+  the process has half as many blocks of memory in use again, and 1,000,000 more (some 100 MB), as after the last
+  thorough collection, a quiet moment takes all back, collects and freezes anew. That is the one long pause. What a tick misses
+  below 60 ms is made up;
 * when the last holder goes, what was frozen is taken back and the thresholds are what they were.
 
 Where the program has disabled the collector before, it is left alone, as with the policy ``leave``.

@@ -37,7 +37,7 @@ class Commands:
 
     def __init__(self, driver: TasksDriver, member: Member) -> None:
         self._driver = driver
-        self._member = member
+        self._member: Member | None = member
         self._waiting: list[Callable[[int], None]] = []
         self._running: list[Callable[[int], None]] = []
         """Those of the run under way, the next one last."""
@@ -63,6 +63,7 @@ class Commands:
         """
         self.check_room()
         self._waiting.append(what)
+        assert self._member is not None
         self._driver.command(self._member)
 
     async def perform(self, what: Callable[[int], T]) -> T:
@@ -99,8 +100,9 @@ class Commands:
             self._running.pop()(now_ns)
 
     def close(self, reason: EndReason, cause: BaseException | None) -> None:
-        """Apply nothing more; wake whoever waits."""
+        """Apply nothing more; wake whoever waits, and let go of the member."""
         self._end = (reason, cause)
+        self._member = None
         self._waiting.clear()
         self._running.clear()
         for done in self._performing:

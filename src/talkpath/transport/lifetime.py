@@ -59,17 +59,15 @@ class Living(Protocol):
 
 
 class Lifetime:
-    """See the module."""
+    """See the module. It does not hold its owner: what is over shall die by reference counting."""
 
     __slots__ = (
         "_entered",
         "_manager",
-        "_owner",
         "nursery",
     )
 
-    def __init__(self, owner: Living) -> None:
-        self._owner = owner
+    def __init__(self) -> None:
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self.nursery: trio.Nursery | None = None
         """Of the background tasks, while they run."""
@@ -79,38 +77,38 @@ class Lifetime:
     def used(self) -> bool:
         return self._entered
 
-    async def enter(self) -> None:
+    async def enter(self, owner: Living) -> None:
         """Set up; return when the background tasks run. Cancellation, and failure: nothing remains."""
         self._entered = True
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
         try:
-            await nursery.start(self._run)
+            await nursery.start(self._run, owner)
         except BaseException:
-            self._owner.end(EndReason.CANCELLED)
+            owner.end(EndReason.CANCELLED)
             await self._manager.__aexit__(None, None, None)
             raise
 
-    async def leave(self, exc: BaseException | None) -> None:
+    async def leave(self, owner: Living, exc: BaseException | None) -> None:
         """End, when it is its turn, and wait until nothing remains."""
-        assert self._manager is not None
-        if self._owner.end_reason is None:
-            await self._owner.clock.pace.turn()
+        manager, self._manager = self._manager, None
+        assert manager is not None
+        if owner.end_reason is None:
+            await owner.clock.pace.turn()
         if exc is None:
-            self._owner.end(EndReason.BLOCK_LEFT)
+            owner.end(EndReason.BLOCK_LEFT)
         elif isinstance(exc, Exception):
-            self._owner.end(EndReason.BLOCK_FAILED, exc)
+            owner.end(EndReason.BLOCK_FAILED, exc)
         else:
-            self._owner.end(EndReason.CANCELLED)
-        await self._manager.__aexit__(None, None, None)
+            owner.end(EndReason.CANCELLED)
+        await manager.__aexit__(None, None, None)
 
     def cancel(self) -> None:
         """Cancel the background tasks; for the owner's `end` alone."""
         if self.nursery is not None:
             self.nursery.cancel_scope.cancel()
 
-    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        owner = self._owner
+    async def _run(self, owner: Living, *, task_status: trio.TaskStatus[None]) -> None:
         started = False
         try:
             # From here to `started` nothing awaits. A cancellation, or an end, that came first is noticed now; later,
@@ -122,7 +120,7 @@ class Lifetime:
             async with trio.open_nursery() as nursery:
                 self.nursery = nursery
                 for job in owner.jobs():
-                    nursery.start_soon(self._guard, job)
+                    nursery.start_soon(self._guard, owner, job)
                 nursery.cancel_scope.shield = started = True
                 if owner.end_reason is not None:
                     nursery.cancel_scope.cancel()
@@ -144,12 +142,12 @@ class Lifetime:
             finally:
                 owner.finish()
 
-    async def _guard(self, job: Job) -> None:
+    async def _guard(self, owner: Living, job: Job) -> None:
         """Run one task; its failure ends the owner at once, before its siblings have said goodbye."""
         try:
             await job()
         except Exception as exc:
-            if isinstance(exc, CallEnded) and self._owner.end_reason is not None:
+            if isinstance(exc, CallEnded) and owner.end_reason is not None:
                 return  # An operation of its own was cut short by the end that is under way.
-            log.error("%s: %s", self._owner.name, type(exc).__name__, exc_info=exc)
-            self._owner.end(EndReason.INTERNAL_ERROR, exc)
+            log.error("%s: %s", owner.name, type(exc).__name__, exc_info=exc)
+            owner.end(EndReason.INTERNAL_ERROR, exc)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import trio
 
-from talkpath.transport.tls import PIECE_BYTES, TlsRecords
+from talkpath.transport.tls import TlsRecords
 
 MEDIA_SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2
@@ -25,6 +25,10 @@ NOT_OURS = frozenset({errno.EBADF, errno.ENOTSOCK})
 """What the system says of a descriptor that somebody else has closed; any other error may pass."""
 MAX_RECORDS_BYTES = 16 * 1024
 """Of a long message, what is encrypted at once: at most this much of it waits as cipher for a full socket."""
+
+HANDSHAKE_PIECE_BYTES = 1024
+"""What is read at once before there is media: OpenSSL keeps the room of the most it was ever given, and that would be a
+peer's chain of certificates."""
 
 
 class Link(Protocol):
@@ -158,7 +162,7 @@ class TlsLink:
         Cancellation: the link is of no more use; close it.
         """
         records = self.records
-        buffer = memoryview(bytearray(PIECE_BYTES))
+        buffer = memoryview(bytearray(HANDSHAKE_PIECE_BYTES))
         n = 0
         while True:
             try:
