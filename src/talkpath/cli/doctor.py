@@ -353,7 +353,8 @@ def _real_time_thread() -> Finding:
 
 
 def _drivers() -> Finding:
-    return Finding("drivers", "ok", "tasks")
+    there = "pump, tasks" if DEFAULT_DRIVER == "pump" else "tasks (the pump needs Linux)"
+    return Finding("drivers", "ok", there)
 
 
 def _benchmark_peers() -> Finding:
