@@ -353,6 +353,8 @@ def _real_time_thread() -> Finding:
 
 
 def _drivers() -> Finding:
+    from talkpath.transport.clock import DEFAULT_DRIVER
+
     there = "pump, tasks" if DEFAULT_DRIVER == "pump" else "tasks (the pump needs Linux)"
     return Finding("drivers", "ok", there)
 
