@@ -375,6 +375,16 @@ def test_percentiles_since_a_moment_leave_out_what_came_before() -> None:
     assert lateness.percentile_ms(1.0, before) == pytest.approx(7.1)
 
 
+@pytest.mark.parametrize("count", [1, 2**24 - 1, 2**24, 2**50])
+def test_packed_counts_hold_any_count_in_any_bucket(count: int) -> None:
+    lateness = Lateness()
+    for late_ms in (0, 3, 19, 250, 10_000):
+        lateness.add(late_ms * NS_PER_MS, count)
+    packed = lateness.packed_counts()
+    assert len(packed) == 5
+    assert Lateness.unpacked(packed) == lateness.copy_counts()
+
+
 def test_a_very_late_tick_is_not_reported_as_a_little_late_one() -> None:
     lateness = Lateness()
     lateness.add(2_500 * NS_PER_MS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import ssl
 from collections.abc import Mapping
@@ -27,6 +28,10 @@ L16_RATES_HZ = (8000, 16000, 24000, 48000)
 MESSAGE_MS = (20, 40, 60, 80, 100)
 
 
+_format = functools.lru_cache(maxsize=16)(MediaFormat)
+"""There are few; calls share them."""
+
+
 def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFormat, int | None]:
     """Read a codec string like ``PCMU``, ``L16@16000h`` or ``PCMU@40i``; return the format and the ptime, when one is
     named.
@@ -45,7 +50,7 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
         raise ConfigError(f"{name} has a sample rate of 8000 Hz, not {rate}")
     if name == "L16" and rate not in L16_RATES_HZ:
         raise ConfigError(f"L16 at {rate} Hz is not supported; use one of {', '.join(map(str, L16_RATES_HZ))}")
-    return MediaFormat(name, rate), int(match["ptime"]) if match["ptime"] else None
+    return _format(name, rate), int(match["ptime"]) if match["ptime"] else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,15 +81,16 @@ class Lateness:
         return array("Q", self.counts)
 
     def packed_counts(self) -> array[int]:
-        """Return the same in less memory: bucket and count of each that is not empty, one after the other."""
-        return array("Q", [number for pair in enumerate(self.counts) if pair[1] for number in pair])
+        """Return the same in less memory: of each bucket that is not empty its count, times 256, plus its number."""
+        counts = [count << 8 | bucket for bucket, count in enumerate(self.counts) if count]
+        return array("Q" if max(counts, default=0) >> 32 else "I", counts)
 
     @staticmethod
     def unpacked(packed: Sequence[int]) -> array[int]:
         """Return what `copy_counts` would have returned when `packed_counts` was called."""
         counts = array("Q", bytes(8 * LATENESS_BUCKETS))
-        for bucket, count in zip(packed[::2], packed[1::2], strict=True):
-            counts[bucket] = count
+        for number in packed:
+            counts[number & 0xFF] = number >> 8
         return counts
 
     def percentile_ms(self, share: float, since: Sequence[int] | None = None) -> float:

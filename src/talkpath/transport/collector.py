@@ -15,8 +15,8 @@ do. Hence, while somebody holds the collector with the policy ``freeze``:
   many calls live. Without a quiet moment it is done after five minutes;
 * what is frozen and dies in a cycle later is not given back. A call leaves no cycle behind, but programs do. So when
   the process has half as many blocks of memory in use again, and 1,000,000 more (some 100 MB), as after the last
-  thorough collection, a quiet moment takes all back, collects and freezes anew. That is the one long pause. What a
-  tick misses below 60 ms is made up;
+  thorough collection, a quiet moment takes all back, collects and freezes anew. That is the one long pause. What a tick
+  misses below 60 ms is made up;
 * when the last holder goes, what was frozen is taken back and the thresholds are what they were.
 
 Where the program has disabled the collector before, it is left alone, as with the policy ``leave``.

@@ -104,7 +104,7 @@ class PhaseLateness(Lateness):
 
 
 class Pumped:
-    """What a call that is pumped has in place of a group: where its lateness is counted."""
+    """What calls that are pumped have in place of a group: where their lateness is counted."""
 
     __slots__ = ("key", "lateness")
 
@@ -162,6 +162,8 @@ class PumpDriver(TasksDriver):
         self._pumped_lines = 0
         self._phases: dict[tuple[int, int], int] = {}
         """Pumped calls of each (ptime, phase)."""
+        self._groups_pumped: dict[tuple[int, int], Pumped] = {}
+        """What the calls of each have in common."""
         self._attends: dict[int, Attend] = {}
         """By port."""
         self._entries = ffi.new("tp_attention[]", ATTENTION_AT_ONCE)
@@ -245,7 +247,11 @@ class PumpDriver(TasksDriver):
             raise NativeError("the pump refused a slot that was free")
         key = (call.period_ns, phase_ns)
         self._phases[key] = self._phases.get(key, 0) + 1
-        call.group = Pumped(key, PhaseLateness(self._native, phase_ns // PHASE_NS % int(lib.TP_PUMP_PHASES)))
+        pumped = self._groups_pumped.get(key)
+        if pumped is None:
+            lateness = PhaseLateness(self._native, phase_ns // PHASE_NS % int(lib.TP_PUMP_PHASES))
+            pumped = self._groups_pumped[key] = Pumped(key, lateness)
+        call.group = pumped
         self._take_in(call)
 
     def add_line(self, line: LineMember) -> None:

@@ -77,6 +77,8 @@ class Link(Protocol):
 class SocketLink:
     """A connected, non-blocking TCP socket."""
 
+    __slots__ = ("fd", "recv_into", "send", "sock")
+
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock

@@ -52,9 +52,12 @@ class Wire:
     """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
 
 
+_PLIVO_DEFAULTS = PlivoOptions()
+
+
 def _plivo_options(options: Any) -> PlivoOptions:
     if options is None:
-        return PlivoOptions()
+        return _PLIVO_DEFAULTS
     if not isinstance(options, PlivoOptions):
         raise ConfigError(f"options of the plivo wire are PlivoOptions, not {type(options).__name__}")
     return options

@@ -373,11 +373,14 @@ class MessageAssembler:
         max_message_bytes: of one message, all its fragments together.
     """
 
+    __slots__ = ("_closed", "_error", "_fragments", "_max_message_bytes", "_opcode", "_text")
+
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._opcode = CONTINUATION
-        self._fragments = bytearray()
-        self._text = codecs.getincrementaldecoder("utf-8")()
+        self._fragments: bytes | bytearray = b""
+        self._text: codecs.IncrementalDecoder | None = None
+        """Both made for a message that comes in fragments, which is rare."""
         self._closed = False
         self._error: FrameError | None = None
 
@@ -399,7 +402,7 @@ class MessageAssembler:
             return self._receive_data(opcode, fin, bytes(payload))
         except FrameError as error:
             self._error = error
-            self._fragments.clear()
+            self._fragments = b""
             raise
 
     def _receive_control(self, opcode: int, fin: bool, payload: bytes) -> Received:
@@ -430,21 +433,22 @@ class MessageAssembler:
             return _message(opcode, payload)
         if opcode != CONTINUATION:
             self._opcode = opcode
-            self._text.reset()
-        if self._opcode == TEXT:
-            self._check_text(payload, fin)
+            self._fragments = bytearray()
+            self._text = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
+        if self._text is not None:
+            self._check_text(self._text, payload, fin)
         self._fragments += payload
         if not fin:
             return None
         message = _message(self._opcode, bytes(self._fragments))
         self._opcode = CONTINUATION
-        self._fragments.clear()
+        self._fragments, self._text = b"", None
         return message
 
-    def _check_text(self, payload: bytes, fin: bool) -> None:
+    def _check_text(self, text: codecs.IncrementalDecoder, payload: bytes, fin: bool) -> None:
         # Fragment by fragment, so that a broken message is refused at the fragment that breaks it.
         try:
-            self._text.decode(payload, fin)
+            text.decode(payload, fin)
         except UnicodeDecodeError:
             raise FrameError("a text message that is not UTF-8", CLOSE_BAD_TEXT, "bad_utf8") from None
 
