@@ -377,7 +377,7 @@ class PumpDriver(TasksDriver):
                 if self._ticked[0]:
                     self._hand_over()
                 else:
-                    self._read_pump(now_ns)
+                    self._read_pump(now_ns, collected=True)
                     if self._commanded:
                         self._run_commands(now_ns)
                     self._tick_due(now_ns)
@@ -399,16 +399,21 @@ class PumpDriver(TasksDriver):
         if self._pumped:
             self._read_pump(now)
 
-    def _read_pump(self, now_ns: int) -> None:
+    def _read_pump(self, now_ns: int, *, collected: bool = False) -> None:
         if self.threaded:
             self._hear_signal()
             self._hand_over()  # First: it was written before anything that is done now, perhaps for another stream.
             self._attend(now_ns)
             return
         for _ in range(READ_ROUNDS):
-            if not lib.tp_pump_read(self._native, now_ns):
+            attended = bool(lib.tp_pump_read(self._native, now_ns))
+            if attended:
+                self._attend(now_ns)
+            if (attended or collected) and self._poller.handlers:
+                # Of a message that is too long for the pump more may be there already.
+                collected = self._read_polled(now_ns)
+            elif not attended:
                 return
-            self._attend(now_ns)
 
     def _tick_due(self, now_ns: int) -> None:
         super()._tick_due(now_ns)
