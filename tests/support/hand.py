@@ -8,6 +8,7 @@ call that misbehaves in nothing and must hear the same, to the packet, whatever 
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import random
 import socket
@@ -28,12 +29,16 @@ from talkpath.transport import clock as clocks
 from talkpath.transport.clock import Clock
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.driver_tasks import TasksDriver
+from talkpath.transport.link import SocketLink
 from talkpath.transport.load import Load
+from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS
 
 STEP_NS = 5 * NS_PER_MS
 STEPS_OF_PTIME = 4
 PATIENCE_S = 20
+SIOCOUTQNSD = 0x894B
+"""Linux: how much of what was written to a TCP socket has not been sent."""
 
 
 class HandClock(Clock):
@@ -93,6 +98,25 @@ async def accept_stream(listener: trio.SocketListener, *, receive_buffer: int | 
     if receive_buffer is not None:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     return plain
+
+
+def never_full(connection: Connection | None) -> None:
+    """Give a connection's socket room for whatever is read or written in one step.
+
+    How much a full one takes is not repeatable.
+    """
+    assert connection is not None
+    assert isinstance(connection.link, SocketLink)
+    for which in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        connection.link.sock.setsockopt(socket.SOL_SOCKET, which, 4 << 20)
+
+
+async def all_there(sock: socket.socket) -> None:
+    """Wait until what was sent has left for the other end, or until there is no room for it there."""
+    unsent = bytearray(4)
+    with trio.move_on_after(0.5):
+        while fcntl.ioctl(sock, SIOCOUTQNSD, unsent) == 0 and any(unsent):  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.001)
 
 
 def drain(sock: socket.socket) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ import trio.testing
 
 from support.calls import EPOCH
 from support.frames import BINARY, CONTINUATION, PING, TEXT, frame
-from support.hand import STEP_NS, HandClock, accept_stream, drain, entered, hand_clock, media
+from support.hand import STEP_NS, HandClock, accept_stream, drain, entered, hand_clock, media, never_full
 from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
 from talkpath.transport.clock import has_timerfd
 
@@ -158,6 +158,9 @@ async def _run_calls(driver: str, clock: HandClock) -> list[Heard]:
                     clock.driver.step(clock.at_ns)
                     await trio.sleep(0.001)
             await trio.testing.wait_all_tasks_blocked()
+            for call in calls:
+                assert call.streams[0] is not None
+                never_full(call.streams[0]._connection)
             assert [call.pumped for call in calls] == [driver == "pump"] * CALLS
             says = [Caller(number) for number in range(CALLS)]
             plays = [Application(number) for number in range(CALLS)]

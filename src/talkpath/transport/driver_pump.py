@@ -388,7 +388,7 @@ class PumpDriver(TasksDriver):
                     self._hand_over()
                 else:
                     if held:
-                        self._read_pump(now_ns)
+                        self._read_pump(now_ns, collected=True)
                     if self._commanded:
                         self._run_commands(now_ns)
                     self._tick_due(now_ns)
@@ -410,14 +410,18 @@ class PumpDriver(TasksDriver):
         if self._pumped:
             self._read_pump(now)
 
-    def _read_pump(self, now_ns: int) -> None:
+    def _read_pump(self, now_ns: int, *, collected: bool = False) -> None:
         if self.threaded:
             self._hear_signal()
             self._hand_over()  # First: it was written before anything that is done now, perhaps for another stream.
             self._attend(now_ns)
             return
         for _ in range(READ_ROUNDS):
-            if not lib.tp_pump_read(self._native, now_ns) or not self._attend(now_ns):
+            held = bool(lib.tp_pump_read(self._native, now_ns)) and self._attend(now_ns)
+            if (held or collected) and self._poller.handlers:
+                # Of a message that is too long for the pump more may be there already.
+                collected = self._read_polled(now_ns)
+            elif not held:
                 return
 
     def _tick_due(self, now_ns: int) -> None:

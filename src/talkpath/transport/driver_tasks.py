@@ -457,13 +457,7 @@ class TasksDriver:
                 go_on(now)
         handlers = self._poller.handlers
         for _ in range(READ_ROUNDS):
-            busy = False
-            if handlers:
-                for fd in self._poller.ready():
-                    busy = True
-                    watching = handlers.get(fd)
-                    if watching is not None:
-                        watching(now)
+            busy = self._read_polled(now) if handlers else False
             if self._memory_ready:
                 busy = True
                 ready = sorted(self._memory_ready.items())
@@ -475,6 +469,15 @@ class TasksDriver:
                             self._memory_ready[ident] = (link, handler)
             if not busy:
                 return
+
+    def _read_polled(self, now: int) -> bool:
+        """Read once from every descriptor that is readable. -> whether there was any"""
+        ready = self._poller.ready()
+        for fd in ready:
+            watching = self._poller.handlers.get(fd)
+            if watching is not None:
+                watching(now)
+        return bool(ready)
 
     def _run_commands(self, now_ns: int) -> None:
         commanded = sorted(self._commanded.items())
