@@ -20,7 +20,7 @@ import talkpath
 from talkpath.engine import EngineConfig, MemoryLeg, StreamSpec
 from talkpath.engine.stream import CallStream
 from talkpath.errors import ConfigError
-from talkpath.line import LineWorkers, open_line_workers, serve_lines_on_workers
+from talkpath.line import LineWorkers, ServeConfig, open_line_workers, serve_lines_on_workers
 from talkpath.records import EndReason
 from talkpath.testing import ToneSource, find_tones, quiescence
 from talkpath.transport.tls import client_context
@@ -34,6 +34,7 @@ ONE = talkpath.WorkersConfig(count=1, report_s=0.1, goodbye_s=1.0, pin=False)
 
 @asynccontextmanager
 async def serving(workers: talkpath.WorkersConfig = ONE, **options: Any) -> AsyncIterator[LineWorkers]:
+    options.setdefault("config", ServeConfig(max_busy_share=None, max_lateness_ms=None))
     with trio.fail_after(60), quiescence():
         async with open_line_workers(BOT, "127.0.0.1", 0, workers=workers, **options) as server:
             yield server

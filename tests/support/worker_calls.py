@@ -57,7 +57,7 @@ async def stubborn(engine: Engine, placed: talkpath.Placed) -> None:
 
 def small_engine() -> talkpath.EngineConfig:
     """Options that a worker makes itself."""
-    return talkpath.EngineConfig(max_calls=1)
+    return talkpath.EngineConfig(max_calls=1, max_busy_share=None, max_lateness_ms=None)
 
 
 async def bot(line: talkpath.Line) -> None:
@@ -73,4 +73,4 @@ def serve_config() -> talkpath.ServeConfig:
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(os.environ["TALKPATH_TEST_CERTIFICATE"])
-    return talkpath.ServeConfig(tls_context=context)
+    return talkpath.ServeConfig(tls_context=context, max_busy_share=None, max_lateness_ms=None)
