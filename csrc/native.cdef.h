@@ -325,6 +325,7 @@ const tp_address *tp_latch_target(const tp_latch *latch);
 #define TP_PUMP_CIPHER_MAX 147456
 enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
 enum { TP_STREAM_LIVE = 1, TP_STREAM_CIPHER = 2 };
+enum { TP_OUTPUT_CIPHER = 64 };
 enum { TP_SEND_MEDIA = 0, TP_SEND_CONTROL = 1, TP_SEND_CIPHER = 2 };
 typedef struct {
     uint64_t port;
@@ -417,6 +418,8 @@ int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, siz
 int tp_pump_take_handover(tp_pump *pump);
 int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries);
 int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now);
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now);
+void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher);
 int tp_pump_end(tp_pump *pump, int64_t port);
 int tp_pump_run(tp_pump *pump, int realtime_priority);
 void tp_pump_stop(tp_pump *pump);

@@ -341,7 +341,20 @@ static void hand_to_encrypt(tp_pump *pump, tp_port *port, const uint8_t *bytes, 
             return;
         }
     }
+    uint32_t number = number_of(pump, port);
+    tp_outbox *to = &pump->handover[pump->filling];
+    tp_output *last = to->n_outputs != 0 ? &to->outputs[to->n_outputs - 1] : NULL;
+    bool joins = last != NULL && last->kind == TP_OUTPUT_CIPHER && last->slot == number &&
+                 last->length + output->length <= TP_PUMP_CIPHER_PIECE;
     if (!hand_over(pump, output->slot, bytes, output)) return;
+    if (joins) {
+        last->length += output->length;
+        to->n_outputs--;
+    } else {
+        last = &to->outputs[to->n_outputs - 1];
+        last->slot = number;
+        last->kind = TP_OUTPUT_CIPHER;
+    }
     port->handed += output->length;
     pump->counters.messages_out++;
 }
@@ -1026,6 +1039,23 @@ int tp_pump_receive(tp_pump *pump, int64_t handle, uint8_t *plain, size_t n, int
     }
     take_in(pump, port, plain, n, now);
     return port->held != 0;
+}
+
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now) {
+    const tp_cipher *entries = pump->m.cipher_entries[1 - pump->cipher_filling] + first;
+    for (uint32_t i = 0; i < n; i++) {
+        (void)tp_pump_receive(pump, (int64_t)entries[i].port, plain, lengths[i], now);
+        plain += lengths[i];
+    }
+}
+
+void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher) {
+    const tp_output *outputs = pump->handover[1 - pump->filling].outputs + first;
+    for (uint32_t i = 0; i < n; i++) {
+        const tp_port *port = &pump->m.ports[outputs[i].slot];
+        if (port->cipher) (void)tp_pump_send(pump, (int64_t)handle_of(pump, port), cipher, lengths[i], TP_SEND_CIPHER);
+        cipher += lengths[i];
+    }
 }
 
 int tp_pump_end(tp_pump *pump, int64_t handle) {

@@ -71,6 +71,7 @@
 #define TP_PUMP_SCRATCH_BYTES (256u * 1024u) /* of one recv, and the most that is parsed at once */
 #define TP_PUMP_CIPHER_ONCE (64u * 1024u)    /* cipher of one recv */
 #define TP_PUMP_CIPHER_MAX (2u * (TP_PUMP_MEDIA_MAX + TP_PUMP_CONTROL_MAX)) /* of a cipher port, what may wait */
+#define TP_PUMP_CIPHER_PIECE 4096u           /* what a cipher port has to say at once is one output up to this: one record */
 #define TP_PUMP_PHASES 12                    /* of 5 ms in the longest ptime */
 #define TP_PUMP_LATENESS_BUCKETS 256         /* of 0.1 ms up to 20 ms, then of 5 ms; the last has no end */
 #define TP_NO_PORT 0u                        /* port 0 is never given out */
@@ -78,6 +79,7 @@
 enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
 enum { TP_STREAM_LIVE = 1, TP_STREAM_CIPHER = 2 };               /* of tp_pump_open_stream */
 enum { TP_SEND_MEDIA = 0, TP_SEND_CONTROL = 1, TP_SEND_CIPHER = 2 }; /* of tp_pump_send */
+enum { TP_OUTPUT_CIPHER = 64 };                                    /* in the hand-over: to be encrypted; `slot` is the port's number */
 
 /* Attention: bits of `what`. */
 enum {
@@ -250,6 +252,10 @@ int tp_pump_take_handover(tp_pump *pump);
  * caller keeps what else it has decrypted until after tp_pump_give; TP_OK; TP_E_FULL: no room for it, the port is broken;
  * TP_E_STATE: stale, dead or held. end: nothing more will come, deal with it as the end of a plain connection (ENDED). */
 int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries);
+/* The same for n entries in a row from `first` on, of the arena that was taken last; their plaintext lies behind one another. */
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now);
+/* And for n outputs in a row of the hand-over that was taken last: their cipher, each sent as by tp_pump_send. */
+void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher);
 int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now);
 int tp_pump_end(tp_pump *pump, int64_t port);
 

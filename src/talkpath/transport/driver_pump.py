@@ -40,7 +40,6 @@ from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
 from talkpath.transport.clock import Lateness
 from talkpath.transport.driver_tasks import (
-    OUTPUT_MESSAGE,
     PHASE_NS,
     READ_ROUNDS,
     SOCKET_POLL_NS,
@@ -49,7 +48,7 @@ from talkpath.transport.driver_tasks import (
     Member,
     TasksDriver,
 )
-from talkpath.transport.tls import PIECE_BYTES, TlsCalls
+from talkpath.transport.tls import PIECE_BYTES, Feed, Read, Take, TlsCalls
 
 log = logging.getLogger("talkpath.transport.driver")
 
@@ -68,12 +67,15 @@ REALTIME_PRIORITY = 10
 """Of SCHED_FIFO: above every ordinary thread, below the kernel's own."""
 
 FULL = -4
+NUMBER = 0xFFFFFFFF
+"""Of a port, in its handle; the rest is its generation."""
 
 SEND_MEDIA: int = lib.TP_SEND_MEDIA
 SEND_CONTROL: int = lib.TP_SEND_CONTROL
 SEND_CIPHER: int = lib.TP_SEND_CIPHER
 STREAM_LIVE: int = lib.TP_STREAM_LIVE
 STREAM_CIPHER: int = lib.TP_STREAM_CIPHER
+OUTPUT_CIPHER: int = lib.TP_OUTPUT_CIPHER
 CIPHER_ONCE: int = lib.TP_PUMP_CIPHER_ONCE
 ATTEND_EVENTS: int = lib.TP_ATTEND_EVENTS
 ATTEND_STUCK: int = lib.TP_ATTEND_STUCK
@@ -200,10 +202,11 @@ class PumpDriver(TasksDriver):
         """Pumped calls of each (ptime, phase)."""
         self._attends: dict[int, Attend] = {}
         """By port."""
-        self._to_decipher: dict[int, tuple[TlsCalls, Ciphered]] = {}
+        # Plain tuples: the loops unpack them a thousand times a tick.
+        self._to_decipher: dict[int, tuple[Feed, Read, ssl.MemoryBIO, ssl.MemoryBIO, Ciphered]] = {}
         """By port."""
-        self._to_encrypt: dict[tuple[int, int], tuple[TlsCalls, Ciphered, int]] = {}
-        """By slot and an output's last number, with the port."""
+        self._to_encrypt: dict[int, tuple[Feed, Take, Ciphered]] = {}
+        """By port number."""
         self._deciphering = False
         self._handing_over = False
         self._n_cipher = ffi.new("uint32_t *")
@@ -349,8 +352,9 @@ class PumpDriver(TasksDriver):
         flags = (STREAM_LIVE if live else 0) | (STREAM_CIPHER if tls is not None else 0)
         port = self._opened(lib.tp_pump_open_stream(self._native, slot, index, fd, stream, flags, now_ns), attend)
         if tls is not None:
-            self._to_decipher[port] = tls
-            self._to_encrypt[slot, index << 16 | OUTPUT_MESSAGE] = (*tls, port)
+            calls, connection = tls
+            self._to_decipher[port] = (calls.feed, calls.read, calls.incoming, calls.outgoing, connection)
+            self._to_encrypt[port & NUMBER] = (calls.write, calls.take, connection)
         return port
 
     def _opened(self, port: int, attend: Attend) -> int:
@@ -377,11 +381,7 @@ class PumpDriver(TasksDriver):
             with self.paused():
                 self._decipher(self.clock.now_ns())
                 self._hand_over()
-        del self._to_decipher[port]
-        for key, (_, _, of) in self._to_encrypt.items():
-            if of == port:
-                del self._to_encrypt[key]
-                break
+        del self._to_decipher[port], self._to_encrypt[port & NUMBER]
 
     def settle(self) -> None:
         """Have what the media thread has handed over leave before anything that Python is about to send."""
@@ -559,34 +559,54 @@ class PumpDriver(TasksDriver):
             return False
         pump = self._pump
         assert pump is not None
+        n_entries = self._n_cipher[0]
         view = pump.cipher_views[which]
-        plain, plain_c, room = self.scratch_view, self.scratch_c, len(self.scratch)
-        known, receive = self._to_decipher.get, lib.tp_pump_receive
+        plain, room = self.scratch_view, len(self.scratch) // 2
+        known = self._to_decipher.get
         again = False
+        lengths: list[int] = []
+        done, first, index = 0, 0, 0
         self._deciphering = True
         try:
-            for port, offset, length in _cipher.iter_unpack(pump.cipher_entries[which][: 16 * self._n_cipher[0]]):
+            for port, offset, length in _cipher.iter_unpack(pump.cipher_entries[which][: 16 * n_entries]):
+                index += 1
                 entry = known(port)
-                if entry is None:
-                    continue
-                (feed, read, incoming, outgoing, _, _), connection = entry
-                if length > PIECE_BYTES:
-                    again = again or length == CIPHER_ONCE
-                    connection.decipher(view[offset : offset + length], now_ns)
-                    continue
-                feed(view[offset : offset + length])
-                try:
-                    n = read(room, plain)
-                except ssl.SSLError as exc:
-                    connection.decipher_on(0, exc, now_ns)
-                    continue
-                if n == 0 or incoming.pending or outgoing.pending:
-                    connection.decipher_on(n, None, now_ns)
+                if entry is not None and length <= PIECE_BYTES:
+                    feed, read, incoming, outgoing, connection = entry
+                    feed(view[offset : offset + length])
+                    failure: ssl.SSLError | None = None
+                    try:
+                        n = read(room, plain[done:])
+                    except ssl.SSLError as exc:
+                        n, failure = 0, exc
+                    if n and not incoming.pending and not outgoing.pending:
+                        lengths.append(n)
+                        done += n
+                        if done < room:
+                            continue
+                        self._receive_many(first, lengths, now_ns)
+                    else:
+                        rest = bytes(plain[done : done + n])
+                        self._receive_many(first, lengths, now_ns)
+                        plain[:n] = rest
+                        connection.decipher_on(n, failure, now_ns)
                 else:
-                    receive(native, port, plain_c, n, now_ns)
+                    self._receive_many(first, lengths, now_ns)
+                    if entry is not None:
+                        again = again or length == CIPHER_ONCE
+                        entry[4].decipher(view[offset : offset + length], now_ns)
+                done, first = 0, index
+            self._receive_many(first, lengths, now_ns)
         finally:
             self._deciphering = False
         return again
+
+    def _receive_many(self, first: int, lengths: list[int], now_ns: int) -> None:
+        """Give the pump the plaintext of entries in a row, which lies in the scratch."""
+        if lengths:
+            numbers = ffi.from_buffer("uint32_t[]", array("I", lengths))
+            lib.tp_pump_receive_many(self._native, first, len(lengths), numbers, self.scratch_c, now_ns)
+            lengths.clear()
 
     def _hand_over(self) -> None:
         """Send the messages that the pump has left to Python: of cipher ports, and of streams without a port."""
@@ -598,37 +618,40 @@ class PumpDriver(TasksDriver):
         pump = self._pump
         assert pump is not None
         view, numbers = pump.handover_views[which], pump.handover_numbers[which]
-        native, known, send_cipher = self._native, self._to_encrypt.get, lib.tp_pump_send
-        outputs = numbers[: 4 * native.handover[which].n_outputs].tolist()
-        at, end = 0, len(outputs)
+        known = self._to_encrypt.get
+        quadruple = iter(numbers[: 4 * self._native.handover[which].n_outputs].tolist())
+        ciphers: list[bytes] = []
+        first, index = 0, 0
         self._handing_over = True
         try:
-            while at < end:
-                offset, length, slot, kind = outputs[at : at + 4]
-                entry = known((slot, kind))
-                at += 4
-                if entry is None:
-                    self._send_outputs(view, numbers[at - 4 : at], 1)
-                    continue
-                # What one stream says in one tick lies together and goes into one record.
-                while at < end and outputs[at + 2] == slot and outputs[at + 3] == kind:
-                    if length + outputs[at + 1] > PIECE_BYTES:
-                        break
-                    length += outputs[at + 1]
-                    at += 4
-                (_, _, _, _, write, take), connection, port = entry
-                if length > PIECE_BYTES:
-                    connection.encrypt(view[offset : offset + length])
-                    continue
-                try:
-                    write(view[offset : offset + length])
-                except ssl.SSLError:
-                    connection.encrypt(view[offset : offset + length])  # which says what is wrong
-                    continue
-                cipher = take()
-                send_cipher(native, port, cipher, len(cipher), SEND_CIPHER)
+            for offset, length, slot, kind in zip(quadruple, quadruple, quadruple, quadruple, strict=True):
+                index += 1
+                entry = known(slot) if kind & 0xFFFF == OUTPUT_CIPHER else None
+                if entry is not None and length <= PIECE_BYTES:
+                    write, take, _ = entry
+                    try:
+                        write(view[offset : offset + length])
+                    except ssl.SSLError:
+                        pass
+                    else:
+                        ciphers.append(take())
+                        continue
+                self._send_many(first, ciphers)
+                first = index
+                if entry is not None:  # long, or TLS is broken, which is found out again
+                    entry[2].encrypt(view[offset : offset + length])
+                elif kind & 0xFFFF != OUTPUT_CIPHER:
+                    self._send_outputs(view, numbers[4 * index - 4 : 4 * index], 1)
+            self._send_many(first, ciphers)
         finally:
             self._handing_over = False
+
+    def _send_many(self, first: int, ciphers: list[bytes]) -> None:
+        """Give the pump the cipher of outputs in a row."""
+        if ciphers:
+            numbers = ffi.from_buffer("uint32_t[]", array("I", map(len, ciphers)))
+            lib.tp_pump_send_many(self._native, first, len(ciphers), numbers, b"".join(ciphers))
+            ciphers.clear()
 
     @property
     def lateness(self) -> Lateness:

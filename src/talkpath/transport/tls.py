@@ -26,16 +26,21 @@ _ALPN = ["http/1.1"]
 _OLD_VERSIONS = ssl.OP_NO_SSLv3 | ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
 
 
+Feed = Callable[[Buffer], object]
+Read = Callable[[int, memoryview], int]
+Take = Callable[[], bytes]
+
+
 class TlsCalls(NamedTuple):
     """What a loop over many connections calls for each, without a frame of ours in between; see `TlsRecords.calls`."""
 
-    feed: Callable[[Buffer], object]
+    feed: Feed
     """Takes cipher that has come."""
-    read: Callable[[int, memoryview], int]
+    read: Read
     incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
-    write: Callable[[Buffer], object]
-    take: Callable[[], bytes]
+    write: Feed
+    take: Take
     """Returns all cipher that is to leave."""
 
 
