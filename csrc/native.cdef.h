@@ -321,7 +321,16 @@ const tp_address *tp_latch_target(const tp_latch *latch);
 #define TP_PUMP_PHASES 12
 #define TP_PUMP_LATENESS_BUCKETS 256
 #define TP_NO_PORT 0
+#define TP_PUMP_CIPHER_ONCE 65536
+#define TP_PUMP_CIPHER_MAX 147456
 enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
+enum { TP_STREAM_LIVE = 1, TP_STREAM_CIPHER = 2 };
+enum { TP_OUTPUT_CIPHER = 64 };
+enum { TP_SEND_MEDIA = 0, TP_SEND_CONTROL = 1, TP_SEND_CIPHER = 2 };
+typedef struct {
+    uint64_t port;
+    uint32_t offset, length;
+} tp_cipher;
 enum {
     TP_ATTEND_EVENTS = 1, TP_ATTEND_HELD = 2, TP_ATTEND_FULL = 4, TP_ATTEND_ENDED = 8, TP_ATTEND_BROKEN = 16,
     TP_ATTEND_PROTOCOL = 32, TP_ATTEND_LEARNED = 64, TP_ATTEND_STUCK = 128
@@ -365,6 +374,9 @@ typedef struct {
     uint32_t outbox_capacity, outbox_outputs_capacity;
     uint32_t handover_capacity, handover_outputs_capacity;
     uint64_t pool_capacity;
+    uint8_t *cipher_bytes[2];
+    tp_cipher *cipher_entries[2];
+    uint32_t cipher_capacity;
 } tp_pump_memory;
 typedef struct {
     uint64_t turns, path_ticks, line_ticks, datagrams_in, datagrams_out, messages_out, reads;
@@ -375,7 +387,7 @@ typedef struct {
     tp_pump_memory m;
     tp_pool pool;
     tp_outbox handover[2];
-    uint32_t filling, high_slot, n_free_ports, n_attention, n_members, n_open_ports;
+    uint32_t filling, n_cipher, high_slot, n_free_ports, n_attention, n_members, n_open_ports;
     int32_t epoll, signal, wake;
     int64_t origin, next_due;
     int32_t realtime;
@@ -391,7 +403,7 @@ int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line);
 void tp_pump_remove(tp_pump *pump, uint32_t slot);
 void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
 int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now);
-int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int live, int64_t now);
+int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int flags, int64_t now);
 int64_t tp_pump_close_port(tp_pump *pump, int64_t port, uint8_t *waiting, uint8_t *unread, uint32_t *n_unread);
 const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
 int tp_pump_read(tp_pump *pump, int64_t now);
@@ -400,10 +412,15 @@ int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
 int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 int64_t tp_pump_take_held(tp_pump *pump, int64_t port, tp_received *report, int *result, uint8_t *out, size_t capacity);
 int tp_pump_give(tp_pump *pump, int64_t port, const uint8_t *left, size_t n, uint32_t needed);
-int tp_pump_send(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n, int control);
+int tp_pump_send(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n, int kind);
 int tp_pump_flush(tp_pump *pump, int64_t port);
 int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n);
 int tp_pump_take_handover(tp_pump *pump);
+int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries);
+int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now);
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now);
+void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher);
+int tp_pump_end(tp_pump *pump, int64_t port);
 int tp_pump_run(tp_pump *pump, int realtime_priority);
 void tp_pump_stop(tp_pump *pump);
 void tp_pump_pause(tp_pump *pump, int by);

@@ -231,28 +231,27 @@ static void flush_port(tp_pump *pump, tp_port *port) {
     port->flushing = 0;
 }
 
-enum { MEDIA, CONTROL };
-
 /* Behind whatever waits. -> TP_OK; TP_E_FULL: nothing of it was taken; TP_E_STATE: the port is dead now */
 static int put(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n, int kind) {
     size_t sent = 0;
-    if (port->out_bytes != 0 && kind == MEDIA) flush_port(pump, port);
+    if (port->out_bytes != 0 && kind != TP_SEND_CONTROL) flush_port(pump, port);
     if (port->dead) return TP_E_STATE;
-    if (kind == CONTROL && port->out_bytes + n > WAITING_MAX) return TP_E_FULL;
+    if (kind == TP_SEND_CONTROL && port->out_bytes + n > WAITING_MAX) return TP_E_FULL;
     if (port->out_bytes == 0) {
         sent = taken(pump, port, send(port->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL));
         if (port->dead) return TP_E_STATE;
         if (sent == n) return TP_OK;
-    } else if (kind == MEDIA && port->live && port->out_bytes + n > TP_PUMP_MEDIA_MAX) {
+    } else if (kind == TP_SEND_MEDIA && port->live && port->out_bytes + n > TP_PUMP_MEDIA_MAX) {
         port->media_dropped++;
         return TP_E_FULL;
     }
-    if (chain_room(&pump->pool, &port->out) < n - sent) {
-        if (sent == 0 && (kind == CONTROL || port->live)) {
-            port->media_dropped += kind == MEDIA;
+    bool too_much = kind == TP_SEND_CIPHER && port->out_bytes + n - sent > TP_PUMP_CIPHER_MAX;
+    if (too_much || chain_room(&pump->pool, &port->out) < n - sent) {
+        if (sent == 0 && kind != TP_SEND_CIPHER && (kind == TP_SEND_CONTROL || port->live)) {
+            port->media_dropped += kind == TP_SEND_MEDIA;
             return TP_E_FULL;
         }
-        end_port(pump, port, TP_ATTEND_BROKEN, ENOBUFS); /* half a frame has gone, or speech would be lost */
+        end_port(pump, port, TP_ATTEND_BROKEN, ENOBUFS); /* half a frame has gone, speech or cipher would be lost */
         return TP_E_STATE;
     }
     chain_append(&pump->pool, &port->out, bytes + sent, n - sent);
@@ -260,12 +259,16 @@ static int put(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n, int
     return TP_OK;
 }
 
-static void send_message(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n) {
-    if (port->dead || put(pump, port, bytes, n, MEDIA) != TP_OK) return;
-    pump->counters.messages_out++;
+static void say_full(tp_pump *pump, tp_port *port) {
     if (port->out_bytes == 0 || port->flushing) return;
     port->flushing = 1;
     attend_port(pump, port, TP_ATTEND_FULL);
+}
+
+static void send_message(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n) {
+    if (port->dead || put(pump, port, bytes, n, TP_SEND_MEDIA) != TP_OK) return;
+    pump->counters.messages_out++;
+    say_full(pump, port);
 }
 
 static socklen_t write_address(const tp_port *port, const tp_address *to, struct sockaddr_storage *out) {
@@ -312,17 +315,48 @@ static void send_datagram(tp_pump *pump, tp_port *port, const uint8_t *bytes, si
     if (errno == EBADF || errno == ENOTSOCK) end_port(pump, port, TP_ATTEND_BROKEN, errno); /* not ours any more */
 }
 
-static void hand_over(tp_pump *pump, uint32_t slot, const uint8_t *bytes, const tp_output *output) {
+/* -> whether it had room */
+static bool hand_over(tp_pump *pump, uint32_t slot, const uint8_t *bytes, const tp_output *output) {
     tp_outbox *to = &pump->handover[pump->filling];
     if (to->capacity - to->used < output->length || to->n_outputs == to->outputs_capacity) {
         pump->m.slots[slot].handover_dropped++;
         pump->counters.handover_dropped++;
-        return;
+        return false;
     }
     memcpy(to->bytes + to->used, bytes, output->length);
     to->outputs[to->n_outputs++] = (tp_output){to->used, output->length, slot, output->kind, output->stream};
     to->used += output->length;
     tp_pump_announce(pump);
+    return true;
+}
+
+/* A cipher port's: Python encrypts it and sends it back. What is not worth that any more is dropped here. */
+static void hand_to_encrypt(tp_pump *pump, tp_port *port, const uint8_t *bytes, const tp_output *output) {
+    if (port->dead) return;
+    if (port->live && port->out_bytes + output->length > TP_PUMP_MEDIA_MAX) {
+        flush_port(pump, port);
+        if (port->dead) return;
+        if (port->out_bytes != 0 && port->out_bytes + output->length > TP_PUMP_MEDIA_MAX) {
+            port->media_dropped++;
+            return;
+        }
+    }
+    uint32_t number = number_of(pump, port);
+    tp_outbox *to = &pump->handover[pump->filling];
+    tp_output *last = to->n_outputs != 0 ? &to->outputs[to->n_outputs - 1] : NULL;
+    bool joins = last != NULL && last->kind == TP_OUTPUT_CIPHER && last->slot == number &&
+                 last->length + output->length <= TP_PUMP_CIPHER_PIECE;
+    if (!hand_over(pump, output->slot, bytes, output)) return;
+    if (joins) {
+        last->length += output->length;
+        to->n_outputs--;
+    } else {
+        last = &to->outputs[to->n_outputs - 1];
+        last->slot = number;
+        last->kind = TP_OUTPUT_CIPHER;
+    }
+    port->handed += output->length;
+    pump->counters.messages_out++;
 }
 
 static void count_lateness(tp_pump *pump, const tp_path *path) {
@@ -341,10 +375,12 @@ static void count_lateness(tp_pump *pump, const tp_path *path) {
 static void send_one(tp_pump *pump, const tp_output *output, const uint8_t *bytes) {
     const tp_slot *slot = &pump->m.slots[output->slot];
     uint32_t port = output->kind == TP_OUTPUT_MESSAGE ? slot->streams[output->stream] : TP_NO_PORT;
-    if (port != TP_NO_PORT) {
-        send_message(pump, &pump->m.ports[port], bytes, output->length);
+    if (port == TP_NO_PORT) {
+        (void)hand_over(pump, output->slot, bytes, output);
+    } else if (pump->m.ports[port].cipher) {
+        hand_to_encrypt(pump, &pump->m.ports[port], bytes, output);
     } else {
-        hand_over(pump, output->slot, bytes, output);
+        send_message(pump, &pump->m.ports[port], bytes, output->length);
     }
 }
 
@@ -369,7 +405,7 @@ static void send_outputs(tp_pump *pump, tp_outbox *outbox) {
 /* A line's messages of one tick: they lie behind one another and leave as one. */
 static void send_speech(tp_pump *pump, uint32_t number, tp_outbox *outbox) {
     uint32_t port = pump->m.slots[number].streams[0];
-    if (port == TP_NO_PORT) {
+    if (port == TP_NO_PORT || pump->m.ports[port].cipher) {
         send_outputs(pump, outbox);
         return;
     }
@@ -397,9 +433,8 @@ static uint32_t header_bytes(uint32_t payload_bytes, bool masked) {
     return (payload_bytes < 126 ? 2u : payload_bytes < 0x10000 ? 4u : 10u) + (masked ? 4u : 0u);
 }
 
-/* `total` bytes at the front of the scratch; what is left of them has room in the port's chain. */
-static void parse(tp_pump *pump, tp_port *port, size_t total, int64_t now) {
-    uint8_t *bytes = pump->m.scratch;
+/* What is left of the `total` bytes has room in the port's chain. */
+static void parse(tp_pump *pump, tp_port *port, uint8_t *bytes, size_t total, int64_t now) {
     tp_received report;
     int result = tp_stream_receive(port->stream, &report, bytes, total, now);
     bool line = pump->m.slots[port->slot].line != NULL;
@@ -428,6 +463,25 @@ static void parse(tp_pump *pump, tp_port *port, size_t total, int64_t now) {
     if (port->in_bytes > TP_PUMP_IN_MAX) hold_unfinished(pump, port);
 }
 
+/* What came, behind what waits in the chain: that has its room at the front of the scratch. */
+static void take_in(tp_pump *pump, tp_port *port, uint8_t *bytes, size_t n, int64_t now) {
+    size_t have = port->in_bytes;
+    port->last_received = now;
+    if (port->in_needed > have + n) { /* parsed once it is whole: a long frame must not be looked at again and again */
+        keep_input(pump, port, bytes, n);
+        if (port->in_bytes > TP_PUMP_IN_MAX) hold_unfinished(pump, port);
+        return;
+    }
+    if (have != 0) {
+        uint8_t *scratch = pump->m.scratch;
+        if (bytes != scratch + have) memcpy(scratch + have, bytes, n);
+        chain_copy(&pump->pool, &port->in, have, scratch);
+        forget_input(pump, port);
+        bytes = scratch;
+    }
+    parse(pump, port, bytes, have + n, now);
+}
+
 static void read_stream(tp_pump *pump, tp_port *port, int64_t now) {
     uint8_t *scratch = pump->m.scratch;
     size_t have = port->in_bytes;
@@ -444,19 +498,35 @@ static void read_stream(tp_pump *pump, tp_port *port, int64_t now) {
     } else if (got < 0) {
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) end_port(pump, port, TP_ATTEND_BROKEN, errno);
     } else {
-        size_t total = have + (size_t)got;
-        port->last_received = now;
-        if (port->in_needed > total) { /* parsed once it is whole: a long frame must not be looked at again and again */
-            keep_input(pump, port, scratch + have, (size_t)got);
-            if (port->in_bytes > TP_PUMP_IN_MAX) hold_unfinished(pump, port);
-            return;
-        }
-        if (have != 0) {
-            chain_copy(&pump->pool, &port->in, have, scratch);
-            forget_input(pump, port);
-        }
-        parse(pump, port, total, now);
+        take_in(pump, port, scratch + have, (size_t)got, now);
     }
+}
+
+/* For Python to decipher. -> whether there was room to look */
+static bool read_cipher(tp_pump *pump, tp_port *port) {
+    size_t most = chain_room(&pump->pool, &port->in); /* plaintext is no longer than its cipher */
+    if (most == 0) {
+        hold_unfinished(pump, port);
+        return true;
+    }
+    size_t room = pump->m.cipher_capacity - pump->cipher_used;
+    if (room < TP_PUMP_CIPHER_ONCE && pump->n_cipher != 0) return false;
+    if (most > room) most = room;
+    if (most > TP_PUMP_CIPHER_ONCE) most = TP_PUMP_CIPHER_ONCE;
+    ssize_t got = recv(port->fd, pump->m.cipher_bytes[pump->cipher_filling] + pump->cipher_used, most, MSG_DONTWAIT);
+    pump->counters.reads++;
+    if (got == 0) {
+        end_port(pump, port, TP_ATTEND_ENDED, 0);
+    } else if (got < 0) {
+        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) end_port(pump, port, TP_ATTEND_BROKEN, errno);
+    } else {
+        pump->m.cipher_entries[pump->cipher_filling][pump->n_cipher++] =
+            (tp_cipher){handle_of(pump, port), pump->cipher_used, (uint32_t)got};
+        pump->cipher_used += (uint32_t)got;
+        port->deciphering = 1;
+        tp_pump_announce(pump);
+    }
+    return true;
 }
 
 /* Up to the caller's next datagram; a stranger's must not cost the caller's its turn. */
@@ -497,6 +567,8 @@ static bool read_port(tp_pump *pump, uint64_t handle, uint32_t kind, int64_t now
     if (port == NULL || port->kind != kind || port->held || port->dead) return false;
     if (port->kind == TP_PORT_LEG) {
         read_leg(pump, port, now);
+    } else if (port->cipher) {
+        return !port->deciphering && read_cipher(pump, port);
     } else {
         read_stream(pump, port, now);
     }
@@ -544,6 +616,20 @@ static void tick_path(tp_pump *pump, uint32_t number, int64_t now) {
     if ((flags & TP_TICK_EVENTS) != 0) attend_slot(pump, number, TP_ATTEND_EVENTS);
 }
 
+/* A line's speech that was written and has not left: on its way through Python, or waiting for the socket. For a cipher port
+ * the hand-over must have room for all that may be written: `part` is made no larger than that. */
+static bool must_rest(tp_pump *pump, const tp_port *port, tp_outbox *part) {
+    if (port == NULL) return false;
+    if (port->dead || port->out_bytes != 0 || port->handed != 0) return true;
+    if (!port->cipher) return false;
+    const tp_outbox *to = &pump->handover[pump->filling];
+    uint32_t room = to->capacity - to->used, outputs = to->outputs_capacity - to->n_outputs;
+    if (to->n_outputs != 0 && (room < part->capacity || outputs < part->outputs_capacity)) return true;
+    if (part->capacity > room) part->capacity = room;
+    if (part->outputs_capacity > outputs) part->outputs_capacity = outputs;
+    return false;
+}
+
 static void tick_line(tp_pump *pump, uint32_t number, int64_t now) {
     const tp_slot *slot = &pump->m.slots[number];
     tp_stream *line = slot->line;
@@ -553,7 +639,7 @@ static void tick_line(tp_pump *pump, uint32_t number, int64_t now) {
     if (port != NULL && port->out_bytes != 0) flush_port(pump, port);
     pump->counters.line_ticks++;
     for (;;) {
-        if (port != NULL && (port->dead || port->out_bytes != 0)) {
+        if (must_rest(pump, port, &part)) {
             set_due(pump, number, port->dead ? INT64_MAX : now + TP_PUMP_TICK_NS);
             return;
         }
@@ -650,7 +736,7 @@ int tp_pump_tick(tp_pump *pump, int64_t now) {
 
 int tp_pump_step(tp_pump *pump, int64_t now, int *ticked) {
     *ticked = 0;
-    if (tp_pump_read(pump, now) != 0) return (int)pump->n_attention;
+    if (tp_pump_read(pump, now) != 0 || pump->n_cipher != 0) return (int)pump->n_attention;
     *ticked = 1;
     return tp_pump_tick(pump, now);
 }
@@ -830,17 +916,20 @@ int64_t tp_pump_open_leg(tp_pump *pump, uint32_t number, int fd, int family, tp_
     return open_port(pump, &slot->leg, &port);
 }
 
-int64_t tp_pump_open_stream(tp_pump *pump, uint32_t number, uint32_t index, int fd, tp_stream *stream, int live, int64_t now) {
+int64_t tp_pump_open_stream(tp_pump *pump, uint32_t number, uint32_t index, int fd, tp_stream *stream, int flags, int64_t now) {
     tp_slot *slot = slot_of(pump, number);
     if (slot == NULL || index >= TP_PATH_STREAMS || slot->streams[index] != TP_NO_PORT || stream == NULL || fd < 0) {
         return TP_E_ARGUMENT;
     }
     if (slot->line != NULL && (index != 0 || stream != slot->line)) return TP_E_ARGUMENT;
+    bool cipher = (flags & TP_STREAM_CIPHER) != 0;
+    if (cipher && pump->m.cipher_capacity == 0) return TP_E_ARGUMENT;
     tp_port port = {.fd = fd,
                     .slot = number,
                     .kind = TP_PORT_STREAM,
                     .index = (uint8_t)index,
-                    .live = live != 0,
+                    .live = (flags & TP_STREAM_LIVE) != 0,
+                    .cipher = cipher,
                     .held = HELD,
                     .stream = stream,
                     .last_received = now};
@@ -901,11 +990,16 @@ int tp_pump_give(tp_pump *pump, int64_t handle, const uint8_t *left, size_t n, u
     return TP_OK;
 }
 
-int tp_pump_send(tp_pump *pump, int64_t handle, const uint8_t *bytes, size_t n, int control) {
+int tp_pump_send(tp_pump *pump, int64_t handle, const uint8_t *bytes, size_t n, int kind) {
     tp_port *port = live_stream(pump, handle);
     if (port == NULL) return TP_E_STATE;
-    int status = put(pump, port, bytes, n, control ? CONTROL : MEDIA);
+    int status = put(pump, port, bytes, n, kind);
     if (status < 0) return status;
+    if (kind == TP_SEND_CIPHER) {
+        port->handed = 0;
+        say_full(pump, port);
+        return (int)port->out_bytes;
+    }
     port->flushing = port->out_bytes != 0;
     return (int)port->out_bytes;
 }
@@ -921,6 +1015,53 @@ int tp_pump_send_datagram(tp_pump *pump, int64_t handle, const uint8_t *bytes, s
     tp_port *port = port_of(pump, (uint64_t)handle);
     if (port == NULL || port->kind != TP_PORT_LEG || port->dead) return TP_E_STATE;
     send_datagram(pump, port, bytes, n);
+    return TP_OK;
+}
+
+int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries) {
+    pump->signalled = 0;
+    *n_entries = pump->n_cipher;
+    if (pump->n_cipher == 0) return -1;
+    uint32_t full = pump->cipher_filling;
+    pump->cipher_filling = 1 - full;
+    pump->cipher_used = pump->n_cipher = 0;
+    return (int)full;
+}
+
+int tp_pump_receive(tp_pump *pump, int64_t handle, uint8_t *plain, size_t n, int64_t now) {
+    tp_port *port = live_stream(pump, handle);
+    if (port == NULL || port->held) return TP_E_STATE;
+    port->deciphering = 0;
+    if (n == 0) return TP_OK;
+    if (n > chain_room(&pump->pool, &port->in) || n > TP_PUMP_SCRATCH_BYTES - port->in_bytes) {
+        end_port(pump, port, TP_ATTEND_BROKEN, ENOBUFS);
+        return TP_E_FULL;
+    }
+    take_in(pump, port, plain, n, now);
+    return port->held != 0;
+}
+
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now) {
+    const tp_cipher *entries = pump->m.cipher_entries[1 - pump->cipher_filling] + first;
+    for (uint32_t i = 0; i < n; i++) {
+        (void)tp_pump_receive(pump, (int64_t)entries[i].port, plain, lengths[i], now);
+        plain += lengths[i];
+    }
+}
+
+void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher) {
+    const tp_output *outputs = pump->handover[1 - pump->filling].outputs + first;
+    for (uint32_t i = 0; i < n; i++) {
+        const tp_port *port = &pump->m.ports[outputs[i].slot];
+        if (port->cipher) (void)tp_pump_send(pump, (int64_t)handle_of(pump, port), cipher, lengths[i], TP_SEND_CIPHER);
+        cipher += lengths[i];
+    }
+}
+
+int tp_pump_end(tp_pump *pump, int64_t handle) {
+    tp_port *port = live_stream(pump, handle);
+    if (port == NULL) return TP_E_STATE;
+    end_port(pump, port, TP_ATTEND_ENDED, 0);
     return TP_OK;
 }
 

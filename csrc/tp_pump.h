@@ -23,7 +23,14 @@
  * over is dropped: a descriptor that was closed and came back as another call's, a slot that was reused while its old
  * events waited.
  *
- * Messages of a stream that has no port (TLS, memory) are copied to a *hand-over* outbox that Python sends from; RTP still
+ * TLS. A *cipher* port is a stream whose bytes must pass through Python both ways, and nothing but its cipher does so. The
+ * read half puts what it received into an arena, at most one recv per port until tp_pump_receive has given back its plaintext,
+ * and from there on all is as if the pump had read it. The tick half leaves its messages in the hand-over; they come back
+ * encrypted by tp_pump_send, and wait for the socket as others do. Media is dropped before it is encrypted (when more than
+ * TP_PUMP_MEDIA_MAX waits), never after: a hole in TLS is the end of the connection. A line writes one portion, and rests until
+ * that has come back and left. A full arena, or a full hand-over for a line: the next turn goes on.
+ *
+ * Messages of a stream that has no port (memory), and of a cipher port, are copied to a *hand-over* outbox that Python sends from; RTP still
  * leaves at once. When Python is so late that the hand-over is full, media messages are dropped whole and counted.
  *
  * Bounds. A port's unfinished input: TP_PUMP_IN_MAX bytes, beyond which it is held for Python to collect (a message may be
@@ -62,11 +69,17 @@
 #define TP_PUMP_IN_RESERVE 4u                /* blocks of the pool that every stream port is sure of; a leg needs none */
 #define TP_PUMP_OUT_RESERVE 9u
 #define TP_PUMP_SCRATCH_BYTES (256u * 1024u) /* of one recv, and the most that is parsed at once */
+#define TP_PUMP_CIPHER_ONCE (64u * 1024u)    /* cipher of one recv */
+#define TP_PUMP_CIPHER_MAX (2u * (TP_PUMP_MEDIA_MAX + TP_PUMP_CONTROL_MAX)) /* of a cipher port, what may wait */
+#define TP_PUMP_CIPHER_PIECE 4096u           /* what a cipher port has to say at once is one output up to this: one record */
 #define TP_PUMP_PHASES 12                    /* of 5 ms in the longest ptime */
 #define TP_PUMP_LATENESS_BUCKETS 256         /* of 0.1 ms up to 20 ms, then of 5 ms; the last has no end */
 #define TP_NO_PORT 0u                        /* port 0 is never given out */
 
 enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
+enum { TP_STREAM_LIVE = 1, TP_STREAM_CIPHER = 2 };               /* of tp_pump_open_stream */
+enum { TP_SEND_MEDIA = 0, TP_SEND_CONTROL = 1, TP_SEND_CIPHER = 2 }; /* of tp_pump_send */
+enum { TP_OUTPUT_CIPHER = 64 };                                    /* in the hand-over: to be encrypted; `slot` is the port's number */
 
 /* Attention: bits of `what`. */
 enum {
@@ -87,6 +100,12 @@ typedef struct tp_attention {
     uint32_t generation; /* of the slot */
 } tp_attention;
 
+/* Cipher that came: where it lies in the arena. */
+typedef struct tp_cipher {
+    uint64_t port;
+    uint32_t offset, length;
+} tp_cipher;
+
 typedef struct tp_port {
     int32_t fd;
     uint32_t generation, slot;
@@ -95,6 +114,8 @@ typedef struct tp_port {
     uint8_t held;                /* nothing is read: 1 until tp_pump_give, 2 for good (a protocol error) */
     uint8_t dead;                /* ended or broken: nothing is read or sent any more */
     uint8_t family;              /* legs: 4 or 6 */
+    uint8_t cipher;              /* STREAM: TLS, what is on the wire passes through Python */
+    uint8_t deciphering;         /* cipher of it is on its way through Python: no more is read before tp_pump_receive */
     uint8_t flushing;            /* FULL was said and not yet answered by a flush to the end */
     uint8_t held_result;         /* what tp_stream_receive answered to the first held bytes */
     uint32_t attention;          /* bits not yet taken; the port is in the list when not 0 */
@@ -106,6 +127,7 @@ typedef struct tp_port {
     uint64_t media_dropped, send_failures;
     uint32_t in_needed;          /* bytes the unfinished frame will have in all; 0: not known yet */
     uint32_t in_bytes, out_bytes;
+    uint32_t handed;             /* CIPHER: bytes in the hand-over, until some come back encrypted */
     tp_chain in, out;
     tp_received held_report;     /* relative to the first held byte; n_media: messages taken just before it */
 } tp_port;
@@ -135,6 +157,9 @@ typedef struct tp_pump_memory {
     uint32_t outbox_capacity, outbox_outputs_capacity;
     uint32_t handover_capacity, handover_outputs_capacity;
     uint64_t pool_capacity;
+    uint8_t *cipher_bytes[2];     /* NULL: no port can be opened with TP_STREAM_CIPHER */
+    tp_cipher *cipher_entries[2]; /* n_ports of each */
+    uint32_t cipher_capacity;
 } tp_pump_memory;
 
 typedef struct tp_pump_counters {
@@ -152,6 +177,7 @@ typedef struct tp_pump {
     tp_outbox outbox;
     tp_outbox handover[2];       /* one is filled, the other is Python's */
     uint32_t filling;
+    uint32_t cipher_filling, cipher_used, n_cipher; /* of the arena that is filled; the other is Python's */
     uint32_t high_slot;          /* slots from here on were never used */
     uint32_t n_free_ports, n_attention, n_members, n_open_ports;
     int32_t epoll, signal, wake; /* signal: eventfd for Python; wake: eventfd for the thread */
@@ -182,16 +208,17 @@ void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
 /* Ports. -> a handle > 0 (generation << 32 | number), or TP_E_FULL (no port or no reserve left), TP_E_STATE (epoll refused) */
 int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now);
 /* A stream's port begins held: nothing is read before tp_pump_give, for what came with the handshake comes first.
- * live: a call's tracks, dropped when they cannot leave; 0: a line's speech. `index`: of the call's stream; 0 for a line. */
-int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int live, int64_t now);
+ * LIVE: a call's tracks, dropped when they cannot leave; else a line's speech. CIPHER: TLS, see above. `index`: of the call's
+ * stream; 0 for a line. */
+int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int flags, int64_t now);
 /* Forget the port before its descriptor is closed; idempotent. What waited for the socket is copied to `waiting` (at least
- * TP_PUMP_MEDIA_MAX + TP_PUMP_CONTROL_MAX bytes; NULL: dropped), what was read and not parsed to `unread` (at least
+ * TP_PUMP_CIPHER_MAX bytes; NULL: dropped), what was read and not parsed to `unread` (at least
  * TP_PUMP_SCRATCH_BYTES; NULL: dropped). -> bytes in `waiting`, TP_E_STATE for a stale handle; *n_unread is set */
 int64_t tp_pump_close_port(tp_pump *pump, int64_t port, uint8_t *waiting, uint8_t *unread, uint32_t *n_unread);
 /* NULL for a stale handle; for statistics. */
 const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
 
-/* The turn. step = read, and when nothing needs attention after it, tick. -> entries of attention waiting; *ticked tells */
+/* The turn. step = read, and when nothing needs attention or deciphering after it, tick. -> entries of attention waiting; *ticked tells */
 int tp_pump_read(tp_pump *pump, int64_t now);
 int tp_pump_tick(tp_pump *pump, int64_t now);
 int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
@@ -206,9 +233,11 @@ int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 int64_t tp_pump_take_held(tp_pump *pump, int64_t port, tp_received *report, int *result, uint8_t *out, size_t capacity);
 int tp_pump_give(tp_pump *pump, int64_t port, const uint8_t *left, size_t n, uint32_t needed);
 
-/* Sending from Python, behind whatever waits. control: never dropped. -> 0 sent, > 0 bytes that now wait (the caller sees to
- * flush, as after FULL), TP_E_FULL refused (control) or dropped and counted (media), TP_E_STATE dead or stale */
-int tp_pump_send(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n, int control);
+/* Sending from Python, behind whatever waits. CONTROL: never dropped. -> 0 sent, > 0 bytes that now wait (the caller sees to
+ * flush, as after FULL), TP_E_FULL refused (control) or dropped and counted (media), TP_E_STATE dead or stale.
+ * CIPHER: what is encrypted must leave, all of it and in order: it is taken up to TP_PUMP_CIPHER_MAX, beyond which the port is
+ * broken; that some waits is said as FULL, once, as for what the pump sends itself. */
+int tp_pump_send(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n, int kind);
 /* -> bytes that still wait; < 0 dead or stale (BROKEN is said as attention too) */
 int tp_pump_flush(tp_pump *pump, int64_t port);
 int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n);
@@ -216,6 +245,19 @@ int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, siz
 /* The hand-over: swaps the two outboxes and returns the number (0, 1) of the one that is now the caller's, valid until the
  * next swap; -1 when nothing waits. */
 int tp_pump_take_handover(tp_pump *pump);
+
+/* Cipher ports. take_cipher: swaps the two arenas and returns the number (0, 1) of the one that is now the caller's, valid until
+ * the next swap, and how many entries it has; -1 when none has come. receive, once for each entry at least: its plaintext, dealt
+ * with as what a plain port reads; n = 0: no record is whole yet. `plain` is unmasked in place. -> 1: the port is held now, the
+ * caller keeps what else it has decrypted until after tp_pump_give; TP_OK; TP_E_FULL: no room for it, the port is broken;
+ * TP_E_STATE: stale, dead or held. end: nothing more will come, deal with it as the end of a plain connection (ENDED). */
+int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries);
+/* The same for n entries in a row from `first` on, of the arena that was taken last; their plaintext lies behind one another. */
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now);
+/* And for n outputs in a row of the hand-over that was taken last: their cipher, each sent as by tp_pump_send. */
+void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher);
+int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now);
+int tp_pump_end(tp_pump *pump, int64_t port);
 
 /* The thread. run: returns when stop() was called, at the latest 5 ms and one turn later; restores its scheduling. A stop()
  * that comes before the run ends it as it begins. TP_E_STATE: one runs already, or there is no `origin`. */

@@ -29,8 +29,8 @@ int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_la
     return TP_E_STATE;
 }
 
-int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int live, int64_t now) {
-    (void)pump, (void)slot, (void)index, (void)fd, (void)stream, (void)live, (void)now;
+int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int flags, int64_t now) {
+    (void)pump, (void)slot, (void)index, (void)fd, (void)stream, (void)flags, (void)now;
     return TP_E_STATE;
 }
 
@@ -76,8 +76,8 @@ int tp_pump_give(tp_pump *pump, int64_t port, const uint8_t *left, size_t n, uin
     return TP_E_STATE;
 }
 
-int tp_pump_send(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n, int control) {
-    (void)pump, (void)port, (void)bytes, (void)n, (void)control;
+int tp_pump_send(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n, int kind) {
+    (void)pump, (void)port, (void)bytes, (void)n, (void)kind;
     return TP_E_STATE;
 }
 
@@ -94,6 +94,30 @@ int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, siz
 int tp_pump_take_handover(tp_pump *pump) {
     (void)pump;
     return -1;
+}
+
+int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries) {
+    (void)pump;
+    *n_entries = 0;
+    return -1;
+}
+
+int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now) {
+    (void)pump, (void)port, (void)plain, (void)n, (void)now;
+    return TP_E_STATE;
+}
+
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now) {
+    (void)pump, (void)first, (void)n, (void)lengths, (void)plain, (void)now;
+}
+
+void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher) {
+    (void)pump, (void)first, (void)n, (void)lengths, (void)cipher;
+}
+
+int tp_pump_end(tp_pump *pump, int64_t port) {
+    (void)pump, (void)port;
+    return TP_E_STATE;
 }
 
 int tp_pump_run(tp_pump *pump, int realtime_priority) {

@@ -22,6 +22,7 @@
 #define OUTBOX_BYTES 60000u
 #define HANDOVER_BYTES 4000u
 #define HANDOVER_OUTPUTS 6u
+#define CIPHER_BYTES 100000u
 #define RECEIVED_BYTES (4u << 20)
 #define FRAME_SAMPLES 160u
 
@@ -92,6 +93,11 @@ static inline rig *rig_open(size_t pool_blocks, int64_t origin) {
         m->handover_bytes[i] = malloc(HANDOVER_BYTES);
         m->handover_outputs[i] = malloc(HANDOVER_OUTPUTS * sizeof(tp_output));
     }
+    m->cipher_capacity = CIPHER_BYTES;
+    for (int i = 0; i < 2; i++) {
+        m->cipher_bytes[i] = malloc(CIPHER_BYTES);
+        m->cipher_entries[i] = malloc(N_PORTS * sizeof(tp_cipher));
+    }
     size_t bytes = 4000 * (TP_BLOCK_BYTES + 4);
     r->pool_bytes = malloc(bytes);
     r->received = malloc(RECEIVED_BYTES);
@@ -133,6 +139,7 @@ static inline int rig_close(rig *r) {
     free(m->slots), free(m->due), free(m->ports), free(m->attention), free(m->free_ports), free(m->pool_bytes);
     free(m->scratch), free(m->outbox_bytes), free(m->outbox_outputs);
     for (int i = 0; i < 2; i++) free(m->handover_bytes[i]), free(m->handover_outputs[i]);
+    for (int i = 0; i < 2; i++) free(m->cipher_bytes[i]), free(m->cipher_entries[i]);
     free(r->pool_bytes);
     free(r->received);
     free(r);
@@ -195,31 +202,35 @@ static inline int open_leg(rig *r, uint32_t i, uint32_t symmetric, int64_t now) 
     return 0;
 }
 
-static inline int open_stream(rig *r, uint32_t i, int live, int64_t now) {
+static inline int open_stream(rig *r, uint32_t i, int flags, int64_t now) {
     member *m = &r->members[i];
     int pair[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     m->stream_fd = pair[0];
     m->peer_fd = pair[1];
-    m->port = tp_pump_open_stream(&r->pump, i, 0, m->stream_fd, &m->stream, live, now);
+    m->port = tp_pump_open_stream(&r->pump, i, 0, m->stream_fd, &m->stream, flags, now);
     (void)tp_pump_give(&r->pump, m->port, NULL, 0, 0); /* nothing came with the handshake */
     CHECK(m->port > 0);
     return 0;
 }
 
-static inline int add_call(rig *r, uint32_t i, int64_t now) {
+static inline int add_call_with(rig *r, uint32_t i, int flags, int64_t now) {
     if (make_call(&r->pool, &r->members[i], i, now) != 0) return 1;
     CHECK(tp_pump_add_path(&r->pump, i, &r->members[i].path) == TP_OK);
-    return open_leg(r, i, TP_SYMMETRIC_NO, now) != 0 || open_stream(r, i, 1, now) != 0;
+    return open_leg(r, i, TP_SYMMETRIC_NO, now) != 0 || open_stream(r, i, flags, now) != 0;
 }
 
-static inline int add_line(rig *r, uint32_t i, int64_t now) {
+static inline int add_call(rig *r, uint32_t i, int64_t now) { return add_call_with(r, i, TP_STREAM_LIVE, now); }
+
+static inline int add_line_with(rig *r, uint32_t i, int flags, int64_t now) {
     member *m = &r->members[i];
     m->config = stream_config(m, TP_ROLE_APPLICATION);
     CHECK(tp_stream_init(&m->stream, &r->pool, &m->config, 0, now) == TP_OK);
     CHECK(tp_pump_add_line(&r->pump, i, &m->stream) == TP_OK);
-    return open_stream(r, i, 0, now);
+    return open_stream(r, i, flags, now);
 }
+
+static inline int add_line(rig *r, uint32_t i, int64_t now) { return add_line_with(r, i, 0, now); }
 
 /* What comes from the peer: one media message whose samples are all `sample`. -> bytes */
 static inline size_t write_media(const member *m, uint8_t *out, size_t capacity, uint8_t sample, size_t n_samples) {

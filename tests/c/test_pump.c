@@ -606,6 +606,230 @@ static int test_line_waits_for_its_peer(void) {
     return rig_close(r);
 }
 
+/* ---- cipher ports ---- */
+
+/* The cipher of these tests: every byte turned over. */
+static void turn_over(uint8_t *bytes, size_t n) {
+    for (size_t i = 0; i < n; i++) bytes[i] ^= 0xff;
+}
+
+/* What Python does after the read half: all entries at once, or (`pieces`) each in two. -> entries, < 0: failed */
+static int decipher(rig *r, bool pieces, int64_t now) {
+    uint32_t n, lengths[N_PORTS];
+    int which = tp_pump_take_cipher(&r->pump, &n);
+    if (which < 0) return 0;
+    uint8_t *bytes = r->memory.cipher_bytes[which];
+    const tp_cipher *entries = r->memory.cipher_entries[which];
+    size_t at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (entries[i].offset != at) return -1; /* they lie behind one another, and so does their plaintext */
+        lengths[i] = entries[i].length;
+        at += lengths[i];
+    }
+    turn_over(bytes, at);
+    if (!pieces) {
+        tp_pump_receive_many(&r->pump, 0, n, lengths, bytes, now);
+        return (int)n;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t half = entries[i].length / 2;
+        if (tp_pump_receive(&r->pump, (int64_t)entries[i].port, bytes + entries[i].offset, half, now) != TP_OK) return -1;
+        if (tp_pump_receive(&r->pump, (int64_t)entries[i].port, bytes + entries[i].offset + half, lengths[i] - half, now) < 0) {
+            return -1;
+        }
+    }
+    return (int)n;
+}
+
+/* And after the tick half. -> outputs */
+static int encrypt(rig *r) {
+    int which = tp_pump_take_handover(&r->pump);
+    if (which < 0) return 0;
+    const tp_outbox *box = &r->pump.handover[which];
+    uint32_t lengths[HANDOVER_OUTPUTS];
+    for (uint32_t i = 0; i < box->n_outputs; i++) {
+        if (box->outputs[i].kind != TP_OUTPUT_CIPHER) return -1;
+        lengths[i] = box->outputs[i].length;
+    }
+    turn_over(box->bytes, box->used);
+    tp_pump_send_many(&r->pump, 0, box->n_outputs, lengths, box->bytes);
+    return (int)box->n_outputs;
+}
+
+static int send_cipher(int fd, const uint8_t *bytes, size_t n) {
+    uint8_t *cipher = malloc(n);
+    CHECK(cipher != NULL);
+    memcpy(cipher, bytes, n);
+    turn_over(cipher, n);
+    int failed = send_all(fd, cipher, n);
+    free(cipher);
+    return failed;
+}
+
+/* A plain call and one whose bytes are turned over say and hear the same, whatever a message is cut into. */
+static int test_cipher_is_the_same(void) {
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    CHECK(r != NULL && add_call(r, 0, 0) == 0 && add_call_with(r, 4, TP_STREAM_LIVE | TP_STREAM_CIPHER, 0) == 0);
+    member *plain = &r->members[0], *tls = &r->members[4]; /* of the same phase */
+    uint8_t bytes[8000], datagram[2000], theirs[2000];
+    size_t unsent = 0;
+    for (int64_t now = 0; now < 4000 * MS; now += 5 * MS) {
+        if (now % (20 * MS) == 0) {
+            unsent += write_media(plain, bytes + unsent, sizeof bytes - unsent, (uint8_t)(now / MS), 160);
+        }
+        size_t n = unsent - (unsent > 0 ? random_below((uint32_t)unsent) : 0);
+        CHECK(send_all(plain->peer_fd, bytes, n) == 0 && send_cipher(tls->peer_fd, bytes, n) == 0);
+        memmove(bytes, bytes + n, unsent - n);
+        unsent -= n;
+        CHECK(tp_pump_read(&r->pump, now) == 0 && decipher(r, now % (10 * MS) == 0, now) == (n != 0));
+        CHECK(queued(r, 0) == queued(r, 4));
+        CHECK(tp_pump_tick(&r->pump, now) >= 0 && encrypt(r) >= 0 && take_attention(r) == 0);
+    }
+    CHECK(plain->path.counters.ticks > 100 && tp_pump_port(&r->pump, tls->port)->handed == 0);
+    for (int i = 0; i < 150; i++) {
+        ssize_t got = recv(plain->caller_fd, datagram, sizeof datagram, MSG_DONTWAIT);
+        CHECK(recv(tls->caller_fd, theirs, sizeof theirs, MSG_DONTWAIT) == got && got == 172);
+        CHECK(memcmp(datagram + 12, theirs + 12, 160) == 0);
+    }
+    frames found, turned;
+    receive_all(r, plain->peer_fd);
+    CHECK(parse_frames(r, &found, true) == 0);
+    receive_all(r, tls->peer_fd);
+    turn_over(r->received, r->n_received);
+    CHECK(parse_frames(r, &turned, true) == 0 && turned.n_media == found.n_media && found.n_media > 100);
+    return rig_close(r);
+}
+
+/* Between a recv and its plaintext nothing more is read; a held port takes no plaintext; the end comes when it is said. */
+static int test_cipher_is_held(void) {
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    CHECK(r != NULL && add_call_with(r, 0, TP_STREAM_LIVE | TP_STREAM_CIPHER, 0) == 0);
+    member *m = &r->members[0];
+    tp_received report;
+    int result, ticked;
+    uint32_t n_entries;
+    uint8_t bytes[2000], out[2000];
+    size_t n = write_media(m, bytes, sizeof bytes, 1, 160);
+    CHECK(send_cipher(m->peer_fd, bytes, n) == 0);
+    CHECK(tp_pump_step(&r->pump, 0, &ticked) == 0 && ticked == 0 && r->pump.n_cipher == 1);
+    CHECK(send_cipher(m->peer_fd, bytes, n) == 0 && tp_pump_read(&r->pump, 0) == 0 && r->pump.n_cipher == 1);
+    CHECK(decipher(r, false, 0) == 1 && queued(r, 0) == 160);
+    CHECK(tp_pump_read(&r->pump, 0) == 0 && decipher(r, false, 0) == 1 && queued(r, 0) == 320);
+    CHECK(tp_pump_take_cipher(&r->pump, &n_entries) == -1 && n_entries == 0);
+
+    size_t held = write_frame(bytes + n, TP_OPCODE_TEXT, "{\"event\":\"mark\"}", 16);
+    CHECK(send_cipher(m->peer_fd, bytes, n + held) == 0 && tp_pump_read(&r->pump, 0) == 0 && decipher(r, false, 0) == 1);
+    CHECK(take_attention(r) == 0 && attention_of(r, 0, m->port) == TP_ATTEND_HELD && queued(r, 0) == 480);
+    CHECK(tp_pump_receive(&r->pump, m->port, bytes, n, 0) == TP_E_STATE && queued(r, 0) == 480);
+    CHECK(send_cipher(m->peer_fd, bytes, n) == 0 && tp_pump_read(&r->pump, 0) == 0 && r->pump.n_cipher == 0);
+    CHECK(tp_pump_take_held(&r->pump, m->port, &report, &result, out, sizeof out) == (int64_t)held && report.length == 16);
+    CHECK(tp_pump_give(&r->pump, m->port, NULL, 0, 0) == TP_OK);
+    CHECK(tp_pump_read(&r->pump, 0) == 0 && decipher(r, false, 0) == 1);
+    CHECK(write_media(m, bytes, sizeof bytes, 1, 160) == n && queued(r, 0) == 640);
+    CHECK(tp_pump_end(&r->pump, m->port) == TP_OK && take_attention(r) == 0);
+    CHECK(attention_of(r, 0, m->port) == TP_ATTEND_ENDED && tp_pump_end(&r->pump, m->port) == TP_E_STATE);
+    CHECK(tp_pump_receive(&r->pump, m->port, bytes, n, 0) == TP_E_STATE);
+    return rig_close(r);
+}
+
+/* More than the arena holds is read by and by; a port that was closed meanwhile gets nothing. */
+static int test_cipher_arena(void) {
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    CHECK(r != NULL);
+    uint8_t *bytes = malloc(60000);
+    for (uint32_t i = 0; i < 3; i++) {
+        CHECK(add_call_with(r, i, TP_STREAM_LIVE | TP_STREAM_CIPHER, 0) == 0);
+        size_t n = 0;
+        while (n < 50000) n += write_media(&r->members[i], bytes + n, 60000 - n, 1, 160);
+        CHECK(send_cipher(r->members[i].peer_fd, bytes, n) == 0);
+    }
+    free(bytes);
+    CHECK(tp_pump_read(&r->pump, 0) == 0 && r->pump.n_cipher == 1 && r->pump.cipher_used > 50000);
+    CHECK(decipher(r, false, 0) == 1 && tp_pump_read(&r->pump, 0) == 0);
+    uint32_t n_unread;
+    uint64_t other = r->memory.cipher_entries[r->pump.cipher_filling][0].port;
+    for (uint32_t i = 0; i < 3; i++) {
+        if ((uint64_t)r->members[i].port != other) continue;
+        CHECK(tp_pump_close_port(&r->pump, r->members[i].port, NULL, NULL, &n_unread) == 0 && queued(r, i) == 0);
+        CHECK(decipher(r, false, 0) == 1 && queued(r, i) == 0);
+    }
+    CHECK(tp_pump_read(&r->pump, 0) == 0 && decipher(r, false, 0) == 1);
+    uint64_t all = queued(r, 0) + queued(r, 1) + queued(r, 2);
+    CHECK(all > 2 * 20000 && all % 160 == 0);
+    return rig_close(r);
+}
+
+/* Towards a peer that does not read: media is dropped before it is encrypted, cipher never. */
+static int test_cipher_is_never_dropped(void) {
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    CHECK(r != NULL && add_call_with(r, 0, TP_STREAM_LIVE | TP_STREAM_CIPHER, 0) == 0);
+    member *m = &r->members[0];
+    CHECK(shrink(m->stream_fd) == 0);
+    const tp_port *port = tp_pump_port(&r->pump, m->port);
+    uint32_t n_full = 0;
+    for (int64_t now = 0; now < 20000 * MS; now += 20 * MS) {
+        CHECK(tp_pump_tick(&r->pump, now) >= 0 && encrypt(r) >= 0 && take_attention(r) == 0);
+        n_full += attention_of(r, 0, m->port) == TP_ATTEND_FULL;
+    }
+    CHECK(port->media_dropped > 100 && port->out_bytes > 0 && port->out_bytes <= TP_PUMP_MEDIA_MAX && n_full == 1);
+    uint8_t *more = calloc(1, TP_PUMP_CIPHER_MAX);
+    uint32_t waits = port->out_bytes;
+    CHECK(more != NULL && tp_pump_send(&r->pump, m->port, more, 100000, TP_SEND_CIPHER) == (int)waits + 100000);
+    uint8_t *waiting = malloc(TP_PUMP_CIPHER_MAX);
+    CHECK(tp_pump_send(&r->pump, m->port, more, TP_PUMP_CIPHER_MAX - 100000, TP_SEND_CIPHER) == TP_E_STATE); /* too much */
+    CHECK(take_attention(r) == 0 && attention_of(r, 0, m->port) == TP_ATTEND_BROKEN && r->attention[0].error == ENOBUFS);
+
+    CHECK(add_call_with(r, 1, TP_STREAM_LIVE | TP_STREAM_CIPHER, 0) == 0 && shrink(r->members[1].stream_fd) == 0);
+    m = &r->members[1];
+    CHECK(tp_pump_send(&r->pump, m->port, more, 100000, TP_SEND_CIPHER) > 0);
+    port = tp_pump_port(&r->pump, m->port);
+    uint32_t n_unread;
+    waits = port->out_bytes;
+    receive_all(r, m->peer_fd);
+    CHECK(tp_pump_close_port(&r->pump, m->port, waiting, NULL, &n_unread) == (int64_t)waits);
+    CHECK(waits + r->n_received == 100000);
+    r->n_received = 0;
+    free(more), free(waiting);
+    return rig_close(r);
+}
+
+/* A line's speech over a hand-over far smaller than it, to a peer that reads slowly: all of it, in order. */
+static int test_cipher_line(void) {
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    CHECK(r != NULL && add_line_with(r, 0, TP_STREAM_CIPHER, 0) == 0 && shrink(r->members[0].stream_fd) == 0);
+    CHECK(add_line_with(r, 1, TP_STREAM_CIPHER, 0) == 0);
+    uint8_t bytes[8000];
+    memset(bytes, 5, sizeof bytes);
+    for (uint32_t i = 0; i < 2; i++) {
+        member *m = &r->members[i];
+        for (int k = 0; k < 10; k++) CHECK(tp_stream_play(&m->stream, m->config.format, bytes, 8000) == 8000);
+        tp_pump_rearm(&r->pump, i, 0);
+    }
+    CHECK(tp_pump_tick(&r->pump, 0) == 0);
+    uint64_t sent = r->members[0].stream.sent;
+    CHECK(sent > 0 && sent < 80000);
+    CHECK(tp_pump_tick(&r->pump, 5 * MS) == 0 && r->members[0].stream.sent == sent); /* it is still on its way */
+    size_t n[2] = {0, 0};
+    uint8_t *heard[2] = {malloc(RECEIVED_BYTES), malloc(RECEIVED_BYTES)};
+    for (int64_t now = 10 * MS; now < 4000 * MS; now += 5 * MS) {
+        CHECK(encrypt(r) >= 0 && tp_pump_tick(&r->pump, now) >= 0 && take_attention(r) == 0);
+        for (uint32_t i = 0; i < 2; i++) {
+            ssize_t got = recv(r->members[i].peer_fd, heard[i] + n[i], 2000, MSG_DONTWAIT);
+            n[i] += got > 0 ? (size_t)got : 0;
+        }
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        frames found;
+        CHECK(r->members[i].stream.sent == 80000 && r->pump.m.slots[i].handover_dropped == 0);
+        memcpy(r->received, heard[i], n[i]);
+        r->n_received = n[i];
+        turn_over(r->received, n[i]);
+        CHECK(parse_frames(r, &found, true) == 0 && found.n_media == r->members[i].stream.counters.messages_out);
+        free(heard[i]);
+    }
+    return rig_close(r);
+}
+
 /* ---- time, and what cannot be ---- */
 
 static int test_stuck(void) {
@@ -676,6 +900,8 @@ int main(void) {
                  test_long_frame() + test_no_pool() + test_end_and_break() + test_reused_descriptor() + test_reused_slot() +
                  test_media_is_dropped_whole() + test_control_is_refused_whole() + test_burst() +
                  test_strangers() + test_ipv6_leg() + test_handover() + test_line() + test_line_waits_for_its_peer() +
+                 test_cipher_is_the_same() + test_cipher_is_held() + test_cipher_arena() +
+                 test_cipher_is_never_dropped() + test_cipher_line() +
                  test_stuck() + test_clock_jump() + test_measures() + test_arguments();
     return failed != 0;
 }

@@ -12,6 +12,7 @@ import fcntl
 import json
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -83,20 +84,85 @@ def media(payload: bytes, **more: object) -> bytes:
     return json.dumps(body | more).encode()
 
 
-async def accept_stream(listener: trio.SocketListener, *, receive_buffer: int | None = None) -> socket.socket:
-    """Take the next connection and upgrade it; what follows is moved by hand."""
-    stream = await listener.accept()
+class TlsPeer:
+    """An application's end of TLS: a socket's calls, with plaintext. Made of the standard library's own objects."""
+
+    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+        self.stream = stream
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.sock: socket.socket | None = None
+
+    async def _do(self, what: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                result = what()
+            except ssl.SSLWantReadError:
+                await self.send_all(b"")
+                self.incoming.write(await self.stream.receive_some(65536))
+            else:
+                await self.send_all(b"")
+                return result
+
+    async def do_handshake(self) -> None:
+        await self._do(self.tls.do_handshake)
+
+    async def receive_some(self, n: int) -> bytes:
+        return bytes(await self._do(lambda: self.tls.read(n)))
+
+    async def send_all(self, data: bytes) -> None:
+        if data:
+            self.tls.write(data)
+        if self.outgoing.pending:
+            await self.stream.send_all(self.outgoing.read())
+
+    def sendall(self, data: bytes) -> None:
+        assert self.sock is not None
+        if data:
+            self.tls.write(data)
+            self.sock.sendall(self.outgoing.read())
+
+    def recv(self, n: int) -> bytes:
+        assert self.sock is not None
+        with suppress(BlockingIOError):
+            self.incoming.write(self.sock.recv(n))
+        try:
+            return self.tls.read(n)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+
+    def close(self) -> None:
+        assert self.sock is not None
+        self.sock.close()
+
+
+async def accept_stream(
+    listener: trio.SocketListener, *, receive_buffer: int | None = None, context: ssl.SSLContext | None = None
+) -> Any:
+    """Take the next connection and upgrade it; what follows is moved by hand.
+
+    Returns:
+        The socket, or with a context a `TlsPeer`.
+    """
+    stream: Any = await listener.accept()
+    peer: TlsPeer | None = None
+    if context is not None:
+        peer = stream = TlsPeer(stream, context)
+        await peer.do_handshake()
     head = b""
     while b"\r\n\r\n" not in head:
         head += await stream.receive_some(4096)
     key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key"))
     await stream.send_all(accept_upgrade(key.partition(":")[2].strip()))
-    theirs = stream.socket
+    theirs = peer.stream.socket if peer is not None else stream.socket
     plain = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
     plain.setblocking(False)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if receive_buffer is not None:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    if peer is not None:
+        peer.sock = plain
+        return peer
     return plain
 
 
@@ -119,7 +185,7 @@ async def all_there(sock: socket.socket) -> None:
             await trio.sleep(0.001)
 
 
-def drain(sock: socket.socket) -> Iterator[bytes]:
+def drain(sock: socket.socket | TlsPeer) -> Iterator[bytes]:
     """Yield what can be read at this moment."""
     while True:
         try:

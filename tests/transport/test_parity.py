@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from support.calls import EPOCH
 from support.frames import BINARY, CONTINUATION, PING, TEXT, frame
 from support.hand import STEP_NS, HandClock, accept_stream, drain, entered, hand_clock, media, never_full
 from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
 from talkpath.transport.clock import has_timerfd
+from talkpath.transport.tls import client_context
 
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")
 
@@ -122,28 +125,44 @@ class Application:
         return out
 
 
-async def run_calls(driver: str) -> list[Heard]:
+@dataclass
+class Contexts:
+    """Both ends' of a run over TLS."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+def make_contexts() -> Contexts:
+    authority = trustme.CA()
+    contexts = Contexts(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), client_context())
+    authority.issue_cert("localhost").configure_cert(contexts.server)
+    authority.configure_trust(contexts.client)
+    return contexts
+
+
+async def run_calls(driver: str, contexts: Contexts | None = None) -> list[Heard]:
     """Replay the input through one driver."""
     with hand_clock() as clock:
-        return await _run_calls(driver, clock)
+        return await _run_calls(driver, clock, contexts)
 
 
-async def _run_calls(driver: str, clock: HandClock) -> list[Heard]:
+async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None) -> list[Heard]:
     heard = [Heard() for _ in range(CALLS)]
     callers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(CALLS)]
     strangers = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
-    url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
+    url = f"{'wss' if contexts else 'ws'}://localhost:{listener.socket.getsockname()[1]}/"
     done = trio.Event()
     calls: list[Call] = []
     try:
         async with trio.open_nursery() as nursery:
-            config = EngineConfig(driver=driver)  # type: ignore[arg-type]
+            config = EngineConfig(driver=driver, tls_context=contexts.client if contexts else None)  # type: ignore[arg-type]
             seeded = random.Random(7)
             engine = await entered(
                 nursery, open_engine(config, entropy=seeded.randbytes, wall_clock=lambda: EPOCH), done
             )
-            peers: list[socket.socket] = []
+            peers: list[Any] = []
             for number, caller in enumerate(callers):
                 caller.bind(("127.0.0.1", 0))
                 caller.setblocking(False)
@@ -153,7 +172,7 @@ async def _run_calls(driver: str, clock: HandClock) -> list[Heard]:
                 calls.append(call)
                 spec = StreamSpec(url=url, wire="plivo", bidirectional=True, message_ms=(20, 40, 60)[number])
                 nursery.start_soon(call.start_stream, spec)
-                peers.append(await accept_stream(listener))
+                peers.append(await accept_stream(listener, context=contexts.server if contexts else None))
                 while not any(stream is not None and stream._live for stream in call.streams):
                     clock.driver.step(clock.at_ns)
                     await trio.sleep(0.001)
@@ -162,6 +181,8 @@ async def _run_calls(driver: str, clock: HandClock) -> list[Heard]:
                 assert call.streams[0] is not None
                 never_full(call.streams[0]._connection)
             assert [call.pumped for call in calls] == [driver == "pump"] * CALLS
+            if driver == "pump":  # TLS or not, the pump has every socket
+                assert clock.driver._native.n_open_ports == 2 * CALLS
             says = [Caller(number) for number in range(CALLS)]
             plays = [Application(number) for number in range(CALLS)]
             for step in range(1, STEPS):
@@ -199,9 +220,11 @@ async def _run_calls(driver: str, clock: HandClock) -> list[Heard]:
     return heard
 
 
-def test_the_same_input_gives_the_same_bytes_and_events() -> None:
-    tasks = trio.run(run_calls, "tasks")
-    pump = trio.run(run_calls, "pump")
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+def test_the_same_input_gives_the_same_bytes_and_events(secure: bool) -> None:
+    contexts = make_contexts() if secure else None
+    tasks = trio.run(run_calls, "tasks", contexts)
+    pump = trio.run(run_calls, "pump", contexts)
     for theirs, ours in zip(tasks, pump, strict=True):
         assert len(ours.rtp) > 100
         assert len(ours.messages) > 30

@@ -42,7 +42,7 @@ from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
-from talkpath.transport.link import Link, SocketLink
+from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.refusals import Refusals
 from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS, samples_to_ms
@@ -196,7 +196,7 @@ class Line(DrivenLine):
         self.slot = self.driver.take_slot(self)
         self.pumped = (
             options.driver == "pump"
-            and isinstance(self._link, SocketLink)
+            and isinstance(self._link, (SocketLink, TlsLink))
             and self.driver.want_pump(media_thread=options.media_thread)
         )
         self._connection = Connection(

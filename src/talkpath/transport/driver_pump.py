@@ -9,8 +9,9 @@ A step is: the pump reads; Python attends to what was not plain media, in the or
 the pump ticks and sends; Python attends to what happened. When there is nothing for Python to do in between, the two
 halves are one C call, and that is nearly always.
 
-*Streams over TLS.* Their cipher bytes pass through Python once per tick: the pump leaves their messages in its
-hand-over, and their sockets are read by the step as every other.
+*Streams over TLS.* Only the cipher itself passes through Python, in two loops per step: `_decipher` after the pump has
+read gives OpenSSL what came and the pump the plaintext, `_hand_over` after it has ticked gives OpenSSL its messages and
+the pump the cipher. Both do themselves what is nearly always to be done; the rest is the connection's.
 
 *The media thread.* With `media_thread` the pump's two halves run on a native thread without the GIL, and this step only
 attends, does what is not pumped, and sends what was handed over. The thread belongs to the clock's nursery: it begins
@@ -24,12 +25,13 @@ import logging
 import mmap
 import os
 import socket
+import ssl
 import struct
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import trio
@@ -46,6 +48,7 @@ from talkpath.transport.driver_tasks import (
     Member,
     TasksDriver,
 )
+from talkpath.transport.tls import PIECE_BYTES, Feed, Read, Take, TlsCalls
 
 log = logging.getLogger("talkpath.transport.driver")
 
@@ -57,13 +60,23 @@ OUTBOX_BYTES = 256 * 1024
 OUTBOX_OUTPUTS = 4096
 HANDOVER_BYTES = 4 * 1024 * 1024
 HANDOVER_OUTPUTS = 16384
+CIPHER_BYTES = 2 * 1024 * 1024
 ATTENTION_AT_ONCE = 512
-MAX_WAITING_BYTES: int = lib.TP_PUMP_MEDIA_MAX + lib.TP_PUMP_CONTROL_MAX
+MAX_WAITING_BYTES: int = lib.TP_PUMP_CIPHER_MAX
 REALTIME_PRIORITY = 10
 """Of SCHED_FIFO: above every ordinary thread, below the kernel's own."""
 
 FULL = -4
+NUMBER = 0xFFFFFFFF
+"""Of a port, in its handle; the rest is its generation."""
 
+SEND_MEDIA: int = lib.TP_SEND_MEDIA
+SEND_CONTROL: int = lib.TP_SEND_CONTROL
+SEND_CIPHER: int = lib.TP_SEND_CIPHER
+STREAM_LIVE: int = lib.TP_STREAM_LIVE
+STREAM_CIPHER: int = lib.TP_STREAM_CIPHER
+OUTPUT_CIPHER: int = lib.TP_OUTPUT_CIPHER
+CIPHER_ONCE: int = lib.TP_PUMP_CIPHER_ONCE
 ATTEND_EVENTS: int = lib.TP_ATTEND_EVENTS
 ATTEND_STUCK: int = lib.TP_ATTEND_STUCK
 
@@ -72,11 +85,28 @@ Attend = Callable[[int, int, int], None]
 
 _untouched = ffi.new_allocator(should_clear_after_alloc=False)
 _attention = struct.Struct("=IIQiI")
+_cipher = struct.Struct("=QII")
 
 
 def _zeroed(kind: str, n: int) -> Any:
     """Return pages of the system's own: they are zero, and cost nothing until they are used."""
     return ffi.from_buffer(f"{kind}[]", mmap.mmap(-1, n * ffi.sizeof(kind)))
+
+
+class Ciphered(Protocol):
+    """The connection whose bytes are TLS's: for what the driver's loops do not do themselves. Raises nothing."""
+
+    def decipher(self, cipher: memoryview, now_ns: int) -> None:
+        """Decrypt and hand on what came."""
+        ...
+
+    def decipher_on(self, n: int, exc: ssl.SSLError | None, now_ns: int) -> None:
+        """Go on where the loop began: it has `n` bytes of plaintext in the driver's scratch, or `exc`."""
+        ...
+
+    def encrypt(self, framed: memoryview) -> None:
+        """Encrypt and send media of any length."""
+        ...
 
 
 class PhaseLateness(Lateness):
@@ -137,6 +167,14 @@ class Pump:
         for i in range(2):
             memory.handover_bytes[i] = self._handover[i]
             memory.handover_outputs[i] = self._handover_outputs[i]
+        self._cipher = [_untouched("uint8_t[]", CIPHER_BYTES) for _ in range(2)]
+        self._cipher_entries = [_untouched("tp_cipher[]", MAX_PORTS) for _ in range(2)]
+        for i in range(2):
+            memory.cipher_bytes[i] = self._cipher[i]
+            memory.cipher_entries[i] = self._cipher_entries[i]
+        memory.cipher_capacity = CIPHER_BYTES
+        self.cipher_views = [memoryview(ffi.buffer(each)) for each in self._cipher]
+        self.cipher_entries = [memoryview(ffi.buffer(each)) for each in self._cipher_entries]
         self.handover_views = [memoryview(ffi.buffer(each)) for each in self._handover]
         self.handover_numbers = [memoryview(ffi.buffer(each)).cast("I") for each in self._handover_outputs]
         memory.n_slots, memory.n_ports = MAX_SLOTS, MAX_PORTS
@@ -166,6 +204,14 @@ class PumpDriver(TasksDriver):
         """What the calls of each have in common."""
         self._attends: dict[int, Attend] = {}
         """By port."""
+        # Plain tuples: the loops unpack them a thousand times a tick.
+        self._to_decipher: dict[int, tuple[Feed, Read, ssl.MemoryBIO, ssl.MemoryBIO, Ciphered]] = {}
+        """By port."""
+        self._to_encrypt: dict[int, tuple[Feed, Take, Ciphered]] = {}
+        """By port number."""
+        self._deciphering = False
+        self._handing_over = False
+        self._n_cipher = ffi.new("uint32_t *")
         self._entries = ffi.new("tp_attention[]", ATTENTION_AT_ONCE)
         self._entries_view = memoryview(ffi.buffer(self._entries))
         self._ticked = ffi.new("int *")
@@ -302,10 +348,25 @@ class PumpDriver(TasksDriver):
         return self._opened(lib.tp_pump_open_leg(self._native, slot, sock.fileno(), family, latch, now_ns), attend)
 
     def open_stream(
-        self, slot: int, index: int, fd: int, stream: Any, attend: Attend, now_ns: int, *, live: bool
+        self,
+        slot: int,
+        index: int,
+        fd: int,
+        stream: Any,
+        attend: Attend,
+        now_ns: int,
+        *,
+        live: bool,
+        tls: tuple[TlsCalls, Ciphered] | None = None,
     ) -> int:
         """Have the pump read and write a WebSocket's socket. -> its handle"""
-        return self._opened(lib.tp_pump_open_stream(self._native, slot, index, fd, stream, live, now_ns), attend)
+        flags = (STREAM_LIVE if live else 0) | (STREAM_CIPHER if tls is not None else 0)
+        port = self._opened(lib.tp_pump_open_stream(self._native, slot, index, fd, stream, flags, now_ns), attend)
+        if tls is not None:
+            calls, connection = tls
+            self._to_decipher[port] = (calls.feed, calls.read, calls.incoming, calls.outgoing, connection)
+            self._to_encrypt[port & NUMBER] = (calls.write, calls.take, connection)
+        return port
 
     def _opened(self, port: int, attend: Attend) -> int:
         if port < 0:
@@ -317,11 +378,34 @@ class PumpDriver(TasksDriver):
         """Take a socket back, before its descriptor is closed. -> what waits to be sent, what was read and not parsed;
         both valid until the next call
         """
+        if port in self._to_decipher:
+            self._forget_cipher(port)
         self._attends.pop(port, None)
         n = int(lib.tp_pump_close_port(self._native, port, self.waiting_c, self.unread_c, self._n_unread))
         if n < 0:
             return memoryview(b""), memoryview(b"")
         return memoryview(self.waiting)[:n], memoryview(self.unread)[: self._n_unread[0]]
+
+    def _forget_cipher(self, port: int) -> None:
+        """See to what is on its way through Python, then know no more of the port."""
+        if self.threaded:
+            with self.paused():
+                self._decipher(self.clock.now_ns())
+                self._hand_over()
+        del self._to_decipher[port], self._to_encrypt[port & NUMBER]
+
+    def settle(self) -> None:
+        """Have what the media thread has handed over leave before anything that Python is about to send."""
+        if self.threaded:
+            self._hand_over()
+
+    def receive(self, port: int, n: int, now_ns: int) -> bool:
+        """Give the pump `n` bytes of plaintext that lie in the scratch. -> whether it takes more"""
+        return bool(lib.tp_pump_receive(self._native, port, self.scratch_c, n, now_ns) == 0)
+
+    def end_port(self, port: int) -> None:
+        """Say that nothing more will come, which is then said as attention."""
+        lib.tp_pump_end(self._native, port)
 
     def take_held(self, port: int, report: Any, out: Any, capacity: int) -> int | None:
         """Take what the pump holds of a connection from a frame on that is not plain media. -> bytes, None: nothing"""
@@ -336,9 +420,9 @@ class PumpDriver(TasksDriver):
         """Give back the beginning of a frame; reading goes on. False: it is too long to wait there."""
         return bool(lib.tp_pump_give(self._native, port, ffi.from_buffer("uint8_t[]", left), len(left), needed) != FULL)
 
-    def send(self, port: int, data: bytes | bytearray | memoryview, *, control: bool) -> int:
+    def send(self, port: int, data: bytes | bytearray | memoryview, kind: int) -> int:
         """Send behind whatever waits. -> bytes that wait now, or a status"""
-        return int(lib.tp_pump_send(self._native, port, ffi.from_buffer("uint8_t[]", data), len(data), control))
+        return int(lib.tp_pump_send(self._native, port, ffi.from_buffer("uint8_t[]", data), len(data), kind))
 
     def flush(self, port: int) -> bool:
         """Hand over what waits, as far as the socket takes it. False: it is broken, which is said as attention too."""
@@ -354,7 +438,8 @@ class PumpDriver(TasksDriver):
     # The clock's side --------------------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
-        if self.threaded and (self._native.n_attention or self._native.handover[self._native.filling].n_outputs):
+        native = self._native
+        if self.threaded and (native.n_attention or native.n_cipher or native.handover[native.filling].n_outputs):
             return True
         return super().has_work()
 
@@ -365,7 +450,7 @@ class PumpDriver(TasksDriver):
         if self.threaded:
             if self._commanded:
                 return min(due, self._last_step_ns + 1) if due is not None else self._last_step_ns + 1
-            if self._poller.handlers or self._later:  # TLS, which the thread does not read; what was left for later
+            if self._poller.handlers or self._later:  # what the thread does not read; what was left for later
                 poll = self._last_step_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
                 due = poll if due is None or poll < due else due
         else:
@@ -383,12 +468,11 @@ class PumpDriver(TasksDriver):
             self.in_step = True
             try:
                 self._last_step_ns = now_ns
-                held = lib.tp_pump_step(self._native, now_ns, self._ticked) and self._attend(now_ns)
+                n = lib.tp_pump_step(self._native, now_ns, self._ticked)
                 if self._ticked[0]:
-                    self._hand_over()
+                    self._after_tick(n, now_ns)
                 else:
-                    if held:
-                        self._read_pump(now_ns, collected=True)
+                    self._after_read(n, now_ns)
                     if self._commanded:
                         self._run_commands(now_ns)
                     self._tick_due(now_ns)
@@ -410,26 +494,44 @@ class PumpDriver(TasksDriver):
         if self._pumped:
             self._read_pump(now)
 
-    def _read_pump(self, now_ns: int, *, collected: bool = False) -> None:
+    def _read_pump(self, now_ns: int) -> None:
         if self.threaded:
             self._hear_signal()
+            self._decipher(now_ns)
             self._hand_over()  # First: it was written before anything that is done now, perhaps for another stream.
             self._attend(now_ns)
             return
+        self._after_read(lib.tp_pump_read(self._native, now_ns), now_ns)
+
+    def _after_read(self, n: int, now_ns: int) -> None:
+        """See to what the pump has read, and have it read again where there may be more."""
+        native = self._native
+        collected = False
         for _ in range(READ_ROUNDS):
-            held = bool(lib.tp_pump_read(self._native, now_ns)) and self._attend(now_ns)
-            if (held or collected) and self._poller.handlers:
+            again = self._decipher(now_ns) if native.n_cipher else False
+            if n or native.n_attention:
+                again = self._attend(now_ns) or again
+            if (again or collected) and self._poller.handlers:
                 # Of a message that is too long for the pump more may be there already.
                 collected = self._read_polled(now_ns)
-            elif not held:
+            elif not again:
                 return
+            n = lib.tp_pump_read(native, now_ns)
 
     def _tick_due(self, now_ns: int) -> None:
         super()._tick_due(now_ns)
         if self._pumped:
-            if not self.threaded and lib.tp_pump_tick(self._native, now_ns):
-                self._attend(now_ns)
-            self._hand_over()
+            if self.threaded:
+                self._hand_over()
+            else:
+                self._after_tick(lib.tp_pump_tick(self._native, now_ns), now_ns)
+
+    def _after_tick(self, n: int, now_ns: int) -> None:
+        if self._native.handover[self._native.filling].n_outputs:
+            self._hand_over()  # First: what is said of it comes behind it.
+            n = self._native.n_attention
+        if n:
+            self._attend(now_ns)
 
     def _hear_signal(self) -> None:
         with suppress(BlockingIOError):
@@ -465,16 +567,109 @@ class PumpDriver(TasksDriver):
                 break
         return held
 
+    def _decipher(self, now_ns: int) -> bool:
+        """Give the pump the plaintext of the cipher that it has read. -> whether there is surely more to read"""
+        if self._deciphering:
+            return False
+        native = self._native
+        which = lib.tp_pump_take_cipher(native, self._n_cipher)
+        if which < 0:
+            return False
+        pump = self._pump
+        assert pump is not None
+        n_entries = self._n_cipher[0]
+        view = pump.cipher_views[which]
+        plain, room = self.scratch_view, len(self.scratch) // 2
+        known = self._to_decipher.get
+        again = False
+        lengths: list[int] = []
+        done, first, index = 0, 0, 0
+        self._deciphering = True
+        try:
+            for port, offset, length in _cipher.iter_unpack(pump.cipher_entries[which][: 16 * n_entries]):
+                index += 1
+                entry = known(port)
+                if entry is not None and length <= PIECE_BYTES:
+                    feed, read, incoming, outgoing, connection = entry
+                    feed(view[offset : offset + length])
+                    failure: ssl.SSLError | None = None
+                    try:
+                        n = read(room, plain[done:])
+                    except ssl.SSLError as exc:
+                        n, failure = 0, exc
+                    if n and not incoming.pending and not outgoing.pending:
+                        lengths.append(n)
+                        done += n
+                        if done < room:
+                            continue
+                        self._receive_many(first, lengths, now_ns)
+                    else:
+                        rest = bytes(plain[done : done + n])
+                        self._receive_many(first, lengths, now_ns)
+                        plain[:n] = rest
+                        connection.decipher_on(n, failure, now_ns)
+                else:
+                    self._receive_many(first, lengths, now_ns)
+                    if entry is not None:
+                        again = again or length == CIPHER_ONCE
+                        entry[4].decipher(view[offset : offset + length], now_ns)
+                done, first = 0, index
+            self._receive_many(first, lengths, now_ns)
+        finally:
+            self._deciphering = False
+        return again
+
+    def _receive_many(self, first: int, lengths: list[int], now_ns: int) -> None:
+        """Give the pump the plaintext of entries in a row, which lies in the scratch."""
+        if lengths:
+            numbers = ffi.from_buffer("uint32_t[]", array("I", lengths))
+            lib.tp_pump_receive_many(self._native, first, len(lengths), numbers, self.scratch_c, now_ns)
+            lengths.clear()
+
     def _hand_over(self) -> None:
-        """Send the messages of streams that have no port of the pump's."""
+        """Send the messages that the pump has left to Python: of cipher ports, and of streams without a port."""
+        if self._handing_over:
+            return
         which = int(lib.tp_pump_take_handover(self._native))
         if which < 0:
             return
         pump = self._pump
         assert pump is not None
-        self._send_outputs(
-            pump.handover_views[which], pump.handover_numbers[which], self._native.handover[which].n_outputs
-        )
+        view, numbers = pump.handover_views[which], pump.handover_numbers[which]
+        known = self._to_encrypt.get
+        quadruple = iter(numbers[: 4 * self._native.handover[which].n_outputs].tolist())
+        ciphers: list[bytes] = []
+        first, index = 0, 0
+        self._handing_over = True
+        try:
+            for offset, length, slot, kind in zip(quadruple, quadruple, quadruple, quadruple, strict=True):
+                index += 1
+                entry = known(slot) if kind & 0xFFFF == OUTPUT_CIPHER else None
+                if entry is not None and length <= PIECE_BYTES:
+                    write, take, _ = entry
+                    try:
+                        write(view[offset : offset + length])
+                    except ssl.SSLError:
+                        pass
+                    else:
+                        ciphers.append(take())
+                        continue
+                self._send_many(first, ciphers)
+                first = index
+                if entry is not None:  # long, or TLS is broken, which is found out again
+                    entry[2].encrypt(view[offset : offset + length])
+                elif kind & 0xFFFF != OUTPUT_CIPHER:
+                    self._send_outputs(view, numbers[4 * index - 4 : 4 * index], 1)
+            self._send_many(first, ciphers)
+        finally:
+            self._handing_over = False
+
+    def _send_many(self, first: int, ciphers: list[bytes]) -> None:
+        """Give the pump the cipher of outputs in a row."""
+        if ciphers:
+            numbers = ffi.from_buffer("uint32_t[]", array("I", map(len, ciphers)))
+            lib.tp_pump_send_many(self._native, first, len(ciphers), numbers, b"".join(ciphers))
+            ciphers.clear()
 
     @property
     def lateness(self) -> Lateness:

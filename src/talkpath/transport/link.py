@@ -11,6 +11,7 @@ import contextlib
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -136,7 +137,8 @@ class TlsLink:
     What is encrypted is sent at once; what the socket does not take waits here, in the order in which it was
     encrypted, and nothing more is encrypted until it has left.
 
-    `inner` and `records` are for whoever takes the socket over; see docs/tls.md.
+    Whoever moves the socket's bytes in its place (the pump) has the cipher leave through itself with `divert`, and
+    gives back with `restore` what has not left; see docs/tls.md.
 
     Certificates are the context's business, verified by default where a client context is made (`tls`).
     """
@@ -148,7 +150,7 @@ class TlsLink:
     ) -> None:
         self.inner = inner
         self._receive = inner.recv_into
-        self._send = inner.send
+        self._send: Callable[[bytes | bytearray | memoryview], int] = inner.send
         self.records = TlsRecords(context, server_side=server_side, server_hostname=server_hostname)
         self._cipher: bytes | memoryview = b""
         self._queued: bytearray | None = None
@@ -201,6 +203,37 @@ class TlsLink:
             self._cipher = b"".join((self._cipher, answer))
             with contextlib.suppress(BlockingIOError):
                 self._flush_cipher()
+
+    def divert(self, send: Callable[[bytes | bytearray | memoryview], int]) -> None:
+        """Have cipher leave through `send`, what waits first; it takes all that it is given."""
+        self._send = send
+        self.flush()
+
+    def restore(self, waiting: bytes) -> None:
+        """Have cipher leave through the socket again, first of all what `divert`'s `send` took and did not send."""
+        self._send = self.inner.send
+        self._cipher = b"".join((waiting, self._cipher))
+
+    def decrypt(self, cipher: bytes | memoryview, into: memoryview) -> int:
+        """Take cipher that somebody else has read, of any length; returns and raises as `recv_into`."""
+        return self._said(lambda: self.records.decrypt(cipher, into))
+
+    def go_on(self, into: memoryview, n: int, exc: ssl.SSLError | None) -> int:
+        """As `decrypt`, where a loop has begun it by `TlsRecords.calls`."""
+        return self._said(lambda: self.records.go_on(into, n, exc))
+
+    def _said(self, decrypt: Callable[[], int]) -> int:
+        try:
+            n = decrypt()
+        except ssl.SSLError:
+            with contextlib.suppress(OSError):
+                self._answer()
+            raise
+        if self.records.answering:
+            self._answer()
+        if n == 0 and not self.records.ended:
+            raise BlockingIOError
+        return n
 
     def recv_into(self, buffer: memoryview) -> int:
         records = self.records

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import trio
 
@@ -23,6 +24,24 @@ PIECE_BYTES = 4096
 whole connection; a burst of seconds of audio passes through in pieces instead."""
 _ALPN = ["http/1.1"]
 _OLD_VERSIONS = ssl.OP_NO_SSLv3 | ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+
+
+Feed = Callable[[Buffer], object]
+Read = Callable[[int, memoryview], int]
+Take = Callable[[], bytes]
+
+
+class TlsCalls(NamedTuple):
+    """What a loop over many connections calls for each, without a frame of ours in between; see `TlsRecords.calls`."""
+
+    feed: Feed
+    """Takes cipher that has come."""
+    read: Read
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
+    write: Feed
+    take: Take
+    """Returns all cipher that is to leave."""
 
 
 class TlsRecords:
@@ -134,6 +153,23 @@ class TlsRecords:
         if self._in.pending or self._out.pending or not 0 < n < len(into):
             return self._decrypt_rest(into, n) if n else self._end(0)
         return n
+
+    def calls(self) -> TlsCalls:
+        """Return the steps that `encrypt` and `decrypt` nearly always come down to, for a loop that does them itself.
+
+        To encrypt up to `PIECE_BYTES`: ``write(data)``, then send what ``take()`` returns. To decrypt as much, while
+        `more` is false: ``feed(cipher)``, ``n = read(len(into), into)``. If that raised, gave nothing, or left anything
+        `pending` in `incoming` or `outgoing`, it was no common case: `go_on` says what it was.
+        """
+        return TlsCalls(self._feed, self._read, self._in, self._out, self._write, self._take)
+
+    def go_on(self, into: memoryview, n: int, exc: ssl.SSLError | None) -> int:
+        """Bring a `decrypt` to its end that a loop began by `calls`: it had `n` bytes, or `exc`. Returns and raises as
+        `decrypt` does.
+        """
+        if exc is not None:
+            return self._stopped(exc, 0)
+        return self._decrypt_rest(into, n) if n else self._end(0)
 
     def _decrypt_pieces(self, cipher: Buffer, into: memoryview) -> int:
         if self._broken:

@@ -46,6 +46,9 @@ ATTEND_ENDED: int = lib.TP_ATTEND_ENDED
 ATTEND_BROKEN: int = lib.TP_ATTEND_BROKEN
 ATTEND_PROTOCOL: int = lib.TP_ATTEND_PROTOCOL
 PUMP_IN_MAX: int = lib.TP_PUMP_IN_MAX
+SEND_MEDIA: int = lib.TP_SEND_MEDIA
+SEND_CONTROL: int = lib.TP_SEND_CONTROL
+SEND_CIPHER: int = lib.TP_SEND_CIPHER
 PORT_FULL = -4
 
 MAX_PENDING_MEDIA_BYTES = 8 * 1024
@@ -140,6 +143,7 @@ class Connection:
         "_collecting",
         "_control_bytes",
         "_controls",
+        "_failure",
         "_flushing",
         "_handed_over",
         "_held",
@@ -157,6 +161,7 @@ class Connection:
         "_recv_into",
         "_state",
         "_stream",
+        "_tls",
         "_watched",
         "broken",
         "close_sent",
@@ -194,12 +199,15 @@ class Connection:
         self._assembler = MessageAssembler(max_message_bytes)
         self._recv_into = link.recv_into
         self._is_plain = isinstance(link, SocketLink)
-        self._pump = pump if self._is_plain else None
+        self._tls = link if isinstance(link, TlsLink) else None
+        self._pump = pump if self._is_plain or self._tls is not None else None
         """The pump, with the member's slot and the stream's index there, for as long as it may move this socket."""
         self._port = 0
         """The pump's handle; 0 while this object moves the bytes itself."""
         self._state: Any = None
         """The native port, while there is a handle."""
+        self._failure: OSError | None = None
+        """What TLS found wrong, until the pump has said that the connection is at its end."""
         self._collecting = False
         """A frame too long for the pump is being collected here."""
         self._left: bytes | bytearray = leftover
@@ -234,6 +242,9 @@ class Connection:
         if self._left:
             left, self._left = bytes(self._left), b""
             self._guard(self._consume, left, now_ns)
+        tls = self._tls
+        if self._pump is not None and tls is not None and tls.more() and not self._closing and not self.peer_gone:
+            self.on_readable(now_ns)  # decrypted with the handshake: it comes before all that the pump will read
         if self._closing or self.peer_gone:
             return
         if self._pump is not None:
@@ -241,14 +252,23 @@ class Connection:
             assert self.link.fd is not None
             with driver.paused():  # what waits already is sent first
                 self._port = driver.open_stream(
-                    slot, index, self.link.fd, self._stream, self._attend, now_ns, live=self._live
+                    slot,
+                    index,
+                    self.link.fd,
+                    self._stream,
+                    self._attend,
+                    now_ns,
+                    live=self._live,
+                    tls=(tls.records.calls(), self) if tls is not None else None,
                 )
                 self._state = driver.port(self._port)
+                if tls is not None:
+                    tls.divert(self._send_cipher)
                 if self._pending:
                     waiting, self._pending = self._pending, bytearray()
                     self._controls.clear()
                     self._control_bytes = 0
-                    self._give_pump(waiting, control=True)
+                    self._give_pump(waiting, SEND_CONTROL)
             self._give_back(now_ns)
         elif self.link.fd is not None:
             self._watched = ("fd", self.link.fd)
@@ -268,7 +288,10 @@ class Connection:
             self.media_dropped = self.media_dropped_so_far()
             waiting, unread = self._pump[0].close_port(self._port)
             self._port, self._state = 0, None
-            self._pending += waiting
+            if self._tls is not None:
+                self._tls.restore(bytes(waiting))
+            else:
+                self._pending += waiting
             if not self._left:
                 self._left = bytes(unread)
         watched, self._watched = self._watched, None
@@ -301,7 +324,7 @@ class Connection:
             if what & ATTEND_BROKEN and not self._closing:
                 self._break(OSError(error, os.strerror(error)))
             elif what & ATTEND_ENDED and not self._closing:
-                self._at_end()
+                self._at_end_of_port()
             if what & ATTEND_FULL and not self._closing:
                 self._owner.on_full()
         except Exception as exc:
@@ -323,7 +346,15 @@ class Connection:
         if not self._port or self._closing or self.peer_gone or self._held:
             return
         assert self._pump is not None
-        if self._pump[0].give(self._port, self._left, self._needed):
+        driver = self._pump[0]
+        if self._tls is not None and self._tls.more():
+            with driver.paused():  # what is decrypted already comes before what is read from here on
+                given = driver.give(self._port, self._left, self._needed)
+                if given:
+                    self._take_plain(self._tls.recv_into, now_ns)
+        else:
+            given = driver.give(self._port, self._left, self._needed)
+        if given:
             self._left, self._needed = b"", 0
             if self._collecting:
                 self._collecting = False
@@ -333,6 +364,67 @@ class Connection:
             self._collecting = True
             self._watched = ("fd", self._state.fd)
             self.driver.watch(self._state.fd, self._collect)
+
+    # Beside the pump, TLS: what its loops over all connections do not do themselves.
+
+    def decipher(self, cipher: memoryview, now_ns: int) -> None:
+        tls = self._tls
+        assert tls is not None
+        self._take_plain_paused(lambda into: tls.decrypt(cipher, into), now_ns)
+
+    def decipher_on(self, n: int, exc: ssl.SSLError | None, now_ns: int) -> None:
+        tls = self._tls
+        assert tls is not None
+        self._take_plain_paused(lambda into: tls.go_on(into, n, exc), now_ns)
+
+    def encrypt(self, framed: memoryview) -> None:
+        try:
+            self.send_media(framed)
+        except Exception as exc:
+            self._owner.failed(exc)
+
+    def _take_plain_paused(self, decrypt: Callable[[memoryview], int], now_ns: int) -> None:
+        with self.driver.paused():  # nothing more is read before it is known whether this holds the port
+            try:
+                self._take_plain(decrypt, now_ns)
+            except Exception as exc:
+                self._owner.failed(exc)
+
+    def _take_plain(self, decrypt: Callable[[memoryview], int], now_ns: int) -> None:
+        """Hand the pump what `decrypt` gives, and what follows it, until there is no more or the pump takes no more."""
+        assert self._pump is not None
+        assert self._tls is not None
+        driver = self._pump[0]
+        try:
+            n = decrypt(driver.scratch_view)
+            while n:
+                if not driver.receive(self._port, n, now_ns) or not self._tls.more():
+                    return
+                n = self._tls.recv_into(driver.scratch_view)
+        except BlockingIOError:
+            driver.receive(self._port, 0, now_ns)
+            return
+        except OSError as exc:
+            self._failure = exc
+        driver.end_port(self._port)
+
+    def _at_end_of_port(self) -> None:
+        """Nothing more comes: the end of TCP, of TLS, or TLS has failed."""
+        failure = self._failure
+        if failure is None and self._tls is not None:
+            try:
+                self._tls.records.receive_eof()
+            except OSError as exc:
+                failure = exc
+        if failure is not None:
+            self._break(failure)
+        else:
+            self._at_end()
+
+    def _send_cipher(self, cipher: bytes | bytearray | memoryview) -> int:
+        assert self._pump is not None
+        self._pump[0].send(self._port, cipher, SEND_CIPHER)
+        return len(cipher)
 
     def _collect(self, now_ns: int) -> None:
         self.on_readable(now_ns)
@@ -536,7 +628,7 @@ class Connection:
         if self.broken or self.close_sent:
             return
         if self._port:
-            self._give_pump(framed, control=False)
+            self._give_pump(framed, SEND_MEDIA)
             return
         if self._pending:
             if self._live and len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
@@ -546,13 +638,30 @@ class Connection:
             return
         self._send_now(framed)
 
-    def _give_pump(self, data: bytes | bytearray | memoryview, *, control: bool) -> None:
+    def _give_pump(self, data: bytes | bytearray | memoryview, kind: int) -> None:
         assert self._pump is not None
-        waiting = self._pump[0].send(self._port, data, control=control)
+        driver = self._pump[0]
+        if self._tls is not None:
+            driver.settle()
+            waiting = self._state.out_bytes
+            if kind == SEND_CONTROL and waiting + len(data) > MAX_PENDING_MEDIA_BYTES + MAX_PENDING_CONTROL_BYTES:
+                self._owner.on_overflow()
+            elif kind == SEND_MEDIA and self._live and waiting and waiting + len(data) > MAX_PENDING_MEDIA_BYTES:
+                self.media_dropped += 1
+            else:
+                self._tls_send(data)
+            return
+        waiting = driver.send(self._port, data, kind)
         if waiting > 0:
             self._owner.on_full()
-        elif waiting == PORT_FULL and control:
+        elif waiting == PORT_FULL and kind == SEND_CONTROL:
             self._owner.on_overflow()
+
+    def _tls_send(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            self.link.send(data)
+        except OSError as exc:
+            self._break(exc)
 
     def backlogged(self) -> bool:
         """Whether bytes wait for the socket."""
@@ -571,7 +680,7 @@ class Connection:
         key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
         if self._port:
-            self._give_pump(data, control=True)
+            self._give_pump(data, SEND_CONTROL)
             return
         if self._pending:
             if self._control_bytes + len(data) > MAX_PENDING_CONTROL_BYTES:
