@@ -16,6 +16,8 @@
 #define WAITING_MAX (TP_PUMP_MEDIA_MAX + TP_PUMP_CONTROL_MAX)
 #define SLOTS_A_BATCH 64 /* ticked, then sent */
 #define SLOTS_A_GUARD 8  /* the same, while Python may be waiting */
+#define PORTS_AHEAD 2    /* their state comes into the cache while those before them are read */
+#define CACHE_LINE 64
 #define STALL_NS 20000000
 #define FINE_NS 100000 /* of the lateness histogram, up to FINE_BUCKETS of them */
 #define FINE_BUCKETS 200
@@ -575,6 +577,23 @@ static bool read_port(tp_pump *pump, uint64_t handle, uint32_t kind, int64_t now
     return true;
 }
 
+static void prefetch(const void *at, size_t n) {
+    for (size_t i = 0; i < n; i += CACHE_LINE) __builtin_prefetch((const uint8_t *)at + i, 1);
+}
+
+/* What reading the port will look at. Every system call in between sweeps the cache, so it would have to be waited for. */
+static void prefetch_port(const tp_pump *pump, uint64_t handle, uint32_t kind) {
+    const tp_port *port = &pump->m.ports[(uint32_t)handle];
+    if (port->kind != kind) return;
+    if (kind == TP_PORT_LEG) {
+        prefetch(port->latch, 2 * CACHE_LINE);
+        prefetch(port->path, 7 * CACHE_LINE);
+        prefetch(&port->path->jitter, 8 * CACHE_LINE);
+    } else {
+        prefetch(port->stream, 8 * CACHE_LINE);
+    }
+}
+
 static void read_ports(tp_pump *pump, int64_t now, bool guarded) {
     struct epoll_event events[EVENTS_AT_ONCE];
     for (uint32_t round = 0; round < TP_PUMP_ROUNDS; round++) {
@@ -584,6 +603,7 @@ static void read_ports(tp_pump *pump, int64_t now, bool guarded) {
             for (int i = 0; i < n; i++) {
                 bool entered;
                 if (!go_in(pump, guarded, &entered)) return;
+                if (i + PORTS_AHEAD < n) prefetch_port(pump, events[i + PORTS_AHEAD].data.u64, kind);
                 busy |= read_port(pump, events[i].data.u64, kind, now);
                 tp_pump_guard_leave(entered);
             }
