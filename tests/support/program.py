@@ -42,7 +42,7 @@ class Program:
 
 
 @asynccontextmanager
-async def running(script: str, *arguments: str) -> AsyncIterator[Program]:
+async def running(script: str, *arguments: str, within_s: float = 20) -> AsyncIterator[Program]:
     """Run a script of this directory with our interpreter; at the end its stdin closes, and it must go by itself."""
     # -P: the modules beside the script are not the program's own.
     command = [sys.executable, "-P", str(Path(__file__).parent / script), *arguments]
@@ -51,7 +51,7 @@ async def running(script: str, *arguments: str) -> AsyncIterator[Program]:
         process: trio.Process = await nursery.start(start)
         program = Program(process)
         nursery.start_soon(program.read)
-        with trio.fail_after(20):
+        with trio.fail_after(within_s):
             yield program
             assert process.stdin is not None
             await process.stdin.aclose()
