@@ -30,7 +30,7 @@ from talkpath.transport import clock as clocks
 from talkpath.transport.clock import Clock
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.driver_tasks import TasksDriver
-from talkpath.transport.link import SocketLink
+from talkpath.transport.link import TlsLink
 from talkpath.transport.load import Load
 from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS
@@ -172,9 +172,10 @@ def never_full(connection: Connection | None) -> None:
     How much a full one takes is not repeatable.
     """
     assert connection is not None
-    assert isinstance(connection.link, SocketLink)
+    link = connection.link
+    sock = link.inner.sock if isinstance(link, TlsLink) else link.sock
     for which in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        connection.link.sock.setsockopt(socket.SOL_SOCKET, which, 4 << 20)
+        sock.setsockopt(socket.SOL_SOCKET, which, 4 << 20)
 
 
 async def all_there(sock: socket.socket) -> None:
