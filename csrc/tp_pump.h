@@ -28,7 +28,8 @@
  * and from there on all is as if the pump had read it. The tick half leaves its messages in the hand-over; they come back
  * encrypted by tp_pump_send, and wait for the socket as others do. Media is dropped before it is encrypted (when more than
  * TP_PUMP_MEDIA_MAX waits), never after: a hole in TLS is the end of the connection. A line writes one portion, and rests until
- * that has come back and left. A full arena, or a full hand-over for a line: the next turn goes on.
+ * that has come back and left. A full arena, or a full hand-over for a line: the next turn goes on. Both ways many go in one
+ * call, so that parsing, sending and the cipher are each done for all ports in a row.
  *
  * Messages of a stream that has no port (memory), and of a cipher port, are copied to a *hand-over* outbox that Python sends from; RTP still
  * leaves at once. When Python is so late that the hand-over is full, media messages are dropped whole and counted.

@@ -11,7 +11,9 @@ halves are one C call, and that is nearly always.
 
 *Streams over TLS.* Only the cipher itself passes through Python, in two loops per step: `_decipher` after the pump has
 read gives OpenSSL what came and the pump the plaintext, `_hand_over` after it has ticked gives OpenSSL its messages and
-the pump the cipher. Both do themselves what is nearly always to be done; the rest is the connection's.
+the pump the cipher. Both do themselves what is nearly always to be done; the rest is the connection's. Each goes
+through all connections before the pump does the next thing with any, so that neither evicts the other's code from the
+caches.
 
 *The media thread.* With `media_thread` the pump's two halves run on a native thread without the GIL, and this step only
 attends, does what is not pumped, and sends what was handed over. The thread belongs to the clock's nursery: it begins
