@@ -285,6 +285,7 @@ async def test_a_whole_call_with_both_ends_on_the_thread(scheme: str, contexts: 
 
 async def test_peers_that_stall_or_vanish_cost_their_own_streams_only() -> None:
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
     caller = Caller()
     peers: list[socket.socket] = []
@@ -302,7 +303,7 @@ async def test_peers_that_stall_or_vanish_cost_their_own_streams_only() -> None:
                         streams.append(await call.start_stream(spec))
 
                     nursery.start_soon(start)
-                    peers.append(await accept_stream(listener, receive_buffer=2048))
+                    peers.append(await accept_stream(listener))
                     await until(lambda: streams)
                     return streams[0]
 

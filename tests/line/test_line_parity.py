@@ -316,9 +316,11 @@ async def _go(
         for peer in peers:
             await all_there(peer)
         await trio.testing.wait_all_tasks_blocked()
+        clock.arrive()
         with task_order(now):
             clock.driver.step(clock.at_ns)
             await trio.testing.wait_all_tasks_blocked()
+        clock.arrive()
         for number, peer in enumerate(peers):
             written = b"".join(drain(peer))
             if written:

@@ -1,6 +1,7 @@
 """Real sockets, and a clock that the test moves by hand: what was sent before a step is read in it, whoever drives.
 
-A byte that was sent on loopback is there to be read at once, so a run is repeatable although its sockets are real.
+What was sent on loopback is there to be read once `HandClock.arrive` has returned, so a run is repeatable although its
+sockets are real.
 `Bench` is an engine of such a run with a caller and an application beside each of its calls; `Steady` are those of a
 call that misbehaves in nothing and must hear the same, to the packet, whatever is done beside it.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import json
+import os
 import random
 import socket
 import ssl
@@ -52,6 +54,17 @@ class HandClock(Clock):
         driver.clock = self
         self.load = Load(self, driver)
         self._users = 1
+        self._first, self._last = new_caller(), new_caller()
+        self._last.settimeout(PATIENCE_S)
+
+    def arrive(self) -> None:
+        """Wait until all that was sent so far has arrived where it can.
+
+        A busy machine leaves packets lying for a moment even on loopback; but those that one processor sends are
+        delivered in their order, and this one is sent last.
+        """
+        self._first.sendto(b"last", self._last.getsockname())
+        self._last.recv(16)
 
     def now_ns(self) -> int:
         return self.at_ns
@@ -63,16 +76,21 @@ class HandClock(Clock):
         if self._timer is not None:
             self._timer.close()
         self.driver.close()
+        self._first.close()
+        self._last.close()
 
 
 @contextmanager
 def hand_clock() -> Iterator[HandClock]:
-    """Be the clock of the present Trio run."""
+    """Be the clock of the present Trio run; its thread stays on one processor meanwhile, see `HandClock.arrive`."""
+    processors = os.sched_getaffinity(0)
     clock = HandClock()
     clocks._current.set(clock)
+    os.sched_setaffinity(0, {max(processors)})
     try:
         yield clock
     finally:
+        os.sched_setaffinity(0, processors)
         clocks._current.set(None)
         clock.close()
 
@@ -136,9 +154,26 @@ class TlsPeer:
         self.sock.close()
 
 
-async def accept_stream(
-    listener: trio.SocketListener, *, receive_buffer: int | None = None, context: ssl.SSLContext | None = None
-) -> Any:
+@asynccontextmanager
+async def own_listener(usual: trio.SocketListener, receive_buffer: int | None) -> AsyncIterator[trio.SocketListener]:
+    """Hold a listener whose connections keep no more than `receive_buffer` for who does not read; None: the usual one.
+
+    A window that was once announced is not taken back, so it has to be small from the beginning.
+    """
+    if receive_buffer is None:
+        yield usual
+        return
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        yield listener
+
+
+def url_of(listener: trio.SocketListener) -> str:
+    return f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
+
+
+async def accept_stream(listener: trio.SocketListener, context: ssl.SSLContext | None = None) -> Any:
     """Take the next connection and upgrade it; what follows is moved by hand.
 
     Returns:
@@ -158,8 +193,6 @@ async def accept_stream(
     plain = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
     plain.setblocking(False)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if receive_buffer is not None:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     if peer is not None:
         peer.sock = plain
         return peer
@@ -337,7 +370,6 @@ class Bench:
         self.engine = engine
         self.nursery = nursery
         self.listener = listener
-        self.url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
         self.parties: list[Party] = []
         self.step_number = 0
         self.wall_clock_s = EPOCH
@@ -346,8 +378,10 @@ class Bench:
 
     async def settle(self) -> None:
         """Take a step at this very moment, and let every task have its turn."""
+        self.clock.arrive()
         self.clock.driver.step(self.clock.at_ns)
         await trio.testing.wait_all_tasks_blocked()
+        self.clock.arrive()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let time stand still until something has happened. A test that hangs fails."""
@@ -399,18 +433,19 @@ class Bench:
     async def start_stream(self, party: Party, *, receive_buffer: int | None = None, **options: Any) -> None:
         """Start a stream of a call and wait until it is live, or refused."""
 
-        async def start() -> None:
+        async def start(url: str) -> None:
             try:
-                party.stream = await party.call.start_stream(StreamSpec(url=self.url, bidirectional=True, **options))
+                party.stream = await party.call.start_stream(StreamSpec(url=url, bidirectional=True, **options))
             except Exception as exc:
                 party.refused = exc
 
-        self.nursery.start_soon(start)
-        with trio.fail_after(PATIENCE_S):
-            await trio.testing.wait_all_tasks_blocked()
-            if party.refused is not None:
-                return
-            party.application = await accept_stream(self.listener, receive_buffer=receive_buffer)
+        async with own_listener(self.listener, receive_buffer) as listener:
+            self.nursery.start_soon(start, url_of(listener))
+            with trio.fail_after(PATIENCE_S):
+                await trio.testing.wait_all_tasks_blocked()
+                if party.refused is not None:
+                    return
+                party.application = await accept_stream(listener)
         await self.until(lambda: party.stream is not None or party.refused is not None)
 
     async def steps(

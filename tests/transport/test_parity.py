@@ -1,7 +1,7 @@
 """The two drivers are one machine: the same recorded input at the same times gives the same bytes and events.
 
-Real sockets on loopback, where a byte that was sent is there to be read at once, and a clock that the test moves by
-hand: each step reads what was sent before it, in both drivers.
+Real sockets on loopback and a clock that the test moves by hand: each step reads what was sent before it, in both
+drivers.
 """
 
 from __future__ import annotations
@@ -196,8 +196,10 @@ async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None) -
                     if step % 50 == number:
                         strangers.sendto(b"\x80\0" + bytes(170), target)
                     peers[number].sendall(plays[number].bytes_at(step))
+                clock.arrive()
                 clock.driver.step(clock.at_ns)
                 await trio.testing.wait_all_tasks_blocked()
+                clock.arrive()
                 for number in range(CALLS):
                     heard[number].rtp += [(step, packet) for packet in drain(callers[number])]
                     written = b"".join(drain(peers[number]))
