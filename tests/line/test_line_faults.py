@@ -26,6 +26,7 @@ from support.hand import (
     STEPS_OF_PTIME,
     HandClock,
     accept_stream,
+    all_there,
     assert_nothing_is_left,
     drain,
     hand_clock,
@@ -158,6 +159,10 @@ class Bench:
                 held.speak(self.step_number)
             self.clock.at_ns = self.step_number * STEP_NS
             await self.settle()
+            for held in self.lines:
+                if held.reads:
+                    await all_there(held.line._connection)
+            self.clock.arrive()
             for held in self.lines:
                 held.read(self.step_number)
             if each is not None:

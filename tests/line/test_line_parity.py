@@ -320,6 +320,8 @@ async def _go(
         with task_order(now):
             clock.driver.step(clock.at_ns)
             await trio.testing.wait_all_tasks_blocked()
+        for line in lines:
+            await all_there(line._connection)
         clock.arrive()
         for number, peer in enumerate(peers):
             written = b"".join(drain(peer))

@@ -211,11 +211,18 @@ def never_full(connection: Connection | None) -> None:
         sock.setsockopt(socket.SOL_SOCKET, which, 4 << 20)
 
 
-async def all_there(sock: socket.socket) -> None:
-    """Wait until what was sent has left for the other end, or until there is no room for it there."""
+async def all_there(sender: socket.socket | Connection | None) -> None:
+    """Wait until what was sent has left for the other end, or until there is no room for it there.
+
+    TCP has reasons of its own to wait a moment, even on loopback.
+    """
+    if isinstance(sender, Connection):
+        sender = sender.link.sock if isinstance(sender.link, SocketLink) else None
+    if sender is None or sender.fileno() < 0:
+        return
     unsent = bytearray(4)
     with trio.move_on_after(0.5):
-        while fcntl.ioctl(sock, SIOCOUTQNSD, unsent) == 0 and any(unsent):  # noqa: ASYNC110 - nobody tells
+        while fcntl.ioctl(sender.fileno(), SIOCOUTQNSD, unsent) == 0 and any(unsent):  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.001)
 
 
@@ -468,9 +475,16 @@ class Bench:
                 for party in self.parties:
                     party.speak(self.step_number)
             self.clock.at_ns = self.step_number * STEP_NS
+            for party in self.parties:
+                if party.application is not None and not party.unsent:
+                    await all_there(party.application)
             if before is not None:
                 await before()
             await self.settle()
+            for party in self.parties:
+                if party.reads and party.stream is not None:
+                    await all_there(party.stream._connection)
+            self.clock.arrive()
             for party in self.parties:
                 party.listen(self.step_number)
             if each is not None:

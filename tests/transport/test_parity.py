@@ -21,7 +21,7 @@ import trustme
 
 from support.calls import EPOCH
 from support.frames import BINARY, CONTINUATION, PING, TEXT, frame
-from support.hand import STEP_NS, HandClock, accept_stream, drain, entered, hand_clock, media, never_full
+from support.hand import STEP_NS, HandClock, accept_stream, all_there, drain, entered, hand_clock, media, never_full
 from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
 from talkpath.transport.clock import has_timerfd
 from talkpath.transport.tls import client_context
@@ -196,9 +196,12 @@ async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None) -
                     if step % 50 == number:
                         strangers.sendto(b"\x80\0" + bytes(170), target)
                     peers[number].sendall(plays[number].bytes_at(step))
+                    await all_there(peers[number])
                 clock.arrive()
                 clock.driver.step(clock.at_ns)
                 await trio.testing.wait_all_tasks_blocked()
+                for stream in (call.streams[0] for call in calls):
+                    await all_there(stream._connection if stream is not None else None)
                 clock.arrive()
                 for number in range(CALLS):
                     heard[number].rtp += [(step, packet) for packet in drain(callers[number])]
