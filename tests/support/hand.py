@@ -32,7 +32,7 @@ from talkpath.transport import clock as clocks
 from talkpath.transport.clock import Clock
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.driver_tasks import TasksDriver
-from talkpath.transport.link import TlsLink
+from talkpath.transport.link import SocketLink, TlsLink
 from talkpath.transport.load import Load
 from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS
