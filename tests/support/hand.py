@@ -211,13 +211,16 @@ def never_full(connection: Connection | None) -> None:
         sock.setsockopt(socket.SOL_SOCKET, which, 4 << 20)
 
 
-async def all_there(sender: socket.socket | Connection | None) -> None:
+async def all_there(sender: socket.socket | TlsPeer | Connection | None) -> None:
     """Wait until what was sent has left for the other end, or until there is no room for it there.
 
     TCP has reasons of its own to wait a moment, even on loopback.
     """
     if isinstance(sender, Connection):
-        sender = sender.link.sock if isinstance(sender.link, SocketLink) else None
+        link = sender.link.inner if isinstance(sender.link, TlsLink) else sender.link
+        sender = link.sock if isinstance(link, SocketLink) else None
+    elif isinstance(sender, TlsPeer):
+        sender = sender.sock
     if sender is None or sender.fileno() < 0:
         return
     unsent = bytearray(4)

@@ -58,6 +58,7 @@ log = logging.getLogger("talkpath.engine.call")
 STREAMS_MAX = 4
 EVENTS_KEPT = 1024
 """Events kept for those who have not read them yet; the oldest are dropped and counted."""
+LATENESS_SHARES = (0.5, 0.99, 0.999, 1.0)
 EVENTS_SLACK = 64
 """How many are dropped at once."""
 RECORDS_KEPT = 64
@@ -586,6 +587,7 @@ class Call:
         rtp = leg.kind is LegKind.RTP
         lateness = self.group.lateness if self.group is not None else None
         before = Lateness.unpacked(self._lateness_before) if self._lateness_before is not None else None
+        late_ms = lateness.percentiles_ms(LATENESS_SHARES, before) if lateness is not None else [0.0] * 4
         return CallStatistics(
             clock_samples=int(lib.tp_path_clock(self.path)),
             packets_received=counters.rtp_packets_in,
@@ -613,10 +615,10 @@ class Call:
             digits_sent=counters.digits_out + leg.digits_taken,
             digits_refused=counters.digits_refused + leg.digits_refused,
             send_failures=leg.send_failures,
-            lateness_p50_ms=lateness.percentile_ms(0.5, before) if lateness is not None else 0.0,
-            lateness_p99_ms=lateness.percentile_ms(0.99, before) if lateness is not None else 0.0,
-            lateness_p999_ms=lateness.percentile_ms(0.999, before) if lateness is not None else 0.0,
-            lateness_max_ms=lateness.percentile_ms(1.0, before) if lateness is not None else 0.0,
+            lateness_p50_ms=late_ms[0],
+            lateness_p99_ms=late_ms[1],
+            lateness_p999_ms=late_ms[2],
+            lateness_max_ms=late_ms[3],
         )
 
     def _write_record(self) -> None:
