@@ -124,9 +124,10 @@ typedef struct {
     uint16_t lengths[8];
     uint8_t fields[8];
     uint32_t n_pieces, text_bytes;
+    uint32_t binary;
     uint8_t text[1280];
 } tp_media_template;
-typedef struct { uint64_t sequence, chunk, timestamp_ms; } tp_media_numbers;
+typedef struct { uint64_t sequence, chunk, timestamp_ms, sample; } tp_media_numbers;
 typedef struct {
     char event_key[32];
     char event_value[32];
@@ -138,6 +139,7 @@ typedef struct {
     char timestamp_key[32];
     char chunk_key[32];
     char sequence_key[32];
+    uint32_t kind;
 } tp_media_shape;
 typedef struct {
     uint32_t payload_offset, payload_bytes;
@@ -154,6 +156,7 @@ ptrdiff_t tp_media_message_write_pcm(uint8_t *out, size_t out_capacity, const tp
                                      const tp_media_numbers *numbers, uint32_t encoding, const int16_t *pcm, size_t n,
                                      const uint8_t *mask);
 int tp_media_message_read(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *text, size_t n);
+int tp_media_message_read_binary(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *in, size_t n);
 ptrdiff_t tp_media_message_read_pcm(int16_t *out, size_t out_capacity, const tp_media_shape *shape, uint32_t encoding,
                                     uint8_t *frame, size_t frame_bytes);
 
@@ -192,7 +195,7 @@ typedef struct {
 typedef struct { int32_t kind, stream; int64_t at_sample, id, value; } tp_event;
 typedef struct {
     uint32_t role, framing;
-    tp_format format;
+    tp_format format, play_format;
     uint32_t tracks, bidirectional, masked, message_ms;
     uint32_t bound_ms, reserve_ms, send_ahead_ms, max_message_bytes;
     uint32_t timestamp_from_zero;

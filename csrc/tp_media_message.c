@@ -34,7 +34,7 @@ typedef struct filling {
 
 static ptrdiff_t write_message(uint8_t *out, size_t out_capacity, const tp_media_template *t, const filling *with,
                                const uint8_t *mask) {
-    uint8_t digits[TP_TEMPLATE_MAX_PIECES][MAX_DIGITS];
+    uint8_t digits[TP_TEMPLATE_MAX_PIECES][MAX_DIGITS]; /* of each number, at the end of its place */
     size_t n_digits[TP_TEMPLATE_MAX_PIECES];
     if (t->n_pieces == 0 || t->n_pieces > TP_TEMPLATE_MAX_PIECES || t->text_bytes > TP_TEMPLATE_MAX_TEXT)
         return TP_E_ARGUMENT;
@@ -50,10 +50,29 @@ static ptrdiff_t write_message(uint8_t *out, size_t out_capacity, const tp_media
         switch (t->fields[i]) {
         case TP_FIELD_END: continue;
         case TP_FIELD_PAYLOAD:
+        case TP_FIELD_BYTES:
             if (payload_placed)
                 return TP_E_ARGUMENT;
             payload_placed = true;
-            message_bytes += base64_bytes;
+            message_bytes += t->fields[i] == TP_FIELD_BYTES ? with->payload_bytes : base64_bytes;
+            continue;
+        case TP_FIELD_SEQUENCE_32:
+            n_digits[i] = 4;
+            tp_put32be(digits[i] + MAX_DIGITS - 4, (uint32_t)with->numbers->sequence);
+            message_bytes += 4;
+            continue;
+        case TP_FIELD_SAMPLE_64:
+            n_digits[i] = 8;
+            tp_put32be(digits[i] + MAX_DIGITS - 8, (uint32_t)(with->numbers->sample >> 32));
+            tp_put32be(digits[i] + MAX_DIGITS - 4, (uint32_t)with->numbers->sample);
+            message_bytes += 8;
+            continue;
+        case TP_FIELD_LENGTH_16:
+            if (with->payload_bytes > UINT16_MAX)
+                return TP_E_ARGUMENT;
+            n_digits[i] = 2;
+            tp_put16be(digits[i] + MAX_DIGITS - 2, (uint16_t)with->payload_bytes);
+            message_bytes += 2;
             continue;
         case TP_FIELD_SEQUENCE: number = with->numbers->sequence; break;
         case TP_FIELD_CHUNK: number = with->numbers->chunk; break;
@@ -66,7 +85,8 @@ static ptrdiff_t write_message(uint8_t *out, size_t out_capacity, const tp_media
     if (text_bytes != t->text_bytes)
         return TP_E_ARGUMENT;
     message_bytes += text_bytes;
-    int header_bytes = tp_websocket_write_header(out, out_capacity, 1, TP_OPCODE_TEXT, message_bytes, mask);
+    uint8_t opcode = t->binary ? TP_OPCODE_BINARY : TP_OPCODE_TEXT;
+    int header_bytes = tp_websocket_write_header(out, out_capacity, 1, opcode, message_bytes, mask);
     if (header_bytes < 0)
         return header_bytes;
     if (message_bytes > out_capacity - (size_t)header_bytes)
@@ -91,6 +111,15 @@ static ptrdiff_t write_message(uint8_t *out, size_t out_capacity, const tp_media
             if (n < 0)
                 return n;
             at += base64_bytes;
+        } else if (t->fields[i] == TP_FIELD_BYTES) {
+            if (with->payload != NULL) {
+                memcpy(at, with->payload, with->payload_bytes);
+            } else {
+                int status = tp_g711_encode(with->encoding, at, with->pcm, with->n_samples);
+                if (status < 0)
+                    return status;
+            }
+            at += with->payload_bytes;
         } else {
             memcpy(at, digits[i] + MAX_DIGITS - n_digits[i], n_digits[i]);
             at += n_digits[i];
@@ -106,6 +135,8 @@ size_t tp_media_message_room(const tp_media_template *t, size_t payload_bytes) {
     for (size_t i = 0; i < t->n_pieces && i < TP_TEMPLATE_MAX_PIECES; i++) {
         if (t->fields[i] == TP_FIELD_PAYLOAD)
             room += TP_BASE64_ENCODED_BYTES(payload_bytes);
+        else if (t->fields[i] == TP_FIELD_BYTES)
+            room += payload_bytes;
         else if (t->fields[i] != TP_FIELD_END)
             room += MAX_DIGITS;
     }
@@ -135,6 +166,26 @@ ptrdiff_t tp_media_message_write_pcm(uint8_t *out, size_t out_capacity, const tp
 }
 
 /* Reading. */
+
+int tp_media_message_read_binary(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *in, size_t n) {
+    tp_media_fields fields = {.payload_bytes = (uint32_t)n, .timestamp = -1, .chunk = -1, .sequence = -1};
+    if (n > UINT32_MAX) return 0;
+    if (shape->kind == TP_SHAPE_NATIVE) {
+        static const uint8_t begin[4] = {0x95, 1, 0, 0xce};
+        if (n < TP_NATIVE_HEADER_BYTES || memcmp(in, begin, sizeof begin) != 0 || in[8] != 0xcf) return 0;
+        uint64_t position = tp_get64be(in + 9);
+        fields.track = in[17];
+        if (position > INT64_MAX || (fields.track != TP_TRACK_INBOUND && fields.track != TP_TRACK_OUTBOUND)) return 0;
+        fields.sequence = tp_get32be(in + 4);
+        fields.timestamp = (int64_t)position;
+        fields.payload_offset = TP_NATIVE_HEADER_BYTES;
+        fields.payload_bytes -= TP_NATIVE_HEADER_BYTES;
+    } else if (shape->kind != TP_SHAPE_BYTES) {
+        return 0;
+    }
+    *out = fields;
+    return 1;
+}
 
 typedef enum value_kind { VALUE_NONE, VALUE_STRING, VALUE_NUMBER, VALUE_LITERAL } value_kind;
 

@@ -3,6 +3,8 @@
  * What it does. Audio as base64 inside a small JSON object inside a WebSocket text frame: written in one call from
  * payload or from PCM, read in one call to fields or to PCM.
  *
+ * The wires that send audio as it is use binary messages: the same template, with other fields, and a shape without names.
+ *
  * How it works. Writing: a template, compiled by the dialect once per stream and track, is a text cut into pieces; after
  * piece i the field fields[i] is written. The length of everything is known beforehand, so header, text and mask each go
  * to their final place and nothing is moved; from PCM the payload is encoded into the end of its own base64's place and
@@ -26,7 +28,18 @@
 #define TP_MEDIA_MESSAGE_H
 #include "tp_base.h"
 
-enum { TP_FIELD_END = 0, TP_FIELD_PAYLOAD = 1, TP_FIELD_SEQUENCE = 2, TP_FIELD_CHUNK = 3, TP_FIELD_TIMESTAMP_MS = 4 };
+/* In text: decimal numbers, payload as base64. In binary messages: big-endian numbers of fixed width, payload as it is. */
+enum {
+    TP_FIELD_END = 0,
+    TP_FIELD_PAYLOAD = 1,
+    TP_FIELD_SEQUENCE = 2,
+    TP_FIELD_CHUNK = 3,
+    TP_FIELD_TIMESTAMP_MS = 4,
+    TP_FIELD_BYTES = 5,       /* the payload as it is */
+    TP_FIELD_SEQUENCE_32 = 6,
+    TP_FIELD_SAMPLE_64 = 7,   /* the message's first sample, since the stream began */
+    TP_FIELD_LENGTH_16 = 8    /* the payload's bytes */
+};
 #define TP_TEMPLATE_MAX_PIECES 8
 #define TP_TEMPLATE_MAX_TEXT 1280
 
@@ -34,16 +47,17 @@ typedef struct tp_media_template {
     uint16_t lengths[TP_TEMPLATE_MAX_PIECES]; /* bytes of each piece, in order */
     uint8_t fields[TP_TEMPLATE_MAX_PIECES];   /* what follows each piece; TP_FIELD_END after the last */
     uint32_t n_pieces, text_bytes;
+    uint32_t binary;                          /* a binary message, else a text message */
     uint8_t text[TP_TEMPLATE_MAX_TEXT]; /* text_bytes of it are read; an owner may leave out the memory of the rest */
 } tp_media_template;
 
 typedef struct tp_media_numbers {
-    uint64_t sequence, chunk, timestamp_ms;
+    uint64_t sequence, chunk, timestamp_ms, sample;
 } tp_media_numbers;
 
 /* Room one message of payload_bytes can need, WebSocket header included. */
 size_t tp_media_message_room(const tp_media_template *t, size_t payload_bytes);
-/* A complete WebSocket text frame (masked when mask != NULL). -> bytes, or TP_E_ROOM / TP_E_ARGUMENT */
+/* A complete WebSocket frame (masked when mask != NULL). -> bytes, or TP_E_ROOM / TP_E_ARGUMENT */
 ptrdiff_t tp_media_message_write(uint8_t *out, size_t out_capacity, const tp_media_template *t,
                                  const tp_media_numbers *numbers, const uint8_t *payload, size_t payload_bytes,
                                  const uint8_t *mask);
@@ -51,6 +65,11 @@ ptrdiff_t tp_media_message_write(uint8_t *out, size_t out_capacity, const tp_med
 ptrdiff_t tp_media_message_write_pcm(uint8_t *out, size_t out_capacity, const tp_media_template *t,
                                      const tp_media_numbers *numbers, uint32_t encoding, const int16_t *pcm, size_t n,
                                      const uint8_t *mask);
+
+/* How media messages that come in are written: JSON in text messages; binary messages that are payload and nothing else;
+ * binary messages of the native wire, a header of TP_NATIVE_HEADER_BYTES and payload. */
+enum { TP_SHAPE_JSON = 0, TP_SHAPE_BYTES = 1, TP_SHAPE_NATIVE = 2 };
+#define TP_NATIVE_HEADER_BYTES 18u
 
 #define TP_SHAPE_MAX_NAME 32
 /* Key names are zero-terminated; an empty name means the wire has no such key (met, it is ignored like any unknown). */
@@ -65,6 +84,7 @@ typedef struct tp_media_shape {
     char timestamp_key[TP_SHAPE_MAX_NAME];/* "timestamp": integer or string of digits */
     char chunk_key[TP_SHAPE_MAX_NAME];
     char sequence_key[TP_SHAPE_MAX_NAME]; /* at top level */
+    uint32_t kind;                        /* TP_SHAPE_x; names are JSON's alone */
 } tp_media_shape;
 
 enum { TP_TRACK_NONE = 0, TP_TRACK_INBOUND = 1, TP_TRACK_OUTBOUND = 2 };
@@ -81,6 +101,10 @@ typedef struct tp_media_fields {
  * named key, a control character, nesting but the one object, trailing bytes: 0. Order and white space are free. `out` is
  * written only with 1. */
 int tp_media_message_read(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *text, size_t n);
+/* The same for the binary kinds: payload_offset and payload_bytes are raw payload, timestamp the sample position. A native
+ * header is the msgpack array [1, 0, sequence, position, track] with the numbers in their 32- and 64-bit forms; others that
+ * mean the same are 0 here and the ordinary parser's. */
+int tp_media_message_read_binary(tp_media_fields *out, const tp_media_shape *shape, const uint8_t *in, size_t n);
 /* A whole, masked or unmasked WebSocket text frame holding one known media message -> PCM in one call (for the
  * benchmark and the Line). -> samples; 0 not mine; TP_E_ROOM; TP_E_FORMAT base64, or bytes that are no whole samples.
  * `frame` is unmasked in place, and its payload overwritten when it is decoded. */

@@ -15,25 +15,38 @@ static const uint32_t fill_percent[4] = {30, 60, 90, 100};
 
 size_t tp_stream_sizeof(void) { return sizeof(tp_stream); }
 
+/* What the application plays may have another format than the call's tracks. */
+static tp_format played_format(const tp_stream_config *config) {
+    return config->play_format.rate_hz != 0 ? config->play_format : config->format;
+}
+
+static tp_format received_format(const tp_stream_config *config) {
+    return config->role == TP_ROLE_PLATFORM ? played_format(config) : config->format;
+}
+
+static tp_format sent_format(const tp_stream_config *config) {
+    return config->role == TP_ROLE_PLATFORM ? config->format : played_format(config);
+}
+
 int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, uint32_t leg_rate_hz, int64_t now) {
     bool application = config->role == TP_ROLE_APPLICATION;
     if (!application && config->role != TP_ROLE_PLATFORM) return TP_E_ARGUMENT;
-    if (!tp_playout_knows(config->format)) return TP_E_ARGUMENT;
+    if (!tp_playout_knows(config->format) || !tp_playout_knows(played_format(config))) return TP_E_ARGUMENT;
     if (config->message_ms == 0 || config->message_ms > LONG_MESSAGE_MS) return TP_E_ARGUMENT;
     for (uint32_t i = 0; i < 2; i++) {
         if (!application && (config->tracks & 1u << i) != 0 && config->templates[i] == NULL) return TP_E_ARGUMENT;
     }
     memset(s, 0, sizeof *s);
     s->config = config;
-    s->leg_rate_hz = application ? config->format.rate_hz : leg_rate_hz;
-    s->message_samples = config->message_ms * (config->format.rate_hz / 1000);
+    s->leg_rate_hz = application ? played_format(config).rate_hz : leg_rate_hz;
+    s->message_samples = config->message_ms * (sent_format(config).rate_hz / 1000);
     s->sequence = 1;
     s->mask_state = config->mask_seed != 0 ? config->mask_seed : 0x9e3779b97f4a7c15u;
     s->fill_armed = 15;
     s->last_now = s->model_start = now;
     s->alarm = INT64_MAX;
     for (uint32_t i = 0; i < 2; i++) s->senders[i].chunk = 1;
-    return tp_playout_open(&s->playout, pool, config->format, config->reserve_ms, config->bound_ms, s->leg_rate_hz);
+    return tp_playout_open(&s->playout, pool, played_format(config), config->reserve_ms, config->bound_ms, s->leg_rate_hz);
 }
 
 void tp_stream_close(tp_stream *s, int64_t at_sample) {
@@ -148,7 +161,7 @@ static bool encoding_is(const tp_stream_config *config, const uint8_t *name, siz
         if (i < key ? lower(name[i]) != (uint8_t)rate_key[i] : name[i] < '0' || name[i] > '9') return false;
         if (i >= key) rate = rate * 10 + (uint32_t)(name[i] - '0');
     }
-    return rate == config->format.rate_hz;
+    return rate == received_format(config).rate_hz;
 }
 
 /* -> bytes the text decodes to, or 0 when it is not wholly valid */
@@ -166,17 +179,28 @@ static size_t base64_check(const uint8_t *text, size_t n) {
 
 static int read_media(tp_stream *s, const uint8_t *text, size_t n) {
     const tp_stream_config *config = s->config;
+    const tp_format format = received_format(config);
     tp_media_fields fields;
     if (config->shape == NULL || s->closed || (config->role == TP_ROLE_PLATFORM && !config->bidirectional)) return 0;
+    if (config->shape->kind != TP_SHAPE_JSON) {
+        uint32_t whole = tp_sample_bytes(format.encoding);
+        if (tp_media_message_read_binary(&fields, config->shape, text, n) != 1) return 0;
+        if (fields.payload_bytes == 0 || fields.payload_bytes % whole != 0) return 0;
+        intake message = intake_begin(s);
+        intake_piece(s, &message, fields.track, format, text + fields.payload_offset, fields.payload_bytes / whole);
+        intake_end(s, &message);
+        s->counters.messages_in++;
+        return 1;
+    }
     if (tp_media_message_read(&fields, config->shape, text, n) != 1) return 0;
-    if (fields.rate_hz != 0 && fields.rate_hz != config->format.rate_hz) return 0;
+    if (fields.rate_hz != 0 && fields.rate_hz != format.rate_hz) return 0;
     if (fields.encoding_bytes != 0 && config->encoding_name[0] != '\0' &&
         !encoding_is(config, text + fields.encoding_offset, fields.encoding_bytes)) {
         return 0;
     }
     const uint8_t *base64 = text + fields.payload_offset;
     ptrdiff_t bytes = tp_base64_decoded_length(base64, fields.payload_bytes);
-    uint32_t size = tp_sample_bytes(config->format.encoding);
+    uint32_t size = tp_sample_bytes(format.encoding);
     if (bytes <= 0 || (size_t)bytes % size != 0) return 0;
 
     uint8_t piece[PIECE_BYTES];
@@ -184,7 +208,7 @@ static int read_media(tp_stream *s, const uint8_t *text, size_t n) {
         bytes = tp_base64_decode(piece, sizeof piece, base64, fields.payload_bytes);
         if (bytes <= 0) return 0;
         intake message = intake_begin(s);
-        intake_piece(s, &message, fields.track, config->format, piece, (size_t)bytes / size);
+        intake_piece(s, &message, fields.track, format, piece, (size_t)bytes / size);
         intake_end(s, &message);
     } else {
         if (base64_check(base64, fields.payload_bytes) != (size_t)bytes) return 0;
@@ -192,12 +216,16 @@ static int read_media(tp_stream *s, const uint8_t *text, size_t n) {
         for (size_t at = 0; at < fields.payload_bytes; at += PIECE_TEXT) {
             size_t k = fields.payload_bytes - at < PIECE_TEXT ? fields.payload_bytes - at : PIECE_TEXT;
             bytes = tp_base64_decode(piece, sizeof piece, base64 + at, k);
-            intake_piece(s, &message, fields.track, config->format, piece, (size_t)bytes / size);
+            intake_piece(s, &message, fields.track, format, piece, (size_t)bytes / size);
         }
         intake_end(s, &message);
     }
     s->counters.messages_in++;
     return 1;
+}
+
+static bool speaks_binary(const tp_stream_config *config) {
+    return config->shape != NULL && config->shape->kind != TP_SHAPE_JSON;
 }
 
 int tp_stream_receive(tp_stream *s, tp_received *report, uint8_t *in, size_t in_bytes, int64_t now) {
@@ -228,7 +256,8 @@ int tp_stream_receive(tp_stream *s, tp_received *report, uint8_t *in, size_t in_
         if (frame.masked) tp_websocket_mask(payload, length, frame.mask, 0);
         s->counters.bytes_in += whole;
         report->consumed = (uint32_t)(at + whole);
-        if (frame.opcode == TP_OPCODE_TEXT && frame.fin && !s->in_fragments && read_media(s, payload, length) == 1) {
+        bool may_be_media = frame.opcode == (speaks_binary(s->config) ? TP_OPCODE_BINARY : TP_OPCODE_TEXT);
+        if (may_be_media && frame.fin && !s->in_fragments && read_media(s, payload, length) == 1) {
             if (report->n_media < 255) report->n_media++;
             at += whole;
             continue;
@@ -279,7 +308,7 @@ ptrdiff_t tp_stream_receive_audio(tp_stream *s, uint32_t track, tp_format format
 
 ptrdiff_t tp_stream_play(tp_stream *s, tp_format format, const uint8_t *in, size_t in_bytes) {
     if (!tp_playout_knows(format)) return TP_E_ARGUMENT;
-    if (s->config->role == TP_ROLE_APPLICATION && format.rate_hz != s->config->format.rate_hz) return TP_E_ARGUMENT;
+    if (s->config->role == TP_ROLE_APPLICATION && format.rate_hz != played_format(s->config).rate_hz) return TP_E_ARGUMENT;
     uint32_t size = tp_sample_bytes(format.encoding);
     if (in_bytes % size != 0) return TP_E_FORMAT;
     if (s->closed) return TP_E_STATE;
@@ -414,9 +443,10 @@ static void write_message(tp_stream *s, uint32_t i, const uint8_t *payload, size
     uint8_t key[4];
     tp_media_numbers numbers = {s->sequence++, s->senders[i].chunk++,
                                 (config->timestamp_from_zero ? 0 : config->timestamp_base_ms) +
-                                    (uint64_t)first * 1000u / rate_hz};
+                                    (uint64_t)first * 1000u / rate_hz,
+                                (uint64_t)first * sent_format(config).rate_hz / rate_hz};
     ptrdiff_t bytes = tp_media_message_write(out->bytes + out->used, out->capacity - out->used, config->templates[i],
-                                             &numbers, payload, n * tp_sample_bytes(config->format.encoding),
+                                             &numbers, payload, n * tp_sample_bytes(sent_format(config).encoding),
                                              next_mask(s, key));
     if (bytes < 0) return;
     uint32_t head = 0;
@@ -551,14 +581,14 @@ void tp_stream_send_frame(tp_stream *s, uint32_t track, tp_frame *frame, uint32_
 /* ---- the application's role ---- */
 
 static int64_t model_end(const tp_stream *s) {
-    return s->model_start + (int64_t)(s->sent - s->model_start_sent) * NS_PER_S / (int64_t)s->config->format.rate_hz;
+    return s->model_start + (int64_t)(s->sent - s->model_start_sent) * NS_PER_S / (int64_t)played_format(s->config).rate_hz;
 }
 
 /* Samples of the next message; 0 at a mark or at the end. Never more than may be ahead at once. */
 static size_t next_message(const tp_stream *s) {
     const tp_stream_config *config = s->config;
     size_t n = tp_playout_readable(&s->playout);
-    size_t per_ms = config->format.rate_hz / 1000u;
+    size_t per_ms = played_format(config).rate_hz / 1000u;
     bool much = s->playout.waiting >= LONG_MESSAGE_MS * (TP_PLAYOUT_UNITS_HZ / 1000u);
     size_t most = much ? LONG_MESSAGE_MS * per_ms : s->message_samples;
     if (most > config->send_ahead_ms * per_ms) most = config->send_ahead_ms * per_ms;
@@ -567,12 +597,13 @@ static size_t next_message(const tp_stream *s) {
 
 /* When n samples can be sent: they end no later than send_ahead_ms from then, played after what was sent before. */
 static int64_t may_send(const tp_stream *s, size_t n) {
-    return model_end(s) + (int64_t)n * NS_PER_S / (int64_t)s->config->format.rate_hz -
+    return model_end(s) + (int64_t)n * NS_PER_S / (int64_t)played_format(s->config).rate_hz -
            (int64_t)s->config->send_ahead_ms * 1000000;
 }
 
 int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
     const tp_stream_config *config = s->config;
+    const tp_format format = played_format(config);
     int flags = 0;
     s->last_now = now;
     if (s->alarm <= now) {
@@ -587,15 +618,14 @@ int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
         size_t n = next_message(s);
         int64_t end = model_end(s);
         if (n == 0 || may_send(s, n) > now) break;
-        uint32_t rate = config->format.rate_hz;
-        size_t room = tp_media_message_room(config->templates[0], n * tp_sample_bytes(config->format.encoding));
+        size_t room = tp_media_message_room(config->templates[0], n * tp_sample_bytes(format.encoding));
         if (out->capacity - out->used < room || out->outputs_capacity == out->n_outputs) {
             if ((flags & TP_TICK_OUTPUT) == 0) return TP_E_ROOM;
             break;
         }
         uint8_t payload[LONG_MESSAGE_MS * MAX_RATE_PER_MS * 2u];
-        (void)tp_playout_read(&s->playout, config->format.encoding, payload, n);
-        write_message(s, 0, payload, n, (int64_t)s->sent, rate, slot, 0, out);
+        (void)tp_playout_read(&s->playout, format.encoding, payload, n);
+        write_message(s, 0, payload, n, (int64_t)s->sent, format.rate_hz, slot, 0, out);
         if (now >= end) {
             s->model_start = now;
             s->model_start_sent = s->sent;
@@ -697,7 +727,7 @@ ptrdiff_t tp_stream_track_next(const tp_stream *s, uint32_t track, uint8_t *out,
 uint64_t tp_stream_model_played(const tp_stream *s, int64_t now) {
     int64_t left_ns = model_end(s) - now;
     if (left_ns <= 0) return s->sent;
-    int64_t rate = (int64_t)s->config->format.rate_hz;
+    int64_t rate = (int64_t)played_format(s->config).rate_hz;
     uint64_t left = (uint64_t)((left_ns / NS_PER_S) * rate + (left_ns % NS_PER_S * rate + NS_PER_S - 1) / NS_PER_S);
     return s->sent > left ? s->sent - left : 0;
 }

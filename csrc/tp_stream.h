@@ -91,7 +91,8 @@ typedef struct tp_track {
 
 typedef struct tp_stream_config {
     uint32_t role, framing;
-    tp_format format;               /* of the payload, both ways */
+    tp_format format;               /* of the payload */
+    tp_format play_format;          /* of what the application plays; rate_hz 0: the same */
     uint32_t tracks;                /* TP_TRACK_x bits that travel from platform to application */
     uint32_t bidirectional;         /* audio travels from application to platform too */
     uint32_t masked;                /* our frames are masked: we are the WebSocket client */

@@ -61,6 +61,8 @@ class Digit:
     """No `repr` shows digits, payload or what a program passes on: they are PINs, voices and secrets."""
     track: str = "inbound"
     timestamp_ms: int | None = None
+    duration_ms: int | None = None
+    """How long it was held, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,19 @@ class SendDigits:
     """The application wants digits sent to the caller."""
 
     digits: str = field(repr=False)
+    id: str = ""
+    """What the wire calls this request (FreeClimb)."""
+    press_ms: int | None = None
+    gap_ms: int | None = None
+    """Where the wire says them (FreeClimb); None: as the platform likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DigitsSent:
+    """The platform has begun to send digits, or has sent them (wires that say so)."""
+
+    id: str = ""
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +105,68 @@ class MarkReached:
 class Clear:
     """The application drops what it has queued."""
 
+    id: str = ""
+    """What the wire calls this request (FreeClimb)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
     """The platform confirms a clear."""
+
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """The application takes back one chunk of what it has queued (Teler)."""
+
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The application holds its own audio at the sample it has reached (the native wire)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The application's audio goes on at the next sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBuffer:
+    """The application asks how much waits: ``audio`` or ``digits`` (FreeClimb)."""
+
+    what: str = "audio"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferDepth:
+    """The platform's answer, in the wire's own entries."""
+
+    what: str
+    depth: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryStatistics:
+    """The application asks for the platform's counters (the native wire)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformStatistics:
+    """The platform's counters of this stream, by name."""
+
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformError:
+    """The platform says that it could not do something; the stream goes on."""
+
+    message: str
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +204,15 @@ WireEvent = (
     | MarkReached
     | Clear
     | Cleared
+    | Interrupt
+    | Pause
+    | Resume
+    | DigitsSent
+    | QueryBuffer
+    | BufferDepth
+    | QueryStatistics
+    | PlatformStatistics
+    | PlatformError
     | HangUp
     | StreamStopped
     | Handshaken

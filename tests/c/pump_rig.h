@@ -235,7 +235,7 @@ static inline int add_line(rig *r, uint32_t i, int64_t now) { return add_line_wi
 /* What comes from the peer: one media message whose samples are all `sample`. -> bytes */
 static inline size_t write_media(const member *m, uint8_t *out, size_t capacity, uint8_t sample, size_t n_samples) {
     uint8_t payload[8000];
-    tp_media_numbers numbers = {0, 0, 0};
+    tp_media_numbers numbers = {0, 0, 0, 0};
     memset(payload, sample, n_samples);
     ptrdiff_t n = tp_media_message_write(out, capacity, &m->peers, &numbers, payload, n_samples, NULL);
     return n > 0 ? (size_t)n : 0;

@@ -35,7 +35,7 @@ static int check_round_trip(size_t n_samples, const uint8_t *mask) {
     static uint8_t frame[4096];
     static int16_t pcm[1000], back[1000];
     tp_media_template t;
-    tp_media_numbers numbers = {18, 17, 9007199254740992u};
+    tp_media_numbers numbers = {18, 17, 9007199254740992u, 0};
     tp_media_fields fields;
     make_template(&t);
     for (size_t i = 0; i < n_samples; i++)
@@ -84,7 +84,7 @@ static int check_refusals(void) {
     int16_t out[8];
     uint8_t bytes[64];
     tp_media_template t;
-    tp_media_numbers numbers = {0, 0, 0};
+    tp_media_numbers numbers = {0, 0, 0, 0};
     frame[1] = (uint8_t)(sizeof frame - 3);
     CHECK(tp_media_message_read_pcm(out, 2, &shape, TP_ENCODING_PCMU, frame, sizeof frame - 1) == TP_E_ROOM);
     CHECK(tp_media_message_read_pcm(out, 8, &shape, TP_ENCODING_PCMU, frame, sizeof frame - 2) == 0);

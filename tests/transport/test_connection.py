@@ -56,9 +56,9 @@ async def full() -> AsyncIterator[tuple[Connection, Owner, socket.socket]]:
     )
     connection.start(0)
     while "on_full" not in owner.said:
-        connection.send_text(b"x" * 1000)
+        connection.send_message(b"x" * 1000)
     for _ in range(3):
-        connection.send_text(b"waits")
+        connection.send_message(b"waits")
     theirs.setblocking(False)
     yield connection, owner, theirs
     connection.abort()

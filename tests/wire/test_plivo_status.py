@@ -8,8 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from talkpath.errors import ConfigError
-from talkpath.wire.plivo_status import StatusEvent, StatusKind, StatusNaming, status_callback, status_fields
+from talkpath.wire.plivo_status import StatusNaming, status_callback, status_fields
 from talkpath.wire.signature import verify_headers
+from talkpath.wire.status import StatusEvent, StatusKind
 
 STATUS_URL = "https://app.example/status"
 EVENT = StatusEvent(

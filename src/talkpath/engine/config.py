@@ -17,7 +17,7 @@ from talkpath.transport.tls import check_context
 from talkpath.transport.upgrade import parse_url
 from talkpath.wire.callback import check_callback_url
 from talkpath.wire.catalog import wire_named
-from talkpath.wire.plivo_parameters import is_text
+from talkpath.wire.json_message import is_text
 from talkpath.wire.websocket import ClientHandshake
 
 _CODEC = re.compile(r"^(?P<name>[A-Za-z0-9]+)(?:@(?P<rate>\d{4,6})h)?(?:@(?P<ptime>\d{1,3})i)?$")

@@ -25,7 +25,7 @@ from talkpath.records import CallRecord, EndReason, EngineStatistics
 from talkpath.transport.admission import Admission
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.http import DeliveryOptions, deliver
-from talkpath.wire.plivo_parameters import is_text
+from talkpath.wire.json_message import is_text
 
 if TYPE_CHECKING:
     from talkpath.transport.driver_tasks import TasksDriver

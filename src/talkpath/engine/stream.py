@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-import uuid
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -45,14 +45,15 @@ from talkpath.events import (
 )
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
+from talkpath.transport.carrier import Carriage, Carrier, open_carriage
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.upgrade import Target, open_websocket, parse_url
+from talkpath.transport.upgrade import Target, parse_url
 from talkpath.transport.wake import Bell, Moment
-from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS, samples_to_ms
-from talkpath.wire.catalog import StreamAttributes, wire_named
+from talkpath.wire.catalog import wire_named
 from talkpath.wire.dialect import Role
-from talkpath.wire.plivo_status import StatusEvent, StatusKind
+from talkpath.wire.entry import StreamAttributes
+from talkpath.wire.status import StatusEvent, StatusKind
 
 if TYPE_CHECKING:
     from talkpath.engine.call import Call
@@ -123,7 +124,7 @@ class CallStream:
         self.number = number
         """How many streams of the call had begun with this one."""
         self.wire = wire_named(spec.wire)
-        self.stream_id = str(uuid.UUID(bytes=call.entropy(16), version=4))
+        self.stream_id = self.wire.make_stream_id(call.entropy)
         self.end_reason: EndReason | None = None
         self.cause: BaseException | None = None
         self.record: StreamRecord | None = None
@@ -137,7 +138,7 @@ class CallStream:
         self._stream: Stream | None = None
         self._timestamp_base_ms = 0
         self._dialect = self.wire.platform(spec.media_format(), spec.options)
-        self._connection: Connection | None = None
+        self._connection: Carrier | None = None
         self._marks: dict[int, str] = {}
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
@@ -191,15 +192,15 @@ class CallStream:
             self._finish()
 
     async def _begin(self) -> None:
-        link, leftover = await self._connect()
+        carriage = await self._connect()
         try:
-            await self._go_live(link, leftover)
+            await self._go_live(carriage)
         except BaseException:
             if self._connection is None:
-                link.close()
+                carriage.close()
             raise
 
-    async def _connect(self) -> tuple[Any, bytes]:
+    async def _connect(self) -> Carriage:
         config = self.call.engine.config
         spec, target = self.spec, self._target
         assert target is not None
@@ -216,7 +217,7 @@ class CallStream:
             headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, target.url)]
             try:
                 with trio.fail_after(config.connect_timeout_s):
-                    return await open_websocket(target, headers=headers, context=config.tls_context)
+                    return await open_carriage(self.wire.transport, target, headers=headers, context=config.tls_context)
             except trio.TooSlowError as exc:
                 last, reason = exc, EndReason.HANDSHAKE_TIMED_OUT
             except RemoteWireError as exc:
@@ -225,12 +226,12 @@ class CallStream:
                 last, reason = exc, EndReason.CONNECT_FAILED
         raise CallEnded(reason, last)
 
-    async def _go_live(self, link: Any, leftover: bytes) -> None:
+    async def _go_live(self, carriage: Carriage) -> None:
         """Have the next tick attach the stream and say `start`."""
 
         def attach(now_ns: int) -> Exception | None:
             try:
-                self._attach(link, leftover, now_ns)
+                self._attach(carriage, now_ns)
             except Exception as exc:
                 return exc
             return None
@@ -242,7 +243,7 @@ class CallStream:
 
     # In the step -------------------------------------------------------------------------------------------------
 
-    def _attach(self, link: Any, leftover: bytes, now_ns: int) -> None:
+    def _attach(self, carriage: Carriage, now_ns: int) -> None:
         if self.end_reason is not None:
             return
         call, spec = self.call, self.spec
@@ -262,11 +263,13 @@ class CallStream:
             StreamOptions(
                 role=Role.PLATFORM,
                 media_format=media_format,
+                play_format=self._dialect.play_format,
                 templates=(template_of.get("inbound"), template_of.get("outbound")),
                 shape=self._dialect.media_shape(),
                 tracks=tracks_of(tracks),
                 bidirectional=spec.bidirectional,
-                masked=True,
+                websocket=carriage.framed,
+                masked=carriage.masked,
                 mask_seed=int.from_bytes(call.entropy(8), "big"),
                 message_ms=self._message_ms,
                 bound_ms=round(spec.playout_s * 1000),
@@ -284,25 +287,23 @@ class CallStream:
                 lib.tp_stream_close(native, 0)
                 raise NativeError("the path refused a stream index that was free")
             self._native = native
-            self._connection = connection = Connection(
+            self._connection = connection = carriage.carry(
                 call.driver,
-                link,
                 native,
                 self,
-                masked=True,
                 live=True,
+                writes_binary=self._dialect.writes_binary,
                 max_message_bytes=max_message_bytes,
                 mask_seed=int.from_bytes(call.entropy(8), "big"),
-                leftover=leftover,
-                pump=call.pump_place(self.index),
+                pump=call.pump_place(self.index) if carriage.pumpable else None,
             )
             self._live = True
             self._started_ns = now_ns
             call.send_media[self.index] = connection.send_media
             if self._dialect.numbered(started):
                 lib.tp_stream_take_sequence(native)
-            for text in first:
-                connection.send_text(text)
+            for message in first:
+                connection.send_message(message)
             call.note(StreamUp(self.control_id, self.stream_id))
             self._tell(StatusKind.STARTED)
             connection.start(now_ns)
@@ -314,15 +315,18 @@ class CallStream:
             return
         with self.call.driver.paused():  # no media message with the next number before this one
             sequence = int(lib.tp_stream_take_sequence(self._native)) if self._dialect.numbered(command) else 0
-            for text in self._dialect.send(command, sequence=sequence):
-                connection.send_text(text)
+            for message in self._dialect.send(command, sequence=sequence):
+                connection.send_message(message)
 
     def on_media(self, now_ns: int) -> None:
         """The native core has taken audio; nothing is left to do."""
 
     def on_text(self, payload: bytes, now_ns: int) -> None:
+        self._receive(self._dialect.receive, payload, now_ns)
+
+    def _receive(self, read: Callable[[bytes], Sequence[WireEvent]], payload: bytes, now_ns: int) -> None:
         try:
-            events = self._dialect.receive(payload)
+            events = read(payload)
         except RemoteWireError as exc:
             self._refuse_unreadable(exc.kind)
             return
@@ -352,7 +356,7 @@ class CallStream:
         if not self.spec.bidirectional:
             self._refusals.add("one_way")
             return
-        media_format = native_format(media.media_format or self._dialect.media_format)
+        media_format = native_format(media.media_format or self._dialect.play_format)
         lib.tp_stream_receive_audio(
             self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns
         )
@@ -402,7 +406,7 @@ class CallStream:
             self.end(EndReason.WIRE_ERROR)
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
-        self._refuse_unreadable("binary")
+        self._receive(self._dialect.receive_binary, payload, now_ns)
 
     def on_peer_closed(self, code: int | None) -> None:
         if code is None:
@@ -515,8 +519,8 @@ class CallStream:
                 connection.abort()
                 return
             reason = self.end_reason or EndReason.STOPPED
-            for text in self._dialect.send(StreamStopped(), sequence=int(lib.tp_stream_take_sequence(self._native))):
-                connection.send_text(text)
+            for message in self._dialect.send(StreamStopped(), sequence=int(lib.tp_stream_take_sequence(self._native))):
+                connection.send_message(message)
             code = self._close_code if reason is EndReason.WIRE_ERROR else GOODBYE_CODES.get(reason, 1000)
             await connection.close(code)
         connection.abort()

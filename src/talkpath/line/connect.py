@@ -16,6 +16,7 @@ from talkpath.line.config import LineConfig
 from talkpath.line.line import Line
 from talkpath.line.opening import Recogniser, receive_start
 from talkpath.path.pool import Pool
+from talkpath.transport.carrier import WebSocketCarriage
 from talkpath.transport.clock import open_clock
 from talkpath.transport.link import Link
 from talkpath.transport.memory import memory_link_pair
@@ -139,9 +140,7 @@ async def _line_on_link(
             Pool(POOL_BYTES),
             dialect,
             started,
-            link,
-            leftover=rest,
-            masked=masked,
+            WebSocketCarriage(link, rest, masked=masked),
             mask_seed=int.from_bytes(entropy(8), "big"),
             config=config or LineConfig(),
             path=path,

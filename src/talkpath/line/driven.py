@@ -8,7 +8,7 @@ calls `pull_events` where a stream has events and leaves the others alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from talkpath._native import lib
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from talkpath.line.config import LineInfo
     from talkpath.line.hearing import Hearing
     from talkpath.line.speech import Speech
+    from talkpath.transport.carrier import Carrier
     from talkpath.transport.clock import Clock
     from talkpath.transport.commands import Commands
     from talkpath.transport.driver_tasks import TasksDriver
     from talkpath.transport.refusals import Refusals
-    from talkpath.transport.websocket import Connection
     from talkpath.wire.dialect import Dialect
 
 log = logging.getLogger("talkpath.line.line")
@@ -91,7 +91,7 @@ class DrivenLine:
     _native: Any
     _event: Any
     _dialect: Dialect
-    _connection: Connection | None
+    _connection: Carrier | None
     _commands: Commands
     _checkpoints: Checkpoints
     _hearing: Hearing
@@ -188,8 +188,8 @@ class DrivenLine:
 
     def _write(self, command: WireEvent) -> None:
         assert self._connection is not None
-        for text in self._dialect.send(command):
-            self._connection.send_text(text)
+        for message in self._dialect.send(command):
+            self._connection.send_message(message)
 
     def housekeeping(self, now_ns: int) -> None:
         """Once a second: answers that are overdue, a peer that has vanished."""
@@ -214,9 +214,12 @@ class DrivenLine:
             self.pull_events(now_ns)
 
     def on_text(self, payload: bytes, now_ns: int) -> None:
-        """Act on a message that is not plain media."""
+        """Act on a text message that is not plain media."""
+        self._receive(self._dialect.receive, payload, now_ns)
+
+    def _receive(self, read: Callable[[bytes], Sequence[WireEvent]], payload: bytes, now_ns: int) -> None:
         try:
-            events = self._dialect.receive(payload)
+            events = read(payload)
         except RemoteWireError as exc:
             self._refuse_unreadable(exc.kind)
             return
@@ -266,8 +269,8 @@ class DrivenLine:
             self.end(EndReason.WIRE_ERROR)
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
-        """No wire sends any."""
-        self._refuse_unreadable("binary")
+        """Act on a binary message that is not plain media."""
+        self._receive(self._dialect.receive_binary, payload, now_ns)
 
     def on_peer_closed(self, code: int | None) -> None:
         """The platform said goodbye, or was gone without."""

@@ -15,7 +15,6 @@ from the inbound track, whose clock is the same (`exact=False`), and what `play`
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from types import TracebackType
@@ -38,22 +37,18 @@ from talkpath.path.barge_in import BargeIn
 from talkpath.path.pool import Pool
 from talkpath.path.stream import Stream, StreamOptions, tracks_of
 from talkpath.records import EndReason, LineStatistics, Played
+from talkpath.transport.carrier import Carriage
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
-from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.websocket import Connection
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.dialect import Dialect, Role
-from talkpath.wire.websocket import CLOSE as OPCODE_CLOSE
-from talkpath.wire.websocket import close_payload, frame
 
 log = logging.getLogger("talkpath.line.line")
 
 POLICY_CHUNK_MS = 20
-CLOSE_TRY_LATER = 1013
 
 
 class Line(DrivenLine):
@@ -61,15 +56,13 @@ class Line(DrivenLine):
 
     __slots__ = (
         "_barge_ins",
+        "_carriage",
         "_clears",
         "_ended_lot",
         "_ended_ns",
         "_full",
-        "_leftover",
         "_life",
-        "_link",
         "_mask_seed",
-        "_masked",
         "_over",
         "_policy",
         "_policy_ear",
@@ -89,10 +82,8 @@ class Line(DrivenLine):
         pool: Pool,
         dialect: Dialect,
         started: StreamStarted,
-        link: Link,
+        carriage: Carriage,
         *,
-        leftover: bytes,
-        masked: bool,
         mask_seed: int,
         config: LineConfig,
         path: str,
@@ -118,9 +109,7 @@ class Line(DrivenLine):
         """For whoever runs the program: called as the line ends, not in the program's task."""
         self._pool = pool
         self._dialect = dialect
-        self._link = link
-        self._leftover = leftover
-        self._masked = masked
+        self._carriage = carriage
         self._mask_seed = mask_seed
         self._life = Lifetime()
         self._connection = None
@@ -128,7 +117,7 @@ class Line(DrivenLine):
         self._native = None
         self._rate = dialect.media_format.sample_rate_hz
         self.slot = -1
-        self.on_socket = link.fd is not None
+        self.on_socket = carriage.on_socket
         self.pumped = False
         self._send_due = None
         self._send_known = False
@@ -177,10 +166,12 @@ class Line(DrivenLine):
             StreamOptions(
                 role=Role.APPLICATION,
                 media_format=media_format,
+                play_format=self._dialect.play_format,
                 templates=(self._dialect.media_template("inbound"), None),
                 shape=self._dialect.media_shape(),
                 tracks=tracks_of(self.info.tracks),
-                masked=self._masked,
+                websocket=self._carriage.framed,
+                masked=self._carriage.masked,
                 mask_seed=self._mask_seed,
                 message_ms=options.message_ms,
                 bound_ms=round(options.queue_s * 1000),
@@ -192,23 +183,23 @@ class Line(DrivenLine):
         native = self._native = stream.native
         self._event = ffi.new("tp_event *")
         self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
-        self._speech = Speech(native, media_format, self._commands, self._checkpoints, queue_s=options.queue_s)
+        self._speech = Speech(
+            native, self._dialect.play_format, self._commands, self._checkpoints, queue_s=options.queue_s
+        )
         self.slot = self.driver.take_slot(self)
         self.pumped = (
             options.driver == "pump"
-            and isinstance(self._link, (SocketLink, TlsLink))
+            and self._carriage.pumpable
             and self.driver.want_pump(media_thread=options.media_thread)
         )
-        self._connection = Connection(
+        self._connection = self._carriage.carry(
             self.driver,
-            self._link,
             native,
             self,
-            masked=self._masked,
             live=False,
+            writes_binary=self._dialect.writes_binary,
             max_message_bytes=options.max_message_bytes,
             mask_seed=self._mask_seed ^ 0x5DEECE66D,
-            leftover=self._leftover,
             pump=(self.driver, self.slot, 0) if self.pumped and isinstance(self.driver, PumpDriver) else None,
         )
         self.driver.add_line(self)
@@ -235,7 +226,7 @@ class Line(DrivenLine):
         """Close the WebSocket as far as the peer lets us."""
         connection = self._connection
         if connection is None:
-            self._link.close()
+            self._carriage.close()
             return
         with trio.move_on_after(self.config.goodbye_s):
             if not connection.broken:
@@ -254,10 +245,7 @@ class Line(DrivenLine):
         )
         if self._connection is None:
             # It never began, for want of room: the platform is told to try again later, if it can be told at once.
-            key = self._mask_seed.to_bytes(8, "big")[:4] if self._masked else None
-            with contextlib.suppress(OSError):
-                self._link.send(frame(OPCODE_CLOSE, close_payload(CLOSE_TRY_LATER), key))
-            self._link.close()
+            self._carriage.decline(self._mask_seed)
         # What refers back to the line: it dies when nobody refers to it any more.
         self._connection = self._policy_ear = self.on_ended = None
         self._checkpoints.let_go()

@@ -23,6 +23,7 @@ from talkpath.line.opening import Recogniser, receive_start
 from talkpath.path.pool import Pool
 from talkpath.records import EndReason, ServerStatistics
 from talkpath.transport.admission import Admission
+from talkpath.transport.carrier import WebSocketCarriage
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.memory import MemoryListener, listen_memory
@@ -326,9 +327,7 @@ async def _recognise(server: LineServer, link: Link, handshake: ServerHandshake,
         server.pool,
         dialect,
         started,
-        link,
-        leftover=leftover,
-        masked=False,
+        WebSocketCarriage(link, leftover, masked=False),
         mask_seed=int.from_bytes(server.entropy(8), "big"),
         config=config.line,
         path=request.target,

@@ -135,6 +135,8 @@ class StreamOptions:
 
     role: Role
     media_format: MediaFormat
+    play_format: MediaFormat | None = None
+    """Of what the application plays; None: the same."""
     templates: tuple[MediaTemplate | None, MediaTemplate | None] = (None, None)
     """Platform: of the inbound and the outbound track. Application: first, of what it plays."""
     shape: MediaShape | None = None
@@ -191,6 +193,8 @@ class Stream:
         config.role = 1 if options.role is Role.PLATFORM else 2
         config.framing = _FRAMING_WEBSOCKET if options.websocket else _FRAMING_NONE
         config.format.rate_hz, config.format.encoding = rate_hz, encoding
+        played = options.play_format or options.media_format
+        config.play_format.rate_hz, config.play_format.encoding = native_format(played)
         config.tracks = options.tracks
         config.bidirectional = options.bidirectional
         config.masked = options.masked
@@ -265,7 +269,9 @@ class Stream:
         Raises:
             FormatError: not whole samples, or a format this stream cannot take; the peer's fault.
         """
-        taken = lib.tp_stream_receive_audio(self.native, track, self._format(media_format), payload, len(payload), now)
+        own = self._config.play_format if self._config.role == 1 else self._config.format
+        wire_format = own if media_format is None else native_format(media_format)
+        taken = lib.tp_stream_receive_audio(self.native, track, wire_format, payload, len(payload), now)
         return self._count(taken, "receive")
 
     def play(self, payload: bytes, *, media_format: MediaFormat | None = None) -> int:
@@ -274,7 +280,8 @@ class Stream:
         Raises:
             FormatError: not whole samples, or (application's role) another rate than the stream's.
         """
-        return self._count(lib.tp_stream_play(self.native, self._format(media_format), payload, len(payload)), "play")
+        wire_format = self._config.play_format if media_format is None else native_format(media_format)
+        return self._count(lib.tp_stream_play(self.native, wire_format, payload, len(payload)), "play")
 
     def mark(self, mark_id: int) -> bool:
         """Set a mark at the queue's present end; False when `MAX_PENDING_MARKS` are pending or the stream is closed."""
@@ -343,9 +350,6 @@ class Stream:
     def counters(self) -> dict[str, int]:
         """Return the stream's counters by name."""
         return counters_of(lib.tp_stream_statistics(self.native))
-
-    def _format(self, media_format: MediaFormat | None) -> Any:
-        return self._config.format if media_format is None else native_format(media_format)
 
     def _count(self, status: int, what: str) -> int:
         if status >= 0:

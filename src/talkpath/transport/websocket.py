@@ -142,6 +142,7 @@ class Connection:
         "_closing",
         "_collecting",
         "_control_bytes",
+        "_control_opcode",
         "_controls",
         "_failure",
         "_flushing",
@@ -185,6 +186,7 @@ class Connection:
         max_message_bytes: int,
         mask_seed: int,
         live: bool = True,
+        writes_binary: bool = False,
         leftover: bytes = b"",
         pump: tuple[PumpDriver, int, int] | None = None,
     ) -> None:
@@ -195,6 +197,7 @@ class Connection:
         """Whether media is worth nothing later: a call's tracks. What a program says is not, and its owner asks for
         `backlogged` before it sends more."""
         self._owner = owner
+        self._control_opcode = OPCODE_BINARY if writes_binary else OPCODE_TEXT
         self._masks = MaskKeys(mask_seed) if masked else None
         self._assembler = MessageAssembler(max_message_bytes)
         self._recv_into = link.recv_into
@@ -669,9 +672,9 @@ class Connection:
             return bool(self._state.out_bytes)
         return bool(self._pending) or self.link.unsent()
 
-    def send_text(self, payload: bytes) -> None:
+    def send_message(self, payload: bytes) -> None:
         """Send a control message; it is never dropped."""
-        self.send_frame(OPCODE_TEXT, payload)
+        self.send_frame(self._control_opcode, payload)
 
     def send_frame(self, opcode: int, payload: bytes) -> None:
         """Send one frame behind whatever waits; after a close frame nothing more (RFC 6455 5.5.1)."""

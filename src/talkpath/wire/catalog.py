@@ -1,116 +1,14 @@
-"""The wires there are, by name: how each end is made, how the upgrade is signed, how a status is told.
-
-One row per platform; the engine and the lines look things up here and never name a platform themselves.
-"""
+"""The wires there are, by name. The engine and the lines look things up here and never name a platform themselves."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 from talkpath.errors import ConfigError
-from talkpath.events import MediaFormat
-from talkpath.wire.callback import CallbackRequest
-from talkpath.wire.dialect import Dialect, Role
-from talkpath.wire.plivo import PlivoDialect, PlivoOptions
-from talkpath.wire.plivo_parameters import check_format, content_type, write_extra_headers
-from talkpath.wire.plivo_status import StatusEvent, StatusNaming, status_callback
-from talkpath.wire.signature import signature_headers
+from talkpath.wire.entry import Wire
+from talkpath.wire.plivo_wire import PLIVO
 
-_ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamAttributes:
-    """What a stream was asked to be, in no platform's words."""
-
-    bidirectional: bool
-    tracks: tuple[str, ...]
-    timeout_s: float
-    media_format: MediaFormat
-    custom_parameters: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """One platform's wire."""
-
-    name: str
-    platform: Callable[[MediaFormat, Any], Dialect]
-    """Make the platform's end for a format and options."""
-    application: Callable[[Any], Dialect]
-    """Make the application's end; it learns the rest from the wire."""
-    upgrade_headers: Callable[[str, str, str], tuple[tuple[str, str], ...]]
-    """(auth_token, nonce, url) -> headers that sign the upgrade; empty without a token."""
-    stream_attributes: Callable[[StreamAttributes], Mapping[str, str]]
-    """How the wire's documents write what a stream was asked to be; its callbacks may repeat it."""
-    status_request: Callable[[StatusEvent, str, str, str, str, str], CallbackRequest | None]
-    """(event, scheme, url, method, auth_token, nonce) -> the callback; None where the scheme has no word for it."""
-    check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
-    """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
-
-
-_PLIVO_DEFAULTS = PlivoOptions()
-
-
-def _plivo_options(options: Any) -> PlivoOptions:
-    if options is None:
-        return _PLIVO_DEFAULTS
-    if not isinstance(options, PlivoOptions):
-        raise ConfigError(f"options of the plivo wire are PlivoOptions, not {type(options).__name__}")
-    return options
-
-
-def _plivo_check(
-    media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any
-) -> None:
-    check_format(media_format)
-    write_extra_headers(custom_parameters)
-    _plivo_options(options)
-    if not _ACCOUNT_ID.fullmatch(account_id):
-        raise ConfigError("account_id is not 1 to 64 letters, digits and - _ . :, for example MA00000000000000TALK")
-
-
-def _plivo_upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
-    return signature_headers(auth_token, nonce, "GET", url, scheme="http") if auth_token else ()
-
-
-def _plivo_attributes(asked: StreamAttributes) -> Mapping[str, str]:
-    attributes = {
-        "bidirectional": "true" if asked.bidirectional else "false",
-        "audioTrack": "both" if len(asked.tracks) == 2 else asked.tracks[0],
-        "streamTimeout": str(round(asked.timeout_s)),
-        "contentType": content_type(asked.media_format),
-    }
-    if asked.custom_parameters:
-        attributes["extraHeaders"] = ",".join(f"{name}={value}" for name, value in asked.custom_parameters.items())
-    return attributes
-
-
-_NAMINGS: Mapping[str, StatusNaming] = {"A": StatusNaming.CLASSIC, "B": StatusNaming.GUIDE}
-
-
-def _plivo_status(
-    event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str
-) -> CallbackRequest | None:
-    return status_callback(event, _NAMINGS[scheme], url=url, method=method, auth_token=auth_token, nonce=nonce)
-
-
-WIRES: Mapping[str, Wire] = {
-    "plivo": Wire(
-        name="plivo",
-        platform=lambda media_format, options: PlivoDialect(
-            Role.PLATFORM, media_format=media_format, options=_plivo_options(options)
-        ),
-        application=lambda options: PlivoDialect(Role.APPLICATION, options=_plivo_options(options)),
-        upgrade_headers=_plivo_upgrade,
-        stream_attributes=_plivo_attributes,
-        status_request=_plivo_status,
-        check_stream=_plivo_check,
-    ),
-}
+WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO,)}
 
 
 def wire_named(name: str) -> Wire:

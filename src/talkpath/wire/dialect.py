@@ -1,7 +1,7 @@
 """What every platform's message language offers to the engine and to a line: the `Dialect` protocol.
 
-A dialect is one end of one stream: it holds the numbers and ids of that stream and nothing else. Text messages go in
-and frozen events come out; commands go in and text comes out. It carries payload bytes and the name of their
+A dialect is one end of one stream: it holds the numbers and ids of that stream and nothing else. Messages go in
+and frozen events come out; commands go in and messages come out. It carries payload bytes and the name of their
 encoding, never samples. What happens fifty times a second does not pass through it: for that it only *describes* its
 media message, as a template (to write) and a shape (to read), which the native core executes; `receive` stays the
 judge of everything the native reader does not take, and the two agree.
@@ -32,6 +32,23 @@ class Field(enum.IntEnum):
     SEQUENCE = 2
     CHUNK = 3
     TIMESTAMP_MS = 4
+    BYTES = 5
+    """The payload as it is; this and what follows: binary messages alone."""
+    SEQUENCE_32 = 6
+    SAMPLE_64 = 7
+    """The first sample's position, since the stream began."""
+    LENGTH_16 = 8
+    """The payload's bytes."""
+
+
+class ShapeKind(enum.IntEnum):
+    """How media messages that come in are written."""
+
+    JSON = 0
+    BYTES = 1
+    """A binary message is payload and nothing else."""
+    NATIVE = 2
+    """A binary message of talkpath's own wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,8 @@ class MediaTemplate:
 
     pieces: tuple[bytes, ...]
     fields: tuple[Field, ...]
+    binary: bool = False
+    """It is a binary message, its numbers big-endian and of fixed width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +77,8 @@ class MediaShape:
     sequence_key: str = ""
     encoding_name: str = ""
     """How the wire writes the stream's own encoding; a message that names another goes to `receive`."""
+    kind: ShapeKind = ShapeKind.JSON
+    """Binary kinds have no names."""
 
 
 class Dialect(Protocol):
@@ -67,6 +88,10 @@ class Dialect(Protocol):
     role: Role
     media_format: MediaFormat
     """Of the stream; an application learns it from `StreamStarted`."""
+    writes_binary: bool
+    """What `send` returns are binary messages, else text."""
+    has_marks: bool
+    """Whether checkpoints can be sent and are answered. Where not, when one is heard is the line's own model."""
 
     def receive(self, text: bytes | bytearray | memoryview | str) -> Sequence[WireEvent]:
         """Turn one whole text message into events.
@@ -76,8 +101,12 @@ class Dialect(Protocol):
         """
         ...
 
+    def receive_binary(self, data: bytes) -> Sequence[WireEvent]:
+        """Turn one whole binary message into events. Raises as `receive`."""
+        ...
+
     def send(self, command: WireEvent, *, sequence: int = 0) -> Sequence[bytes]:
-        """Write a command or event as zero or more text messages. `sequence` is the stream's next message number.
+        """Write a command or event as zero or more messages. `sequence` is the stream's next message number.
 
         Zero messages: the wire says this by silence (Plivo drops checkpoints on clear). Only `Media` and what the wire
         numbers uses `sequence`; `numbered` says which.
@@ -100,6 +129,11 @@ class Dialect(Protocol):
 
     def media_shape(self) -> MediaShape:
         """Describe the media message that the other end sends."""
+        ...
+
+    @property
+    def play_format(self) -> MediaFormat:
+        """Of what the application plays: `media_format`, but for a wire that has a format for each direction."""
         ...
 
     @property

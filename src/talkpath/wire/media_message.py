@@ -8,14 +8,13 @@ and for whatever is rare.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
 from talkpath._native import ffi, lib
 from talkpath.errors import ConfigError, NativeError
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate
+from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, ShapeKind
 
 _TRACKS = {0: "", 1: "inbound", 2: "outbound"}
 _AT_TOP = ("event_key", "object_key", "sequence_key")
@@ -54,8 +53,11 @@ def compile_template(template: MediaTemplate) -> Any:
         raise ConfigError(f"a media template has at most {lib.TP_TEMPLATE_MAX_PIECES} pieces, not {len(pieces)}")
     if kinds[-1] is not Field.END or Field.END in kinds[:-1]:
         raise ConfigError("END follows the last piece of a media template and no other")
-    if kinds.count(Field.PAYLOAD) != 1:
-        raise ConfigError(f"a media template has its payload once, not {kinds.count(Field.PAYLOAD)} times")
+    own = Field.BYTES if template.binary else Field.PAYLOAD
+    if kinds.count(own) != 1:
+        raise ConfigError(f"a media template has its payload once, not {kinds.count(own)} times")
+    if any((kind >= Field.BYTES) != template.binary for kind in kinds[:-1]):
+        raise ConfigError("a text message has no fields of binary ones, nor the other way round")
     text = b"".join(pieces)
     if len(text) > lib.TP_TEMPLATE_MAX_TEXT:
         raise ConfigError(f"a media template has at most {lib.TP_TEMPLATE_MAX_TEXT} bytes of text, not {len(text)}")
@@ -64,13 +66,13 @@ def compile_template(template: MediaTemplate) -> Any:
     compiled = ffi.new_allocator(lambda _: ffi.new("uint8_t[]", n_bytes), None, False)("tp_media_template *")
     compiled.n_pieces = len(pieces)
     compiled.text_bytes = len(text)
+    compiled.binary = template.binary
     compiled.lengths[0 : len(pieces)] = [len(piece) for piece in pieces]
     compiled.fields[0 : len(pieces)] = [int(kind) for kind in kinds]
     ffi.memmove(compiled.text, text, len(text))
     return compiled
 
 
-@functools.lru_cache(maxsize=64)
 @lru_cache(maxsize=64)
 def compile_shape(shape: MediaShape) -> Any:
     """Compile a media shape for the native reader.
@@ -84,9 +86,12 @@ def compile_shape(shape: MediaShape) -> Any:
             is to blame.
     """
     compiled = ffi.new("tp_media_shape *")
+    compiled.kind = shape.kind
+    if shape.kind is not ShapeKind.JSON:
+        return compiled
     longest = lib.TP_SHAPE_MAX_NAME - 1
     seen: dict[tuple[bool, str], str] = {}
-    for name in (field.name for field in fields(MediaShape) if field.name != "encoding_name"):
+    for name in (field.name for field in fields(MediaShape) if field.name not in ("encoding_name", "kind")):
         value = getattr(shape, name)
         if len(value) > longest:
             raise ConfigError(f"{name} of a media shape has at most {longest} characters, not {len(value)}")
@@ -110,13 +115,14 @@ def write_media(
     sequence: int = 0,
     chunk: int = 0,
     timestamp_ms: int = 0,
+    sample: int = 0,
     mask_key: bytes | None = None,
 ) -> bytes:
-    """Write one media message as a whole WebSocket text frame, masked when there is a key of four bytes."""
+    """Write one media message as a whole WebSocket frame, masked when there is a key of four bytes."""
     if mask_key is not None and len(mask_key) != 4:
         raise ConfigError(f"a mask key has 4 bytes, not {len(mask_key)}")
     out = ffi.new("uint8_t[]", lib.tp_media_message_room(template, len(payload)))
-    numbers = ffi.new("tp_media_numbers *", (sequence, chunk, timestamp_ms))
+    numbers = ffi.new("tp_media_numbers *", (sequence, chunk, timestamp_ms, sample))
     written = lib.tp_media_message_write(
         out, len(out), template, numbers, payload, len(payload), ffi.NULL if mask_key is None else mask_key
     )
@@ -139,6 +145,15 @@ def read_media(shape: Any, text: bytes) -> MediaFields | None:
         chunk=_present(out.chunk),
         sequence=_present(out.sequence),
     )
+
+
+def read_binary_media(shape: Any, data: bytes) -> tuple[bytes, str, int | None, int | None] | None:
+    """Read one binary message: payload, track, sequence, position of the first sample; None as `read_media`."""
+    out = ffi.new("tp_media_fields *")
+    if lib.tp_media_message_read_binary(out, shape, data, len(data)) != 1:
+        return None
+    payload = data[out.payload_offset : out.payload_offset + out.payload_bytes]
+    return payload, _TRACKS[out.track], _present(out.sequence), _present(out.timestamp)
 
 
 def _present(number: int) -> int | None:

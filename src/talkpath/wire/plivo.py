@@ -18,13 +18,12 @@ Source: Plivo's streaming reference and guide, its published stream SDKs and obs
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from talkpath.errors import ConfigError, LocalWireError, NotOnThisWire, RemoteWireError
+from talkpath.errors import ConfigError, LocalWireError, NotOnThisWire
 from talkpath.events import (
     Clear,
     Cleared,
@@ -43,33 +42,19 @@ from talkpath.events import (
 )
 from talkpath.records import Outcome
 from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role
+from talkpath.wire.json_message import JsonMessages, digits_problem, dump_json, fill, is_text, named, shown, type_name
 from talkpath.wire.plivo_parameters import (
     ENCODINGS,
     FORMATS_READ,
     WIRE,
     check_format,
     collect_parameters,
-    dump_json,
-    is_text,
-    load_object,
     read_content_type,
     read_extra_headers,
-    refuse,
-    type_name,
     write_extra_headers,
 )
 
-MARK_NAME_MAX: Final = 256
-"""Characters of a checkpoint's name; Plivo documents no bound."""
-
-DIGITS_MAX: Final = 64
-"""Digits in one ``sendDTMF``."""
-
-_ID_MAX: Final = 128
-_NUMBER_MAX: Final = 2**63 - 1
-
-_NUMERAL: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
-_DIGITS: Final = re.compile(r"[0-9A-Da-d*#]+", re.ASCII)
+_JSON: Final = JsonMessages(WIRE)
 _UUID: Final = re.compile(
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[1-8][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}", re.ASCII
 )
@@ -119,6 +104,8 @@ class PlivoDialect:
     """
 
     wire: str = WIRE
+    writes_binary: bool = False
+    has_marks: bool = True
 
     def __init__(
         self,
@@ -133,6 +120,11 @@ class PlivoDialect:
         self.stream_id = ""
         self.media_format = self._ordered(media_format)
         self._extra_headers = "{}"
+
+    @property
+    def play_format(self) -> MediaFormat:
+        """Of what the application plays: the stream's, both ways."""
+        return self.media_format
 
     @property
     def returns_marks_on_clear(self) -> bool:
@@ -150,22 +142,18 @@ class PlivoDialect:
         Raises:
             RemoteWireError: the peer's message is not of this wire; ``kind`` says in one word why.
         """
-        message = self._object(text)
-        event = message.get("event")
-        if event is None:
-            refuse("missing_field", "no event")
-        if not isinstance(event, str):
-            refuse("bad_type", f"event is {type_name(event)}, not text")
+        message = _JSON.load(text, self.options.max_message_bytes)
+        event = _JSON.kind(message)
         if self.role is Role.PLATFORM:
             match event:
                 case "playAudio":
                     return (self._read_media(message, event, played=True),)
                 case "checkpoint":
-                    return (Mark(_mark_name(message, event)),)
+                    return (Mark(_JSON.mark_name(message, event)),)
                 case "clearAudio":
                     return (Clear(),)
                 case "sendDTMF":
-                    return (SendDigits(_digits(message, event)),)
+                    return (SendDigits(_JSON.digits(message, event)),)
         else:
             match event:
                 case "media":
@@ -173,14 +161,18 @@ class PlivoDialect:
                 case "start":
                     return (self._read_start(message),)
                 case "dtmf":
-                    return (_read_digit(message, event),)
+                    return (_JSON.digit(_JSON.inner(message, "dtmf", event), event, timestamp_key="timestamp"),)
                 case "playedStream" | "played":
-                    return (MarkReached(_mark_name(message, event)),)
+                    return (MarkReached(_JSON.mark_name(message, event)),)
                 case "clearedAudio":
                     return (Cleared(),)
         if event == "stop":
             return (StreamStopped(_stop_reason(message)),)
-        return (UnknownMessage("".join(c if c.isprintable() else "?" for c in event[:64])),)
+        return (UnknownMessage(shown(event)),)
+
+    def receive_binary(self, data: bytes) -> Sequence[WireEvent]:
+        """This wire has no binary messages. Raises RemoteWireError."""
+        _JSON.refuse("binary", f"a binary message of {len(data)} bytes; this wire is text")
 
     def send(self, command: WireEvent, *, sequence: int = 0) -> Sequence[bytes]:
         """Write a command or event as zero or more text messages; `sequence` is the stream's next message number.
@@ -219,7 +211,7 @@ class PlivoDialect:
             return MediaTemplate((self._play_prefix(), b'"}}'), (Field.PAYLOAD, Field.END))
         self._check_started("media")
         if track not in ("inbound", "outbound"):
-            _blame("media", "bad_value", "the track of a media message is inbound or outbound")
+            _JSON.blame("media", "bad_value", "the track of a media message is inbound or outbound")
         headers = self._extra_headers if self.options.headers_on_media else "{}"
         return MediaTemplate(
             (
@@ -257,15 +249,14 @@ class PlivoDialect:
                 return (self._write_media(command, sequence),)
             case Digit(digit=digit, track=track, timestamp_ms=timestamp_ms):
                 self._check_started("dtmf")
-                if len(digit) != 1 or not _DIGITS.fullmatch(digit):
-                    _blame("dtmf", "bad_value", "a digit is one of 0-9 * # A-D")
+                _JSON.check_digit(digit, "dtmf")
                 if track not in ("inbound", "outbound"):
-                    _blame("dtmf", "bad_value", "the track of a digit is inbound or outbound")
+                    _JSON.blame("dtmf", "bad_value", "the track of a digit is inbound or outbound")
                 body = {"track": track, "digit": digit.upper(), "timestamp": str(timestamp_ms or 0)}
                 return (self._message("dtmf", sequence, dtmf=body, extra_headers=self._extra_headers),)
             case MarkReached(name=name, outcome=outcome):
                 self._check_started("playedStream")
-                _check_mark_name(name, "playedStream")
+                _JSON.check_mark_name(name, "playedStream")
                 if outcome is not Outcome.PLAYED:
                     return ()
                 return (self._message("playedStream", sequence, name=name),)
@@ -279,51 +270,51 @@ class PlivoDialect:
                 return (self._message("stop", sequence, **({"reason": reason} if reason else {})),)
             case Handshaken():
                 return ()
-        raise _not_ours(command, "the application's to send; this end is the platform's")
+        raise _JSON.not_ours(command, "the application's to send; this end is the platform's")
 
     def _send_as_application(self, command: WireEvent) -> Sequence[bytes]:
         match command:
             case Media(payload=payload, media_format=media_format):
                 self._check_started("playAudio")
                 if media_format is not None and self._ordered(media_format) != self.media_format:
-                    _blame(
+                    _JSON.blame(
                         "playAudio",
                         "unknown_format",
-                        f"audio is sent in the stream's format, {_named(self.media_format)}",
+                        f"audio is sent in the stream's format, {named(self.media_format)}",
                     )
                 if len(payload) % self.media_format.sample_bytes:
-                    _blame("playAudio", "odd_length", "L16 audio has an even number of bytes")
+                    _JSON.blame("playAudio", "odd_length", "L16 audio has an even number of bytes")
                 return (self._play_prefix() + base64.b64encode(payload) + b'"}}',)
             case Mark(name=name):
-                _check_mark_name(name, "checkpoint")
+                _JSON.check_mark_name(name, "checkpoint")
                 self._check_started("checkpoint")
-                return (_write({"event": "checkpoint", "streamId": self.stream_id, "name": name}),)
+                return (_JSON.write({"event": "checkpoint", "streamId": self.stream_id, "name": name}),)
             case Clear():
                 self._check_started("clearAudio")
-                return (_write({"event": "clearAudio", "streamId": self.stream_id}),)
+                return (_JSON.write({"event": "clearAudio", "streamId": self.stream_id}),)
             case SendDigits(digits=digits):
-                problem = _digits_problem(digits)
+                problem = digits_problem(digits)
                 if problem:
-                    _blame("sendDTMF", "bad_value", problem)
-                return (_write({"event": "sendDTMF", "dtmf": digits.upper()}),)
+                    _JSON.blame("sendDTMF", "bad_value", problem)
+                return (_JSON.write({"event": "sendDTMF", "dtmf": digits.upper()}),)
             case HangUp() | StreamStopped():
                 raise NotOnThisWire(
                     WIRE, "message that ends the call or the stream", "closing the WebSocket with code 1000"
                 )
-        raise _not_ours(command, "the platform's to send; this end is the application's")
+        raise _JSON.not_ours(command, "the platform's to send; this end is the application's")
 
     def _write_start(self, started: StreamStarted, sequence: int) -> bytes:
         if self.stream_id:
-            _blame("start", "bad_state", "the stream has been started already")
+            _JSON.blame("start", "bad_state", "the stream has been started already")
         if self._ordered(started.media_format) != self.media_format:
-            _blame("start", "unknown_format", f"this stream was made for {_named(self.media_format)}")
+            _JSON.blame("start", "unknown_format", f"this stream was made for {named(self.media_format)}")
         if not _WRITTEN_ID.fullmatch(started.stream_id):
-            _blame("start", "bad_value", "stream_id is not 1 to 64 letters, digits and - _ . :")
+            _JSON.blame("start", "bad_value", "stream_id is not 1 to 64 letters, digits and - _ . :")
         for what, value in (("stream_id", started.stream_id), ("call_id", started.call_id)):
             if self.options.require_uuids and not _UUID.fullmatch(value):
-                _blame("start", "bad_value", f"{what} is no UUID; make one with uuid.UUID(bytes=..., version=4)")
+                _JSON.blame("start", "bad_value", f"{what} is no UUID; make one with uuid.UUID(bytes=..., version=4)")
         if not started.tracks or not set(started.tracks) <= {"inbound", "outbound"}:
-            _blame("start", "bad_value", "the tracks of a stream are inbound, outbound or both")
+            _JSON.blame("start", "bad_value", "the tracks of a stream are inbound, outbound or both")
         try:
             extra_headers = write_extra_headers(started.custom_parameters)
         except ConfigError as error:
@@ -339,30 +330,28 @@ class PlivoDialect:
             },
         }
         message = {"event": "start", "sequenceNumber": sequence, "start": body, "extra_headers": extra_headers}
-        text = _write(message)
+        text = _JSON.write(message)
         self.stream_id = started.stream_id
         self._extra_headers = extra_headers
         return text
 
     def _write_media(self, media: Media, sequence: int) -> bytes:
         if media.media_format is not None and self._ordered(media.media_format) != self.media_format:
-            _blame("media", "unknown_format", f"audio is sent in the stream's format, {_named(self.media_format)}")
+            _JSON.blame("media", "unknown_format", f"audio is sent in the stream's format, {named(self.media_format)}")
         if media.chunk is None or media.timestamp_ms is None:
-            _blame("media", "missing_field", "a media message has a chunk number and a timestamp")
+            _JSON.blame("media", "missing_field", "a media message has a chunk number and a timestamp")
         if len(media.payload) % self.media_format.sample_bytes:
-            _blame("media", "odd_length", "L16 audio has an even number of bytes")
-        numbers = {
-            Field.PAYLOAD: base64.b64encode(media.payload),
-            Field.SEQUENCE: b"%d" % sequence,
-            Field.CHUNK: b"%d" % media.chunk,
-            Field.TIMESTAMP_MS: b"%d" % media.timestamp_ms,
-            Field.END: b"",
-        }
-        template = self.media_template(media.track)
-        return b"".join(piece + numbers[field] for piece, field in zip(template.pieces, template.fields, strict=True))
+            _JSON.blame("media", "odd_length", "L16 audio has an even number of bytes")
+        return fill(
+            self.media_template(media.track),
+            media.payload,
+            sequence=sequence,
+            chunk=media.chunk,
+            timestamp_ms=media.timestamp_ms,
+        )
 
     def _message(self, event: str, sequence: int, **fields: object) -> bytes:
-        return _write({"event": event, "sequenceNumber": sequence, "streamId": self.stream_id, **fields})
+        return _JSON.write({"event": event, "sequenceNumber": sequence, "streamId": self.stream_id, **fields})
 
     def _play_prefix(self) -> bytes:
         encoding, rate_hz = ENCODINGS[self.media_format.encoding], self.media_format.sample_rate_hz
@@ -370,40 +359,29 @@ class PlivoDialect:
 
     def _check_started(self, event: str) -> None:
         if not self.stream_id:
-            _blame(event, "bad_state", "nothing is known of the stream before its start message")
+            _JSON.blame(event, "bad_state", "nothing is known of the stream before its start message")
 
     def _ordered(self, media_format: MediaFormat) -> MediaFormat:
         big_endian = self.options.big_endian and media_format.encoding == "L16"
         return replace(media_format, big_endian=big_endian)
 
-    def _object(self, text: bytes | bytearray | memoryview | str) -> dict[str, Any]:
-        length = text.nbytes if isinstance(text, memoryview) else len(text)
-        if length > self.options.max_message_bytes:
-            refuse("too_long", f"{length} bytes, at most {self.options.max_message_bytes} are read")
-        if not isinstance(text, str):
-            try:
-                text = bytes(text).decode()
-            except UnicodeDecodeError as error:
-                raise RemoteWireError("not UTF-8", wire=WIRE, offset=error.start, kind="bad_utf8") from None
-        return load_object(text)
-
     def _read_start(self, message: dict[str, Any]) -> StreamStarted:
         event = "start"
         if self.stream_id:
-            refuse("bad_state", "a second start on one connection", event)
-        body = _inner(message, event, event)
-        stream_id = _id(body["streamId"] if "streamId" in body else message.get("streamId"), "streamId", event)
+            _JSON.refuse("bad_state", "a second start on one connection", event)
+        body = _JSON.inner(message, event, event)
+        stream_id = _JSON.id(body["streamId"] if "streamId" in body else message.get("streamId"), "streamId", event)
         if not stream_id:
-            refuse("missing_field", "no streamId", event)
+            _JSON.refuse("missing_field", "no streamId", event)
         tracks = body.get("tracks")
         if tracks is None:
             tracks = ["inbound"]
         if not isinstance(tracks, list) or not all(isinstance(track, str) for track in tracks):
-            refuse("bad_type", "tracks is not a list of text", event)
-        described = _inner(body, "mediaFormat", event)
+            _JSON.refuse("bad_type", "tracks is not a list of text", event)
+        described = _JSON.inner(body, "mediaFormat", event)
         encoding, rate_hz = _encoding_and_rate(described, "encoding", "sampleRate", event)
         if encoding is None or rate_hz is None:
-            refuse("missing_field", "mediaFormat has no encoding or no sampleRate", event)
+            _JSON.refuse("missing_field", "mediaFormat has no encoding or no sampleRate", event)
         parameters: dict[str, str] = {}
         custom = body.get("customParameters")
         if isinstance(custom, dict):
@@ -414,11 +392,11 @@ class PlivoDialect:
         elif isinstance(headers, dict):
             parameters |= collect_parameters(headers.items())
         elif headers is not None:
-            refuse("bad_type", f"extra_headers is {type_name(headers)}, not text", event)
+            _JSON.refuse("bad_type", f"extra_headers is {type_name(headers)}, not text", event)
         started = StreamStarted(
             stream_id=stream_id,
-            call_id=_id(body.get("callId"), "callId", event),
-            account_id=_id(body.get("accountId"), "accountId", event),
+            call_id=_JSON.id(body.get("callId"), "callId", event),
+            account_id=_JSON.id(body.get("accountId"), "accountId", event),
             tracks=tuple(t for t in ("inbound", "outbound") if t in tracks or "both" in tracks) or ("inbound",),
             media_format=self._readable(encoding, rate_hz, event),
             custom_parameters=parameters,
@@ -429,25 +407,20 @@ class PlivoDialect:
 
     def _read_media(self, message: dict[str, Any], event: str, *, played: bool) -> Media:
         if not self.stream_id:
-            refuse("bad_state", "audio before start", event)
-        body = _inner(message, "media", event)
-        payload = body.get("payload")
-        if payload is None:
-            refuse("missing_field", "no payload", event)
-        if not isinstance(payload, str):
-            refuse("bad_type", f"payload is {type_name(payload)}, not text", event)
+            _JSON.refuse("bad_state", "audio before start", event)
+        body = _JSON.inner(message, "media", event)
         media_format = self._played_format(body, event) if played else None
-        samples = _decode_base64(payload, event)
+        samples = _JSON.payload(body, event)
         if len(samples) % (media_format or self.media_format).sample_bytes:
-            refuse("odd_length", f"{len(samples)} bytes of 16-bit audio", event)
+            _JSON.refuse("odd_length", f"{len(samples)} bytes of 16-bit audio", event)
         if played:
             return Media(samples, media_format=media_format)
         return Media(
             samples,
-            track=_track(body, event),
-            sequence=_number(message, "sequenceNumber", event),
-            chunk=_number(body, "chunk", event),
-            timestamp_ms=_number(body, "timestamp", event),
+            track=_JSON.track(body, event),
+            sequence=_JSON.number(message, "sequenceNumber", event),
+            chunk=_JSON.number(body, "chunk", event),
+            timestamp_ms=_JSON.number(body, "timestamp", event),
         )
 
     def _played_format(self, body: dict[str, Any], event: str) -> MediaFormat | None:
@@ -458,79 +431,13 @@ class PlivoDialect:
             encoding or self.media_format.encoding, rate_hz or self.media_format.sample_rate_hz, event
         )
         if self.options.refuse_other_formats and media_format != self.media_format:
-            refuse("other_format", "the audio's format is not the stream's", event)
+            _JSON.refuse("other_format", "the audio's format is not the stream's", event)
         return media_format
 
     def _readable(self, encoding: str, rate_hz: int, event: str) -> MediaFormat:
         if (encoding, rate_hz) not in FORMATS_READ:
-            refuse("unknown_format", f"{encoding} at {rate_hz} Hz", event)
+            _JSON.refuse("unknown_format", f"{encoding} at {rate_hz} Hz", event)
         return self._ordered(MediaFormat(encoding, rate_hz))
-
-
-def _blame(event: str, kind: str, problem: str) -> NoReturn:
-    raise LocalWireError(problem, wire=WIRE, event=event, kind=kind)
-
-
-def _write(message: dict[str, object]) -> bytes:
-    try:
-        return dump_json(message).encode()
-    except UnicodeEncodeError:
-        _blame(str(message["event"]), "bad_value", "what is sent is well-formed Unicode")
-
-
-def _named(media_format: MediaFormat) -> str:
-    return f"{media_format.encoding} at {media_format.sample_rate_hz} Hz"
-
-
-def _not_ours(command: WireEvent, whose: str) -> LocalWireError:
-    return LocalWireError(f"this is {whose}", wire=WIRE, event=type(command).__name__, kind="bad_state")
-
-
-def _inner(message: dict[str, Any], key: str, event: str) -> dict[str, Any]:
-    value = message.get(key)
-    if value is None:
-        refuse("missing_field", f"no {key}", event)
-    if not isinstance(value, dict):
-        refuse("bad_type", f"{key} is {type_name(value)}, not an object", event)
-    return value
-
-
-def _id(value: object, key: str, event: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _NUMBER_MAX:
-        return str(value)
-    if not isinstance(value, str):
-        refuse("bad_type", f"{key} is {type_name(value)}, not text", event)
-    if len(value) > _ID_MAX:
-        refuse("too_long", f"{key} has {len(value)} characters, at most {_ID_MAX} are read", event)
-    if not is_text(value):
-        refuse("bad_value", f"{key} is not well-formed Unicode", event)
-    return value
-
-
-def _number(message: dict[str, Any], key: str, event: str) -> int | None:
-    value = message.get(key)
-    if value is None:
-        return None
-    if isinstance(value, str) and _NUMERAL.fullmatch(value):
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        refuse("bad_type", f"{key} is {type_name(value)}, not a whole number", event)
-    if not 0 <= value <= _NUMBER_MAX:
-        refuse("bad_value", f"{key} is out of range", event)
-    return value
-
-
-def _track(body: dict[str, Any], event: str) -> str:
-    track = body.get("track")
-    if track is None:
-        return "inbound"
-    if not isinstance(track, str):
-        refuse("bad_type", f"track is {type_name(track)}, not text", event)
-    if track not in ("inbound", "outbound"):
-        refuse("bad_value", "track is neither inbound nor outbound", event)
-    return track
 
 
 def _encoding_and_rate(
@@ -542,81 +449,13 @@ def _encoding_and_rate(
     named = body.get(encoding_key)
     if named is not None:
         if not isinstance(named, str):
-            refuse("bad_type", f"{encoding_key} is {type_name(named)}, not text", event)
+            _JSON.refuse("bad_type", f"{encoding_key} is {type_name(named)}, not text", event)
         found = read_content_type(named)
         if found is None:
-            refuse("unknown_format", f"{encoding_key} is neither audio/x-mulaw nor audio/x-l16", event)
+            _JSON.refuse("unknown_format", f"{encoding_key} is neither audio/x-mulaw nor audio/x-l16", event)
         encoding, rate_hz = found
-    own_rate_hz = _number(body, rate_key, event)
+    own_rate_hz = _JSON.number(body, rate_key, event)
     return encoding, rate_hz if own_rate_hz is None else own_rate_hz
-
-
-def _decode_base64(payload: str, event: str) -> bytes:
-    try:
-        decoded = base64.b64decode(payload.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError):
-        refuse("bad_base64", "payload is not base64", event)
-    # Bits left over in the last character mean a broken encoder; the native reader refuses them, so this one does.
-    tail = len(decoded) % 3
-    if len(payload) % 4 or (tail and base64.b64encode(decoded[-tail:]).decode() != payload[-4:]):
-        refuse("bad_base64", "payload is not canonical base64", event)
-    return decoded
-
-
-def _mark_name(message: dict[str, Any], event: str) -> str:
-    name = message.get("name")
-    if name is None:
-        refuse("missing_field", "no name", event)
-    if not isinstance(name, str):
-        refuse("bad_type", f"name is {type_name(name)}, not text", event)
-    if len(name) > MARK_NAME_MAX:
-        refuse("too_long", f"name has {len(name)} characters, at most {MARK_NAME_MAX} are read", event)
-    if not name or not is_text(name):
-        refuse("bad_value", "name is empty or not well-formed Unicode", event)
-    return name
-
-
-def _check_mark_name(name: str, event: str) -> None:
-    if not 1 <= len(name) <= MARK_NAME_MAX or not is_text(name):
-        _blame(event, "bad_value", f"a checkpoint's name is 1 to {MARK_NAME_MAX} characters of well-formed Unicode")
-
-
-def _digits_problem(digits: str) -> str:
-    if not digits:
-        return "no digits"
-    if len(digits) > DIGITS_MAX:
-        return f"{len(digits)} digits, at most {DIGITS_MAX} at once"
-    if not _DIGITS.fullmatch(digits):
-        if set(digits) & set("wW,"):
-            return "pauses are not on this wire; send the digits before and after the pause one after the other"
-        return "digits are 0-9 * # A-D"
-    return ""
-
-
-def _digits(message: dict[str, Any], event: str) -> str:
-    digits = message.get("dtmf")
-    if digits is None:
-        refuse("missing_field", "no dtmf", event)
-    if not isinstance(digits, str):
-        refuse("bad_type", f"dtmf is {type_name(digits)}, not text", event)
-    problem = _digits_problem(digits)
-    if problem:
-        refuse("too_long" if len(digits) > DIGITS_MAX else "bad_value", problem, event)
-    return digits.upper()
-
-
-def _read_digit(message: dict[str, Any], event: str) -> Digit:
-    body = _inner(message, "dtmf", event)
-    digit = body.get("digit")
-    if digit is None:
-        refuse("missing_field", "no digit", event)
-    if isinstance(digit, int) and not isinstance(digit, bool) and 0 <= digit <= 9:
-        digit = str(digit)
-    if not isinstance(digit, str):
-        refuse("bad_type", f"digit is {type_name(digit)}, not text", event)
-    if len(digit) != 1 or not _DIGITS.fullmatch(digit):
-        refuse("bad_value", "digit is not one of 0-9 * # A-D", event)
-    return Digit(digit.upper(), track=_track(body, event), timestamp_ms=_number(body, "timestamp", event))
 
 
 def _stop_reason(message: dict[str, Any]) -> str:

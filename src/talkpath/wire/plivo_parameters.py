@@ -9,15 +9,17 @@ Source: Plivo's XML, REST and streaming reference pages, read 2026-11.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.events import MediaFormat
+from talkpath.wire.json_message import JsonMessages, dump_json, is_text
 
 WIRE: Final = "plivo"
+
+_JSON: Final = JsonMessages(WIRE)
 
 EXTRA_HEADERS_MAX_BYTES: Final = 512
 """Plivo's bound on ``extraHeaders``, counted in its ``k=v,k=v`` form."""
@@ -105,64 +107,19 @@ def read_extra_headers(text: str) -> dict[str, str]:
         RemoteWireError: too long, or too many.
     """
     if len(text) > _EXTRA_HEADERS_READ_MAX:
-        refuse("too_long", f"extra_headers has {len(text)} characters, at most {_EXTRA_HEADERS_READ_MAX} are read")
+        _JSON.refuse(
+            "too_long", f"extra_headers has {len(text)} characters, at most {_EXTRA_HEADERS_READ_MAX} are read"
+        )
     text = text.strip()
     if text.startswith("{"):
         try:
-            value = load_object(text)
+            value = _JSON.load(text, _EXTRA_HEADERS_READ_MAX * 4)
         except RemoteWireError:
             pairs = [part.partition(":") for part in text.removeprefix("{").removesuffix("}").split(",")]
             return collect_parameters((name, value.strip()) for name, _, value in pairs)
         return collect_parameters(value.items())
     pairs = [part.partition("=") for part in text.split(";" if ";" in text else ",")]
     return collect_parameters((name, value.strip()) for name, _, value in pairs)
-
-
-def refuse(kind: str, problem: str, event: str = "") -> NoReturn:
-    """Raise `RemoteWireError` for something the peer wrote."""
-    raise RemoteWireError(problem, wire=WIRE, event=event, kind=kind)
-
-
-def dump_json(value: object) -> str:
-    """Write compact JSON; what is not ASCII stays as it is."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def load_object(text: str) -> dict[str, Any]:
-    """Read the text of one JSON object (RFC 8259; no NaN), whose size the caller has bounded.
-
-    Raises:
-        RemoteWireError: ``bad_json``, or ``bad_type`` when it is something else than an object.
-    """
-    try:
-        value = json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise RemoteWireError("not JSON", wire=WIRE, offset=error.pos, kind="bad_json") from None
-    except (ValueError, RecursionError):
-        # NaN and its like, integers of thousands of digits, nesting deeper than the interpreter allows.
-        raise RemoteWireError("not JSON that can be read", wire=WIRE, kind="bad_json") from None
-    if not isinstance(value, dict):
-        refuse("bad_type", f"the message is {type_name(value)}, not an object")
-    return value
-
-
-def type_name(value: object) -> str:
-    """Name the JSON type of a value in words."""
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), "null")
-
-
-def is_text(value: str) -> bool:
-    """Whether a string is well-formed Unicode: JSON's escapes can write half a surrogate pair, UTF-8 cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def collect_parameters(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
@@ -180,10 +137,10 @@ def collect_parameters(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
             try:
                 value = "" if raw_value is None else dump_json(raw_value)
             except RecursionError:
-                refuse("bad_value", "extra_headers is nested too deep")
+                _JSON.refuse("bad_value", "extra_headers is nested too deep")
         if not is_text(name) or not is_text(value):
-            refuse("bad_value", "extra_headers is not well-formed Unicode")
+            _JSON.refuse("bad_value", "extra_headers is not well-formed Unicode")
         parameters[name] = value
     if len(parameters) > _PARAMETERS_READ_MAX:
-        refuse("too_long", f"{len(parameters)} custom parameters, at most {_PARAMETERS_READ_MAX} are read")
+        _JSON.refuse("too_long", f"{len(parameters)} custom parameters, at most {_PARAMETERS_READ_MAX} are read")
     return parameters

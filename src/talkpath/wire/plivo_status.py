@@ -12,31 +12,11 @@ Source: Plivo's XML, best-practice, guide and reference pages and a compatible c
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
-from talkpath.errors import ConfigError
 from talkpath.wire.callback import CallbackRequest, callback
 from talkpath.wire.signature import signature_headers
-
-
-class StatusKind(enum.Enum):
-    """What happened to a stream."""
-
-    STARTED = "started"
-    """Connected, ``start`` written."""
-    STOPPED = "stopped"
-    """Ended in an orderly way."""
-    FAILED = "failed"
-    """Could not connect, was lost, or read too slowly."""
-    DEGRADED = "degraded"
-    """The playout rose past 30, 60 or 90 % of its bound, or overflowed."""
-    PLAYED = "played"
-    """A checkpoint was reached."""
-    CLEARED = "cleared"
-    """A clear is done."""
+from talkpath.wire.status import StatusEvent, StatusKind, moment
 
 
 class StatusNaming(enum.Enum):
@@ -55,32 +35,6 @@ _CLASSIC: Final = {
     StatusKind.CLEARED: "ClearedAudio",
 }
 _GUIDE: Final = {StatusKind.STARTED: "started", StatusKind.STOPPED: "stopped", StatusKind.FAILED: "failed"}
-
-
-@dataclass(frozen=True, slots=True)
-class StatusEvent:
-    """One thing that happened to a stream, with all that either naming says of it."""
-
-    kind: StatusKind
-    call_id: str
-    stream_id: str
-    at_unix_s: float
-    """When, in seconds of Unix time; injected, because nothing here reads a clock."""
-    from_number: str = field(default="", repr=False)
-    to_number: str = field(default="", repr=False)
-    direction: str = "inbound"
-    """Of the call: ``inbound`` or ``outbound``."""
-    account_id: str = ""
-    service_url: str = field(default="", repr=False)
-    """The WebSocket's."""
-    name: str = ""
-    """The checkpoint's."""
-    reason: str = ""
-    """Stopped and failed: ``completed``, ``connection_failed``, ``buffer_overflow``, ...; degraded: what is wrong."""
-    duration_s: int = 0
-    """Of the stream, when it stopped."""
-    stream_attributes: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Classic: attributes of the ``<Stream>`` element to repeat (``bidirectional``, ``audioTrack``, ...)."""
 
 
 def status_fields(
@@ -104,7 +58,7 @@ def status_fields(
     fields["ParentAuthID"] = event.account_id
     fields["status_callback_url"] = status_url
     fields["status_callback_method"] = status_method
-    fields["Timestamp"] = _moment(event).strftime("%Y-%m-%d %H:%M:%S")
+    fields["Timestamp"] = moment(event).strftime("%Y-%m-%d %H:%M:%S")
     fields["Error"] = event.reason if event.kind in (StatusKind.FAILED, StatusKind.DEGRADED) else ""
     return fields
 
@@ -142,7 +96,7 @@ def _guide_fields(event: StatusEvent) -> dict[str, str] | None:
         "CallUUID": event.call_id,
         "StreamID": event.stream_id,
         "Event": name,
-        "Timestamp": _moment(event).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "Timestamp": moment(event).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "From": event.from_number,
         "To": event.to_number,
         "Direction": event.direction,
@@ -152,10 +106,3 @@ def _guide_fields(event: StatusEvent) -> dict[str, str] | None:
     if event.kind is StatusKind.STOPPED:
         fields["Duration"] = str(event.duration_s)
     return fields
-
-
-def _moment(event: StatusEvent) -> datetime:
-    try:
-        return datetime.fromtimestamp(event.at_unix_s, UTC)
-    except (ValueError, OverflowError, OSError):
-        raise ConfigError(f"at_unix_s is {event.at_unix_s}; right is a moment in seconds of Unix time") from None

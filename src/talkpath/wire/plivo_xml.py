@@ -21,17 +21,15 @@ from xml.sax.saxutils import escape, quoteattr
 from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.events import MediaFormat
 from talkpath.wire.callback import check_callback_url
+from talkpath.wire.json_message import JsonMessages, is_text, type_name
 from talkpath.wire.plivo_parameters import (
     EXTRA_HEADERS_MAX_BYTES,
     WIRE,
     check_format,
     collect_parameters,
     content_type,
-    is_text,
-    load_object,
     read_content_type,
     read_extra_headers,
-    type_name,
     write_extra_headers,
 )
 
@@ -173,7 +171,7 @@ def read_create_body(body: bytes | str) -> PlivoStreamRequest:
             body = body.decode()
         except UnicodeDecodeError as error:
             raise RemoteWireError("not UTF-8", wire=WIRE, offset=error.start, kind="bad_utf8") from None
-    values = load_object(body)
+    values = JsonMessages(WIRE).load(body, DOCUMENT_MAX_BYTES)
     url = values.pop("service_url", None)
     if url is None:
         _refuse("missing_field", "no service_url; right is the wss:// URL to stream to")

@@ -1,0 +1,65 @@
+"""What the engine and the lines know of one platform's wire: an entry of the catalogue.
+
+How each end is made, what it travels on, how the upgrade is signed, how a status is told, what a stream of it cannot
+be. One module per platform fills one in; nobody else names a platform.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from talkpath.events import MediaFormat
+from talkpath.wire.callback import CallbackRequest
+from talkpath.wire.dialect import Dialect
+from talkpath.wire.status import StatusEvent
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAttributes:
+    """What a stream was asked to be, in no platform's words."""
+
+    bidirectional: bool
+    tracks: tuple[str, ...]
+    timeout_s: float
+    media_format: MediaFormat
+    custom_parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One platform's wire."""
+
+    name: str
+    transport: str
+    """What it travels on: ``websocket``, ``grpc`` or ``audiosocket`` (bare TCP)."""
+    formats: tuple[tuple[str, int], ...]
+    """(encoding, rate) of the streams a platform can start."""
+    platform: Callable[[MediaFormat, Any], Dialect]
+    """Make the platform's end for a format and options."""
+    application: Callable[[Any], Dialect]
+    """Make the application's end; it learns the rest from the wire."""
+    upgrade_headers: Callable[[str, str, str], tuple[tuple[str, str], ...]]
+    """(auth_token, nonce, url) -> headers that sign the upgrade; empty without a token."""
+    stream_attributes: Callable[[StreamAttributes], Mapping[str, str]]
+    """How the wire's documents write what a stream was asked to be; its callbacks may repeat it."""
+    status_request: Callable[[StatusEvent, str, str, str, str, str], CallbackRequest | None]
+    """(event, scheme, url, method, auth_token, nonce) -> the callback; None where the scheme has no word for it."""
+    status_schemes: tuple[str, ...]
+    """What `StreamSpec.status_scheme` may be; the first is the default."""
+    make_stream_id: Callable[[Callable[[int], bytes]], str]
+    """(entropy) -> a new stream's id in the platform's form."""
+    check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
+    """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
+
+
+def make_uuid(entropy: Callable[[int], bytes]) -> str:
+    """Make an id that is a random UUID."""
+    return str(uuid.UUID(bytes=entropy(16), version=4))
+
+
+def no_headers(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
+    """For a wire whose upgrade is not signed."""
+    return ()
