@@ -507,11 +507,12 @@ class Http2Connection:
         self._forget_finished(stream)
 
     def _move_all(self) -> None:
-        # Who comes first in turn: a window of the connection is shared by all that wait for it.
+        # In turns: whoever had a piece of the connection's window comes last the next time.
         for stream in list(self.streams.values()):
-            if stream.outgoing or stream.ending:
+            waiting = len(stream.outgoing)
+            if waiting or stream.ending:
                 self._move(stream)
-                if not stream.gone and stream.outgoing:
+                if 0 < len(stream.outgoing) < waiting and not stream.gone:
                     self.streams[stream.stream_id] = self.streams.pop(stream.stream_id)
 
     def _move(self, stream: Stream) -> None:
