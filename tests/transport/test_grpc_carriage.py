@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from itertools import pairwise
+
 import pytest
 import trio
 import trio.testing
@@ -17,8 +21,20 @@ from talkpath.transport.memory import connect_memory, listen_memory
 from talkpath.wire.grpc import GrpcOptions, Status
 from talkpath.wire.http2 import PING, PREFACE, frame
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
+Autojump = trio.testing.MockClock
 S = 1_000_000_000
+
+
+async def ignore(carriage: GrpcCarriage) -> None:
+    await trio.sleep_forever()
+
+
+@pytest.fixture(autouse=True)
+def impatient() -> Iterator[None]:
+    """End a run in which nothing will ever happen again: virtual time does not pass by itself."""
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
 
 
 async def settle() -> None:
@@ -26,7 +42,7 @@ async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_messages_pass_both_ways_and_a_client_that_closes_gets_its_status() -> None:
+async def test_messages_pass_both_ways_and_a_client_that_closes_gets_its_status(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial(metadata=[("token", "x")])
         assert ("token", "x") in theirs.carriage.metadata
@@ -50,7 +66,9 @@ async def test_messages_pass_both_ways_and_a_client_that_closes_gets_its_status(
 
 
 @pytest.mark.parametrize(("code", "heard"), [(1000, "closed 1000"), (1011, "closed 1011"), (1001, "closed 1011")])
-async def test_a_servers_goodbye_is_a_status_behind_its_messages(code: int, heard: str) -> None:
+async def test_a_servers_goodbye_is_a_status_behind_its_messages(
+    code: int, heard: str, autojump_clock: Autojump
+) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         theirs.carrier.send_message(b"last words")
@@ -63,7 +81,7 @@ async def test_a_servers_goodbye_is_a_status_behind_its_messages(code: int, hear
     assert_quiescent()
 
 
-async def test_an_abort_is_heard_as_a_peer_that_vanished() -> None:
+async def test_an_abort_is_heard_as_a_peer_that_vanished(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         for who in (0, 1):
             pair = await bench.dial()
@@ -76,19 +94,22 @@ async def test_an_abort_is_heard_as_a_peer_that_vanished() -> None:
     assert_quiescent()
 
 
-async def test_a_link_that_is_gone_ends_its_calls() -> None:
+async def test_a_link_that_is_gone_ends_its_calls(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
-        bench.links[0].close()
-        assert await ours.over() == "closed"
-        assert ours.carrier.broken
-        assert await theirs.over() == "broken OSError" or theirs.carrier.broken
+        ours.carriage._channel.link.close()
+        assert await theirs.over() == "closed"
+        assert theirs.carrier.broken
+        ours.carrier.send_message(b"to nobody")
+        assert await ours.over() == "broken OSError"
         await ours.carrier.close(1000)
-        theirs.carrier.abort()
+        await theirs.carrier.close(1000)
+        await settle()
+        assert bench.ran == 1
     assert_quiescent()
 
 
-async def test_all_that_a_step_writes_leaves_in_one_send() -> None:
+async def test_all_that_a_step_writes_leaves_in_one_send(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         await settle()
@@ -107,7 +128,28 @@ async def test_all_that_a_step_writes_leaves_in_one_send() -> None:
         assert len(sends) == 1
 
 
-async def test_an_owner_that_raises_is_told_so_and_ends_alone() -> None:
+async def test_a_bug_of_ours_ends_the_connections_calls_and_not_the_clock(autojump_clock: Autojump) -> None:
+    def stumble(*facts: object) -> bytes:
+        raise ZeroDivisionError
+
+    async with open_bench() as bench:
+        for what in ("receive", "data_to_send"):
+            ours, theirs = await bench.dial()
+            setattr(theirs.carriage._channel.machine, what, stumble)
+            ours.carrier.send_message(b"x")
+            if what == "data_to_send":
+                theirs.carrier.send_message(b"y")
+            assert await theirs.over() == "failed ZeroDivisionError"
+            await theirs.carrier.close(1011)
+            assert await ours.over() == "closed"
+            ours.carrier.abort()
+        other, beside = await bench.dial()
+        other.carrier.send_message(b"x")
+        await settle()
+        assert beside.messages == [b"x"]
+
+
+async def test_an_owner_that_raises_is_told_so_and_ends_alone(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         other, beside = await bench.dial()
@@ -125,7 +167,7 @@ async def test_an_owner_that_raises_is_told_so_and_ends_alone() -> None:
         assert beside.messages == [b"y"]
 
 
-async def test_a_flood_of_messages_is_spread_over_steps_and_none_is_lost() -> None:
+async def test_a_flood_of_messages_is_spread_over_steps_and_none_is_lost(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         steps: dict[int, int] = {}
@@ -139,9 +181,9 @@ async def test_a_flood_of_messages_is_spread_over_steps_and_none_is_lost() -> No
 # A peer that does not read ---------------------------------------------------------------------------------------
 
 
-async def test_who_takes_nothing_makes_media_wait_and_then_drop_and_a_flush_says_so() -> None:
+async def test_who_takes_nothing_makes_media_wait_and_then_drop_and_a_flush_says_so(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
-        bench.handle = lambda carriage: trio.sleep_forever()
+        bench.handle = ignore
         carriage = await open_grpc(parse_grpc_url("memory://app"), PATH)
         ours = Owner(bench.nursery, carriage)
         ours.stall_s = 2
@@ -149,7 +191,7 @@ async def test_who_takes_nothing_makes_media_wait_and_then_drop_and_a_flush_says
         for _ in range(1000):
             ours.carrier.send_media(memoryview(b"m" * 195))
         assert ours.carrier.backlogged()
-        assert ours.carrier.media_dropped_so_far() == 1000 - (65535 + 8192) // 200 - 1
+        assert 1000 - (65536 + 8192) // 200 < ours.carrier.media_dropped_so_far() < 1000 - 65536 // 210
         before = trio.current_time()
         await trio.sleep(2.5)
         assert ours.stalled == 1
@@ -159,7 +201,7 @@ async def test_who_takes_nothing_makes_media_wait_and_then_drop_and_a_flush_says
         assert trio.current_time() == before + 2.5
 
 
-async def test_a_flush_ends_when_the_peer_has_taken_all() -> None:
+async def test_a_flush_ends_when_the_peer_has_taken_all(autojump_clock: Autojump) -> None:
     async with open_bench(GrpcOptions(window_bytes=1000)) as bench:
         ours, theirs = await bench.dial(live=False)
         for n in range(3000):
@@ -172,9 +214,9 @@ async def test_a_flush_ends_when_the_peer_has_taken_all() -> None:
         assert ours.stalled == 0
 
 
-async def test_control_messages_without_end_overflow() -> None:
+async def test_control_messages_without_end_overflow(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
-        bench.handle = lambda carriage: trio.sleep_forever()
+        bench.handle = ignore
         carriage = await open_grpc(parse_grpc_url("memory://app"), PATH, options=GrpcOptions(max_backlog_bytes=10_000))
         ours = await Owner(bench.nursery, carriage).begin(bench.clock)
         for _ in range(100):
@@ -183,9 +225,9 @@ async def test_control_messages_without_end_overflow() -> None:
         ours.carrier.abort()
 
 
-async def test_a_goodbye_to_one_who_does_not_read_is_bounded_by_the_caller() -> None:
+async def test_a_goodbye_to_one_who_does_not_read_is_bounded_by_the_caller(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
-        bench.handle = lambda carriage: trio.sleep_forever()
+        bench.handle = ignore
         carriage = await open_grpc(parse_grpc_url("memory://app"), PATH)
         ours = await Owner(bench.nursery, carriage).begin(bench.clock, live=False)
         for _ in range(1000):
@@ -200,14 +242,12 @@ async def test_a_goodbye_to_one_who_does_not_read_is_bounded_by_the_caller() -> 
 # What a peer may get wrong ---------------------------------------------------------------------------------------
 
 
-async def test_bytes_that_are_no_http2_end_the_connections_calls_with_goaway() -> None:
+async def test_bytes_that_are_no_http2_end_the_connections_calls_with_goaway(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         link = ours.carriage._channel.link
         link.send(frame(PING, 0, 7, bytes(8)))
         assert await theirs.over() == "protocol bad_frame"
-        assert ours.carriage._channel.machine.goaway_code is None
-        await settle()
         assert ours.carriage._channel.machine.goaway_code == ErrorCodes.PROTOCOL_ERROR
         assert await ours.over() == "closed"
         theirs.carrier.abort()
@@ -217,7 +257,7 @@ async def test_bytes_that_are_no_http2_end_the_connections_calls_with_goaway() -
     assert_quiescent()
 
 
-async def test_a_message_that_is_too_long_ends_its_call_with_a_status() -> None:
+async def test_a_message_that_is_too_long_ends_its_call_with_a_status(autojump_clock: Autojump) -> None:
     async with open_bench(GrpcOptions(max_message_bytes=100)) as bench:
         ours, theirs = await bench.dial()
         ours.carrier.send_message(bytes(101))
@@ -229,7 +269,7 @@ async def test_a_message_that_is_too_long_ends_its_call_with_a_status() -> None:
         await ours.carrier.close(1000)
 
 
-async def test_a_client_that_is_told_too_much_says_so_and_cancels() -> None:
+async def test_a_client_that_is_told_too_much_says_so_and_cancels(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial(options=GrpcOptions(max_message_bytes=100))
         theirs.carrier.send_message(bytes(101))
@@ -239,7 +279,7 @@ async def test_a_client_that_is_told_too_much_says_so_and_cancels() -> None:
         theirs.carrier.abort()
 
 
-async def test_a_server_that_never_answers_and_one_of_http1_are_told_apart() -> None:
+async def test_a_server_that_never_answers_and_one_of_http1_are_told_apart(autojump_clock: Autojump) -> None:
     listener = listen_memory("web")
     async with trio.open_nursery() as nursery:
 
@@ -255,7 +295,7 @@ async def test_a_server_that_never_answers_and_one_of_http1_are_told_apart() -> 
         with pytest.raises(RemoteWireError) as caught:
             await open_grpc(parse_grpc_url("memory://web"), PATH)
         assert caught.value.kind == "not_http2"
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(OSError, match=r"closed|gone"):
             await open_grpc(parse_grpc_url("memory://web"), PATH)
         with trio.move_on_after(1) as bound:
             await open_grpc(parse_grpc_url("memory://web"), PATH)
@@ -268,7 +308,7 @@ async def test_a_server_that_never_answers_and_one_of_http1_are_told_apart() -> 
 # Before a call is carried ----------------------------------------------------------------------------------------
 
 
-async def test_a_task_reads_the_first_messages_and_the_rest_are_carried() -> None:
+async def test_a_task_reads_the_first_messages_and_the_rest_are_carried(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         first: list[bytes | None] = []
 
@@ -288,7 +328,7 @@ async def test_a_task_reads_the_first_messages_and_the_rest_are_carried() -> Non
         await settle()
 
 
-async def test_tasks_at_both_ends_need_no_clock() -> None:
+async def test_tasks_at_both_ends_need_no_clock(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
 
         async def echo(carriage: GrpcCarriage) -> None:
@@ -309,7 +349,7 @@ async def test_tasks_at_both_ends_need_no_clock() -> None:
         assert bench.ran == 1
 
 
-async def test_a_cancelled_call_and_a_lost_connection_reach_a_task_that_waits() -> None:
+async def test_a_cancelled_call_and_a_lost_connection_reach_a_task_that_waits(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         heard: list[str] = []
 
@@ -317,7 +357,7 @@ async def test_a_cancelled_call_and_a_lost_connection_reach_a_task_that_waits() 
             try:
                 await carriage.receive_message()
             except (OSError, RemoteWireError) as exc:
-                heard.append(getattr(exc, "kind", type(exc).__name__))
+                heard.append(exc.kind if isinstance(exc, RemoteWireError) else "gone")
 
         bench.handle = wait
         (await open_grpc(parse_grpc_url("memory://app"), PATH)).close()
@@ -331,14 +371,15 @@ async def test_a_cancelled_call_and_a_lost_connection_reach_a_task_that_waits() 
         pair.open()
         for part in pair.to_server:
             link.send(part)
+        await settle()
         link.send(b"\0\0\7\6\0\0\0\0\0")
         link.send(bytes(7))
         await settle()
-        assert heard == ["ConnectionResetError", "ConnectionResetError", "bad_frame"]
+        assert heard == ["gone", "gone", "bad_frame"]
         link.close()
 
 
-async def test_who_refuses_and_who_forgets_gives_a_status() -> None:
+async def test_who_refuses_and_who_forgets_gives_a_status(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
 
         async def refuse(carriage: GrpcCarriage) -> None:
@@ -367,7 +408,7 @@ async def test_who_refuses_and_who_forgets_gives_a_status() -> None:
 # Time ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_deadline_ends_the_call_at_both_ends() -> None:
+async def test_a_deadline_ends_the_call_at_both_ends(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial(deadline_s=5)
         assert theirs.carriage.call.timeout_s == 5
@@ -384,7 +425,7 @@ async def test_a_deadline_ends_the_call_at_both_ends() -> None:
         ours.carrier.abort()
 
 
-async def test_a_silent_peer_is_asked_and_its_answer_timed() -> None:
+async def test_a_silent_peer_is_asked_and_its_answer_timed(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         await trio.sleep(PING_AFTER_NS / 1e9)
@@ -396,7 +437,7 @@ async def test_a_silent_peer_is_asked_and_its_answer_timed() -> None:
         assert (ours.carrier.pings_sent, theirs.carrier.pings_sent) == (1, 1)
 
 
-async def test_a_peer_that_does_not_answer_has_vanished() -> None:
+async def test_a_peer_that_does_not_answer_has_vanished(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         bench.clock.driver.unwatch_memory(ours.carriage._channel._watched[1])  # type: ignore[index]
@@ -410,7 +451,7 @@ async def test_a_peer_that_does_not_answer_has_vanished() -> None:
         assert theirs.carrier.pings_sent == 1
 
 
-async def test_a_client_does_not_ping_more_than_grpcs_servers_bear() -> None:
+async def test_a_client_does_not_ping_more_than_grpcs_servers_bear(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         asked = list[float]()
@@ -421,7 +462,7 @@ async def test_a_client_does_not_ping_more_than_grpcs_servers_bear() -> None:
                 asked.append(second)
             await trio.sleep(1)
         assert len(asked) <= 5
-        assert min(b - a for a, b in zip(asked[1:], asked[2:], strict=False)) >= 300
+        assert min(b - a for a, b in pairwise(asked[1:])) >= 300
         theirs.carrier.send_message(b"here I am")
         await trio.sleep(11)
         before = ours.carrier.pings_sent
@@ -429,7 +470,7 @@ async def test_a_client_does_not_ping_more_than_grpcs_servers_bear() -> None:
         assert ours.carrier.pings_sent == before + 1
 
 
-async def test_draining_lets_calls_end_and_takes_no_more() -> None:
+async def test_draining_lets_calls_end_and_takes_no_more(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         bench.servers[0].drain()
@@ -445,7 +486,7 @@ async def test_draining_lets_calls_end_and_takes_no_more() -> None:
         assert bench.ran == 1
 
 
-async def test_a_connection_without_calls_is_closed_in_time() -> None:
+async def test_a_connection_without_calls_is_closed_in_time(autojump_clock: Autojump) -> None:
     async with open_bench(idle_s=20) as bench:
         link = connect_memory("app")
         link.send(PREFACE + frame(4, 0, 0))
@@ -454,10 +495,14 @@ async def test_a_connection_without_calls_is_closed_in_time() -> None:
         await trio.sleep(2)
         assert bench.ran == 1
         link.close()
+        mute = connect_memory("app")
+        await trio.sleep(11)
+        assert bench.ran == 2
+        mute.close()
     assert_quiescent()
 
 
-async def test_cancelling_a_server_leaves_nothing() -> None:
+async def test_cancelling_a_server_leaves_nothing(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
         idle = await open_grpc(parse_grpc_url("memory://app"), PATH)

@@ -275,6 +275,10 @@ class GrpcCarrier:
         """As `Carried`."""
         self._guard(self._owner.on_protocol_error, exc)
 
+    def failed(self, exc: Exception) -> None:
+        """As `Carried`."""
+        self._owner.failed(exc)
+
     def send_media(self, framed: memoryview) -> None:
         """As `Carrier`."""
         backlog = self._call.backlog
@@ -483,6 +487,7 @@ class GrpcServerConnection:
         paths: the methods, ``/package.Service/Method`` each; others are answered with UNIMPLEMENTED.
         leftover: bytes that were read already.
         idle_s: how long a connection may live without a call.
+        greeting_s: how long it may take until it has shown that it speaks HTTP/2.
     """
 
     def __init__(
@@ -494,12 +499,14 @@ class GrpcServerConnection:
         leftover: bytes = b"",
         options: GrpcOptions = DEFAULT_OPTIONS,
         idle_s: float = 300.0,
+        greeting_s: float = 10.0,
     ) -> None:
         self._machine = GrpcConnection(client=False, paths=paths, options=options)
         self._channel = Channel(link, self._machine)
         self._handle = handle
         self._leftover = leftover
         self._idle_s = idle_s
+        self._greeting_s = greeting_s
 
     @property
     def calls(self) -> int:
@@ -513,6 +520,7 @@ class GrpcServerConnection:
         """
         channel, machine = self._channel, self._machine
         channel.attended = True
+        began = trio.current_time()
         try:
             async with trio.open_nursery() as handlers:
                 channel.on_call = lambda call: self._begin(handlers, call)
@@ -520,9 +528,11 @@ class GrpcServerConnection:
                 if self._leftover:
                     channel.take(self._leftover, trio_ns())
                 while not channel.broken and not (machine.draining and not self.calls):
-                    with trio.move_on_after(math.inf if self.calls else self._idle_s) as idle:
+                    with trio.move_on_at(self._patience(began)) as patience:
                         await channel.turn(attending=True)
-                    if idle.cancelled_caught:
+                    if self.calls:
+                        began = trio.current_time()
+                    elif patience.cancelled_caught:
                         break
                 machine.go_away()
                 channel.send_now()
@@ -530,6 +540,12 @@ class GrpcServerConnection:
         finally:
             channel.on_call = None
             channel.close()
+
+    def _patience(self, since: float) -> float:
+        """Return until when the next thing must happen."""
+        if self.calls:
+            return math.inf
+        return since + (self._idle_s if self._machine.greeted else self._greeting_s)
 
     def _begin(self, handlers: trio.Nursery, call: Call) -> None:
         handlers.start_soon(self._serve, GrpcCarriage(self._channel, call))

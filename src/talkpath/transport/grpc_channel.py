@@ -11,6 +11,7 @@ that each owner sees what is his.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +25,8 @@ from talkpath.wire.http2 import Http2Error
 
 if TYPE_CHECKING:
     from talkpath.transport.driver_tasks import TasksDriver
+
+log = logging.getLogger("talkpath.transport.grpc")
 
 READ_BYTES = 16 * 1024
 """At once, so that nobody's burst of small frames holds up a step."""
@@ -52,6 +55,10 @@ class Carried(Protocol):
         ...
 
     def on_protocol_error(self, exc: RemoteWireError) -> None: ...
+
+    def failed(self, exc: Exception) -> None:
+        """Something of ours raised."""
+        ...
 
 
 class Channel:
@@ -127,6 +134,9 @@ class Channel:
         except Http2Error as exc:
             self._fail(exc)
             return
+        except Exception as exc:
+            self._stumble(exc)
+            return
         if machine.answered is not None:
             machine.answered = None
             if self._ping_sent_ns is not None:
@@ -151,6 +161,15 @@ class Channel:
         self.broken = True
         for carrier in list(self.carried.values()):
             carrier.on_protocol_error(exc)
+        self.notify()
+
+    def _stumble(self, exc: Exception) -> None:
+        """Something of ours raised: end this connection; nobody else is disturbed."""
+        log.error("a connection: %s", type(exc).__name__, exc_info=exc)
+        self.broken = True
+        self.failure = ConnectionAbortedError(103, "the connection was given up")
+        for carrier in list(self.carried.values()):
+            carrier.failed(exc)
         self.notify()
 
     def break_(self, exc: OSError | None) -> None:
@@ -231,6 +250,8 @@ class Channel:
         except trio.ClosedResourceError:
             self.broken = True
             self.notify()
+        except OSError as exc:
+            self.break_(exc)
 
     # Writing -----------------------------------------------------------------------------------------------------
 
@@ -277,6 +298,9 @@ class Channel:
             pass
         except OSError as exc:
             self.break_(exc)
+            return
+        except Exception as exc:
+            self._stumble(exc)
             return
         if self.blocked:
             machine.blocked = True
