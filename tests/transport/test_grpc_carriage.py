@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -15,7 +15,7 @@ from support.grpc_calls import Owner, open_bench
 from support.grpc_pair import PATH, Pair
 from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.testing import assert_quiescent
-from talkpath.transport.grpc import GrpcCarriage, open_grpc, parse_grpc_url
+from talkpath.transport.grpc import MAX_MESSAGES_A_STEP, GrpcCarriage, open_grpc, parse_grpc_url
 from talkpath.transport.grpc_channel import PING_AFTER_NS, VANISHED_AFTER_NS
 from talkpath.transport.memory import connect_memory, listen_memory
 from talkpath.wire.grpc import GrpcOptions, Status
@@ -121,7 +121,12 @@ async def test_all_that_a_step_writes_leaves_in_one_send(autojump_clock: Autojum
             return send(data)
 
         link.send = count  # type: ignore[method-assign,assignment]
-        theirs.on_message = lambda payload: [theirs.carrier.send_message(payload) for _ in range(10)] and None
+
+        def repeat(payload: bytes) -> None:
+            for _ in range(10):
+                theirs.carrier.send_message(payload)
+
+        theirs.on_message = repeat
         ours.carrier.send_message(b"ten times")
         await settle()
         assert ours.messages == [b"ten times"] * 10
@@ -170,12 +175,19 @@ async def test_an_owner_that_raises_is_told_so_and_ends_alone(autojump_clock: Au
 async def test_a_flood_of_messages_is_spread_over_steps_and_none_is_lost(autojump_clock: Autojump) -> None:
     async with open_bench() as bench:
         ours, theirs = await bench.dial()
-        steps: dict[int, int] = {}
-        theirs.on_message = lambda _: steps.__setitem__(bench.clock.now_ns(), 0)
+        later, spread = bench.clock.driver.later, list[int]()
+
+        def count(handler: Callable[[int], None]) -> None:
+            spread.append(len(theirs.messages))
+            later(handler)
+
+        bench.clock.driver.later = count  # type: ignore[method-assign]
         for n in range(1000):
             ours.carrier.send_message(n.to_bytes(2, "big"))
         await settle()
         assert theirs.messages == [n.to_bytes(2, "big") for n in range(1000)]
+        assert len(spread) >= 10
+        assert max(b - a for a, b in pairwise([0, *spread, 1000])) <= MAX_MESSAGES_A_STEP
 
 
 # A peer that does not read ---------------------------------------------------------------------------------------
