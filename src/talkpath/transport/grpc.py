@@ -209,10 +209,9 @@ class GrpcCarrier:
         if not self._channel.machine.client:
             self._call.accept()
         self._channel.send_soon()
-        if self._channel.broken:
-            self._guard(self._owner.on_peer_closed, None)
-        else:
-            self.deliver(now_ns)
+        self.deliver(now_ns)
+        if self._channel.broken and not self._closing:
+            self.on_lost(None)
 
     def stop(self) -> None:
         """As `Carrier`."""
