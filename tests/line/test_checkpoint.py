@@ -393,9 +393,9 @@ def test_at_an_obedient_platform_each_comes_out_as_the_caller_heard_it(
 
 
 def test_many_clears_that_nobody_confirms_cost_no_memory() -> None:
-    marks = Checkpoints(lambda: 0, lambda mark, outcome: None)
+    marks = Checkpoints(lambda: 0, lambda mark, outcome: None, returned=False)
     for _ in range(100_000):
-        marks.clear(confirmed_later=True)
+        marks.clear(0, confirmed_later=True)
     assert len(marks._unconfirmed) <= 256
 
 

@@ -189,15 +189,16 @@ class StreamSpec:
     authorization_bearer_token: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Further headers of the upgrade request."""
-    account_id: str = "MA00000000000000TALK"
-    """What the wire's start message names as the account."""
+    account_id: str = ""
+    """What the wire's start message names as the account; empty: an example in the platform's form."""
     auth_token: str = field(default="", repr=False)
     """With it the upgrade and the callbacks are signed in the wire's way."""
     status_url: str = field(default="", repr=False)
     status_url_method: Literal["GET", "POST"] = "POST"
-    status_scheme: Literal["A", "B"] = "B"
-    """Plivo names its status callbacks in two ways (see docs/wire-plivo.md): ``"A"`` the classic names (StartStream,
-    StopStream, ...), ``"B"`` the guide's (started, stopped, failed).
+    status_scheme: str = ""
+    """How the callbacks are written where a platform has several ways; empty: the first. Plivo: ``"B"`` the guide's
+    names (started, stopped, failed), ``"A"`` the classic ones (StartStream, StopStream, ...). SignalWire: ``"swml"``
+    (JSON), ``"cxml"`` (a form). See the wire's page in docs/.
     """
     stream_timeout_s: float = 86400.0
     """The stream, not the call, is stopped then."""
@@ -224,8 +225,8 @@ class StreamSpec:
         wire = wire_named(self.wire)
         if self.track not in TRACKS:
             raise ConfigError(f"track {self.track!r} is not one of {', '.join(TRACKS)}")
-        if self.bidirectional and self.track != "inbound_track" and self.wire == "plivo":
-            raise ConfigError(f"a bidirectional plivo stream carries the inbound_track only, not {self.track}")
+        if self.bidirectional and self.track != "inbound_track" and wire.two_way_inbound_only:
+            raise ConfigError(f"a bidirectional {self.wire} stream carries the inbound_track only, not {self.track}")
         media_format, ptime_ms = parse_codec(self.codec)
         _check_whole(self, "message_ms")
         if (ptime_ms or self.message_ms) not in MESSAGE_MS:
@@ -234,14 +235,17 @@ class StreamSpec:
             )
         if self.status_url_method not in ("GET", "POST"):
             raise ConfigError(f"status_url_method {self.status_url_method!r} is neither GET nor POST")
-        if self.status_scheme not in ("A", "B"):
-            raise ConfigError(f"status_scheme {self.status_scheme!r} is neither A nor B")
+        if self.status_scheme and self.status_scheme not in wire.status_schemes:
+            raise ConfigError(
+                f"status_scheme {self.status_scheme!r} is not one of {', '.join(wire.status_schemes)} ({self.wire})"
+            )
         if self.status_url:
             check_callback_url(self.status_url)
         self._check_upgrade()
         check_range("stream_timeout_s", self.stream_timeout_s, 0.1, 7 * 86400)
         check_range("playout_s", self.playout_s, 1, 300)
-        wire.check_stream(media_format, self.custom_parameters, self.account_id, self.options)
+        account_id = self.account_id or wire.default_account_id
+        wire.check_stream(media_format, self.custom_parameters, account_id, self.options)
 
     def _check_upgrade(self) -> None:
         """Refuse an address or headers with which no WebSocket can be opened."""

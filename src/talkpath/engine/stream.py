@@ -100,6 +100,7 @@ class CallStream:
         "_stream",
         "_target",
         "_timestamp_base_ms",
+        "account_id",
         "call",
         "cause",
         "control_id",
@@ -124,6 +125,7 @@ class CallStream:
         self.number = number
         """How many streams of the call had begun with this one."""
         self.wire = wire_named(spec.wire)
+        self.account_id = spec.account_id or self.wire.default_account_id
         self.stream_id = self.wire.make_stream_id(call.entropy)
         self.end_reason: EndReason | None = None
         self.cause: BaseException | None = None
@@ -250,7 +252,7 @@ class CallStream:
         media_format = self._dialect.media_format
         tracks = TRACKS[spec.track]
         started = StreamStarted(
-            self.stream_id, call.call_id, spec.account_id, tracks, media_format, dict(spec.custom_parameters)
+            self.stream_id, call.call_id, self.account_id, tracks, media_format, dict(spec.custom_parameters)
         )
         first = self._dialect.send(started, sequence=1)
         options = getattr(self._dialect, "options", None)
@@ -580,7 +582,10 @@ class CallStream:
             from_number=call.from_number,
             to_number=call.to_number,
             direction=call.direction,
-            account_id=spec.account_id,
+            account_id=self.account_id,
+            control_id=self.control_id,
+            stream_name=spec.name,
+            track=spec.track,
             service_url=spec.url,
             name=name,
             reason=reason,
@@ -596,9 +601,15 @@ class CallStream:
             ),
         )
         nonce = str(int.from_bytes(call.entropy(8), "big"))
+        scheme = spec.status_scheme or self.wire.status_schemes[0]
         try:
             request = self.wire.status_request(
-                event, spec.status_scheme, spec.status_url, spec.status_url_method, spec.auth_token, nonce
+                event,
+                scheme,
+                spec.status_url,
+                spec.status_url_method,
+                spec.auth_token,
+                nonce,
             )
         except ConfigError as exc:
             # By GET a long status_url and long fields together may pass the bound of a URL.

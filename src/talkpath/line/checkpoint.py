@@ -5,12 +5,14 @@ Each settles exactly once::
     SET --all before it written, checkpoint sent--> SENT --the platform's answer--> PLAYED, or ASSUMED where the wire
      |                                               |                              cannot tell
      |                                               +--a later clear, confirmed--> CLEARED
+     |                                               +--returned after a later clear--> CLEARED, or ASSUMED (below)
      |                                               +--no answer long after it should have been heard--> ASSUMED
      +--cleared before it was written--> CLEARED
     SET, SENT --the line ends--> LOST
 
 Answers match first-in-first-out per name. A clear is an epoch: its confirmation settles what was sent before it, and
-nothing that was sent after.
+nothing that was sent after. Some platforms return what was pending at a clear as if it had been played: one that by the
+model could not have been heard when the clear arrived was cleared, and of one near that moment nothing is known.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from talkpath.records import MarkOutcome, Outcome
 MAX_SENT = 4096
 """Checkpoints sent and unanswered; the next is LOST at once, so a platform that never answers costs no memory."""
 MAX_UNCONFIRMED = 256
+CLEAR_TRIP_NS = 500_000_000
+"""How long a clear may be on its way, and how far the model may be off: what was to be heard sooner may have been."""
 ASSUMED_AFTER_NS = 10_000_000_000
 """How long after the model says that a checkpoint was heard its answer is waited for: a one-way stream gives none."""
 
@@ -75,13 +79,28 @@ class Checkpoints:
     Args:
         here: the present sample of the outbound track, an estimate: for answers that name none.
         on_settled: told of each outcome.
+        returned: the platform returns what was pending at a clear as if it had been played.
     """
 
-    __slots__ = ("_here", "_n_sent", "_next", "_on_settled", "_sent", "_set", "_unconfirmed", "epoch")
+    __slots__ = (
+        "_cleared_ns",
+        "_here",
+        "_n_sent",
+        "_next",
+        "_on_settled",
+        "_returned",
+        "_sent",
+        "_set",
+        "_unconfirmed",
+        "epoch",
+    )
 
-    def __init__(self, here: Callable[[], int], on_settled: Callable[[Checkpoint, Outcome], None]) -> None:
+    def __init__(
+        self, here: Callable[[], int], on_settled: Callable[[Checkpoint, Outcome], None], *, returned: bool
+    ) -> None:
         self._here = here
         self._on_settled = on_settled
+        self._returned = returned
         self._set: dict[int, Checkpoint] = {}
         self._sent: dict[str, deque[Checkpoint]] = {}
         self._n_sent = 0
@@ -90,6 +109,7 @@ class Checkpoints:
         """Short, and of most lines always empty: a deque would cost 600 bytes more."""
         self.epoch = 0
         """Clears so far."""
+        self._cleared_ns = 0
 
     def set(self, name: str) -> tuple[int, Checkpoint]:
         """Return a new checkpoint and the number it goes by in the native queue."""
@@ -123,12 +143,16 @@ class Checkpoints:
         if not waiting:
             return False
         checkpoint = self._pop(name, waiting)
+        if self._returned and checkpoint.epoch < self.epoch:
+            unheard = checkpoint.expected_ns > self._cleared_ns + CLEAR_TRIP_NS
+            outcome = Outcome.CLEARED if unheard else Outcome.ASSUMED
         self._settle(checkpoint, outcome or Outcome.ASSUMED, at_sample)
         return True
 
-    def clear(self, *, confirmed_later: bool) -> None:
+    def clear(self, now_ns: int, *, confirmed_later: bool) -> None:
         """A clear goes out. What the wire confirms is settled by `confirmed`."""
         self.epoch += 1
+        self._cleared_ns = now_ns
         if confirmed_later:
             self._unconfirmed.append(self.epoch)
             if len(self._unconfirmed) > MAX_UNCONFIRMED:

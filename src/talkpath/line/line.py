@@ -122,7 +122,9 @@ class Line(DrivenLine):
         self._send_due = None
         self._send_known = False
         self._commands = Commands(self.driver, self)
-        self._checkpoints = Checkpoints(self._inbound_position, self._on_settled)
+        self._checkpoints = Checkpoints(
+            self._inbound_position, self._on_settled, returned=dialect.returns_marks_on_clear
+        )
         self._clears = 0
         self._pressed = None
         self._policy: BargeIn | None = None
@@ -481,7 +483,7 @@ class Line(DrivenLine):
                 return
             self._speech.clear(now_ns)
             lib.tp_stream_clear(self._native, self._inbound_position())
-            self._checkpoints.clear(confirmed_later=self._dialect.confirms_clear)
+            self._checkpoints.clear(now_ns, confirmed_later=self._dialect.confirms_clear)
             self._clears += 1
             self.pull_events(now_ns)
             self._write(Clear())

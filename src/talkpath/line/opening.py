@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from talkpath._native import ffi, lib
-from talkpath.errors import RemoteWireError
+from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.events import Handshaken, StreamStarted, UnknownMessage
 from talkpath.transport.link import Link
 from talkpath.transport.upgrade import receive_some, send_all
@@ -40,8 +40,15 @@ class Recogniser:
     """Which wire is this? Offers each message to the dialects that are still possible."""
 
     def __init__(self, wire: str | None, options: Any) -> None:
+        self._named = wire is not None
         names = [wire] if wire is not None else list(WIRES)
-        self._dialects: dict[str, Dialect] = {name: wire_named(name).application(options) for name in names}
+        self._dialects: dict[str, Dialect] = {}
+        for name in names:
+            entry = wire_named(name)
+            own = options if self._named or isinstance(options, entry.options_type) else None
+            self._dialects[name] = entry.application(own)
+        if options is not None and not any(isinstance(options, wire_named(name).options_type) for name in names):
+            raise ConfigError(f"options are {type(options).__name__}, which no wire has")
 
     def receive(self, text: bytes) -> tuple[Dialect, StreamStarted] | None:
         """Take one message; return the dialect and its start, None while it may still come.
@@ -59,7 +66,10 @@ class Recogniser:
                 continue
             for event in events:
                 if isinstance(event, StreamStarted):
-                    return dialect, event
+                    if self._named or wire_named(name).claims(event):
+                        return dialect, event
+                    del self._dialects[name]
+                    break
                 if not isinstance(event, Handshaken | UnknownMessage):
                     problems.append(
                         RemoteWireError("a stream's first message is its start", wire=name, event=type(event).__name__)

@@ -311,7 +311,7 @@ class Speech:
             outcome = Outcome.LOST
         if outcome is None:
             outcome = Outcome.CLEARED if self._checkpoints.epoch > play.epoch else Outcome.LOST
-        if outcome in (Outcome.PLAYED, Outcome.ASSUMED):
+        if outcome is Outcome.PLAYED or (outcome is Outcome.ASSUMED and self._checkpoints.epoch == play.epoch):
             return Played(play.samples, outcome, outcome is Outcome.PLAYED)
         return Played(self._heard(play, outcome), outcome, False)
 
@@ -365,7 +365,8 @@ class Speech:
 
     def _heard(self, play: _Play, outcome: Outcome) -> int:
         """Reckon, by the model, how much of a play was heard before it was cleared or lost."""
-        played = self._played_at_clear.get(play.epoch + 1) if outcome is Outcome.CLEARED else self._played_at_end
+        cleared = outcome in (Outcome.CLEARED, Outcome.ASSUMED)
+        played = self._played_at_clear.get(play.epoch + 1) if cleared else self._played_at_end
         if played is None or play.start is None:
             return 0
         return max(0, min(play.samples, played - play.start))

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from talkpath.errors import ConfigError
 from talkpath.wire.entry import Wire
 from talkpath.wire.plivo_wire import PLIVO
+from talkpath.wire.signalwire_wire import SIGNALWIRE
+from talkpath.wire.twilio_wire import TWILIO
 
-WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO,)}
+WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO, TWILIO, SIGNALWIRE)}
 
 
 def wire_named(name: str) -> Wire:
