@@ -8,9 +8,10 @@ from talkpath.errors import ConfigError
 from talkpath.wire.entry import Wire
 from talkpath.wire.plivo_wire import PLIVO
 from talkpath.wire.signalwire_wire import SIGNALWIRE
+from talkpath.wire.teler_wire import TELER
 from talkpath.wire.twilio_wire import TWILIO
 
-WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO, TWILIO, SIGNALWIRE)}
+WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO, TWILIO, SIGNALWIRE, TELER)}
 
 
 def wire_named(name: str) -> Wire:

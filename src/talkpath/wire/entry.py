@@ -37,6 +37,9 @@ class Wire:
     """What it travels on: ``websocket``, ``grpc`` or ``audiosocket`` (bare TCP)."""
     formats: tuple[tuple[str, int], ...]
     """(encoding, rate) of the streams a platform can start."""
+    message_ms: tuple[int, ...]
+    """What one media message of the platform's may hold."""
+    default_message_ms: int
     options_type: type
     """Of the wire's own options; None stands for its defaults."""
     platform: Callable[[MediaFormat, Any], Dialect]
@@ -62,6 +65,9 @@ class Wire:
     """A stream on which the application may play carries the caller's track alone."""
     check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
     """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
+
+
+SHORT_MESSAGES_MS = (20, 40, 60, 80, 100)
 
 
 def make_uuid(entropy: Callable[[int], bytes]) -> str:

@@ -10,7 +10,7 @@ from talkpath.errors import ConfigError
 from talkpath.events import MediaFormat
 from talkpath.wire.callback import CallbackRequest
 from talkpath.wire.dialect import Role
-from talkpath.wire.entry import StreamAttributes, Wire, any_start, make_uuid
+from talkpath.wire.entry import SHORT_MESSAGES_MS, StreamAttributes, Wire, any_start, make_uuid
 from talkpath.wire.plivo import PlivoDialect, PlivoOptions
 from talkpath.wire.plivo_parameters import FORMATS_WRITTEN, check_format, content_type, write_extra_headers
 from talkpath.wire.plivo_status import StatusNaming, status_callback
@@ -68,6 +68,8 @@ PLIVO = Wire(
     name="plivo",
     transport="websocket",
     formats=FORMATS_WRITTEN,
+    message_ms=SHORT_MESSAGES_MS,
+    default_message_ms=20,
     options_type=PlivoOptions,
     platform=lambda media_format, options: PlivoDialect(
         Role.PLATFORM, media_format=media_format, options=_plivo_options(options)

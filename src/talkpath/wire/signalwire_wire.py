@@ -9,7 +9,7 @@ from talkpath.errors import ConfigError
 from talkpath.events import MediaFormat
 from talkpath.wire.callback import CallbackRequest
 from talkpath.wire.dialect import Role
-from talkpath.wire.entry import StreamAttributes, Wire, any_start, make_uuid, no_headers
+from talkpath.wire.entry import SHORT_MESSAGES_MS, StreamAttributes, Wire, any_start, make_uuid, no_headers
 from talkpath.wire.signalwire import FORMATS, SignalWireDialect, SignalWireOptions
 from talkpath.wire.signalwire_status import cxml_callback, swml_callback
 from talkpath.wire.status import StatusEvent
@@ -48,6 +48,8 @@ SIGNALWIRE = Wire(
     name="signalwire",
     transport="websocket",
     formats=FORMATS,
+    message_ms=SHORT_MESSAGES_MS,
+    default_message_ms=20,
     options_type=SignalWireOptions,
     platform=lambda media_format, options: SignalWireDialect(
         Role.PLATFORM, media_format=media_format, options=_options(options)

@@ -9,7 +9,7 @@ from talkpath.errors import ConfigError
 from talkpath.events import MediaFormat, StreamStarted
 from talkpath.wire.callback import CallbackRequest
 from talkpath.wire.dialect import Role
-from talkpath.wire.entry import StreamAttributes, Wire
+from talkpath.wire.entry import SHORT_MESSAGES_MS, StreamAttributes, Wire
 from talkpath.wire.status import StatusEvent
 from talkpath.wire.twilio import TwilioDialect, TwilioOptions, check_parameters, sid
 from talkpath.wire.twilio_signature import SIGNATURE_HEADER, sign
@@ -59,6 +59,8 @@ TWILIO = Wire(
     name="twilio",
     transport="websocket",
     formats=(("PCMU", 8000),),
+    message_ms=SHORT_MESSAGES_MS,
+    default_message_ms=20,
     options_type=TwilioOptions,
     platform=lambda media_format, options: TwilioDialect(
         Role.PLATFORM, media_format=media_format, options=_options(options)
