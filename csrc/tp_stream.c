@@ -7,6 +7,7 @@
 #define PIECE_TEXT 8192u /* base64 decoded at a time; whole groups of four */
 #define PIECE_BYTES (PIECE_TEXT / 4u * 3u)
 #define LINEAR_PIECE 480u
+#define MESSAGE_MAX_MS 2000u
 #define LONG_MESSAGE_MS 200u /* a line with much to send puts this much into one message */
 #define MAX_RATE_PER_MS 48u
 #define MAX_FRAME_SAMPLES (60u * MAX_RATE_PER_MS)
@@ -32,7 +33,7 @@ int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, 
     bool application = config->role == TP_ROLE_APPLICATION;
     if (!application && config->role != TP_ROLE_PLATFORM) return TP_E_ARGUMENT;
     if (!tp_playout_knows(config->format) || !tp_playout_knows(played_format(config))) return TP_E_ARGUMENT;
-    if (config->message_ms == 0 || config->message_ms > LONG_MESSAGE_MS) return TP_E_ARGUMENT;
+    if (config->message_ms == 0 || config->message_ms > (application ? LONG_MESSAGE_MS : MESSAGE_MAX_MS)) return TP_E_ARGUMENT;
     for (uint32_t i = 0; i < 2; i++) {
         if (!application && (config->tracks & 1u << i) != 0 && config->templates[i] == NULL) return TP_E_ARGUMENT;
     }

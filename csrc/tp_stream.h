@@ -120,7 +120,7 @@ typedef struct tp_stream_counters {
     uint64_t marks_refused;
 } tp_stream_counters;
 
-#define TP_STREAM_ASSEMBLY_BYTES 3840 /* at most, of messages longer than a ptime, both tracks: 2 x 60 ms of L16 at 16 kHz */
+#define TP_STREAM_ASSEMBLY_BYTES 64000 /* at most, of messages longer than a ptime, both tracks: 2 s of L16 at 16 kHz */
 
 /* Platform role: one track on its way to the application. */
 typedef struct tp_sender {

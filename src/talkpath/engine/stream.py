@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from talkpath._native import ffi, lib
+from talkpath.engine.chunks import Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
 from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
 from talkpath.events import (
@@ -29,6 +30,7 @@ from talkpath.events import (
     Cleared,
     Digit,
     HangUp,
+    Interrupt,
     Mark,
     MarkReached,
     MarkSettled,
@@ -63,7 +65,7 @@ log = logging.getLogger("talkpath.engine.stream")
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 FULL = -4
-ASSEMBLY_BYTES = 3840
+ASSEMBLY_BYTES = 64_000
 """What the native core collects for messages that are longer than a ptime."""
 MAX_MESSAGE_BYTES = 1 << 20
 """Of one message, where the wire has no option for it."""
@@ -79,6 +81,7 @@ class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
     __slots__ = (
+        "_chunks",
         "_clears",
         "_close_code",
         "_connection",
@@ -147,6 +150,8 @@ class CallStream:
         self._refused: Refusals | None = None
         self._flushing = False
         self._clears = 0
+        self._chunks: Chunks | None = None
+        """Made for the first chunk that has a number to be taken back by."""
         self._digits_received = 0
         self._digits_sent = 0
         self._started_ns: int | None = None
@@ -345,6 +350,8 @@ class CallStream:
                 self._mark(name)
             case Clear():
                 self._clear()
+            case Interrupt(chunk=chunk):
+                self._interrupt(chunk, now_ns)
             case SendDigits(digits=digits):
                 self._send_digits(digits)
             case HangUp() | StreamStopped():
@@ -359,9 +366,26 @@ class CallStream:
             self._refusals.add("one_way")
             return
         media_format = native_format(media.media_format or self._dialect.play_format)
-        lib.tp_stream_receive_audio(
+        taken = lib.tp_stream_receive_audio(
             self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns
         )
+        if media.chunk is not None:
+            if self._chunks is None:
+                self._chunks = Chunks(self._dialect.play_format.sample_bytes)
+            self._chunks.add(media.chunk, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
+
+    def _interrupt(self, chunk: int, now_ns: int) -> None:
+        """Take one chunk out of the queue: what follows it is played in its place."""
+        rest = None
+        with self.call.driver.paused():  # no sample is played between looking and clearing
+            if self._chunks is not None:
+                rest = self._chunks.without(chunk, int(lib.tp_stream_queued_samples(self._native)))
+            if rest is not None:
+                lib.tp_path_clear(self.call.path, self.index)
+                for number, payload in rest:
+                    self._play(Media(payload, chunk=number), now_ns)
+        if rest is None:
+            self._refusals.add("unknown_chunk")
 
     def _mark(self, name: str) -> None:
         if not self.spec.bidirectional:
@@ -380,6 +404,8 @@ class CallStream:
             return
         self._clears += 1
         dropped = int(lib.tp_path_clear(self.call.path, self.index))
+        if self._chunks is not None:
+            self._chunks.clear()
         self.pull_events()
         self._send(Cleared())
         self._tell(StatusKind.CLEARED)

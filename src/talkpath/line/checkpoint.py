@@ -6,6 +6,7 @@ Each settles exactly once::
      |                                               |                              cannot tell
      |                                               +--a later clear, confirmed--> CLEARED
      |                                               +--returned after a later clear--> CLEARED, or ASSUMED (below)
+     |                                               +--the wire has no answers, and it should be heard now--> ASSUMED
      |                                               +--no answer long after it should have been heard--> ASSUMED
      +--cleared before it was written--> CLEARED
     SET, SENT --the line ends--> LOST
@@ -22,6 +23,7 @@ from collections.abc import Callable
 
 import trio
 
+from talkpath.path.stream import NEVER
 from talkpath.records import MarkOutcome, Outcome
 
 MAX_SENT = 4096
@@ -168,11 +170,15 @@ class Checkpoints:
             while waiting and waiting[0].epoch < epoch:
                 self._settle(self._pop(name, waiting), Outcome.CLEARED)
 
-    def assume(self, now_ns: int) -> None:
-        """Settle what the platform owes an answer for too long."""
+    def assume(self, now_ns: int, *, after_ns: int = ASSUMED_AFTER_NS) -> None:
+        """Settle what the platform owes an answer for too long; where it never gives one, `after_ns` is 0."""
         for name, waiting in list(self._sent.items()):
-            while waiting and waiting[0].expected_ns + ASSUMED_AFTER_NS < now_ns:
+            while waiting and waiting[0].expected_ns + after_ns <= now_ns:
                 self._settle(self._pop(name, waiting), Outcome.ASSUMED)
+
+    def next_expected_ns(self) -> int:
+        """When, by the model, the next unanswered one is heard; `NEVER` when there is none."""
+        return min((waiting[0].expected_ns for waiting in self._sent.values()), default=NEVER)
 
     def lose_all(self) -> None:
         """The line is over."""

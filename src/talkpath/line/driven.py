@@ -175,6 +175,9 @@ class DrivenLine:
                 self._speech.on_low()
             elif kind == ALARM:
                 self._speech.let_out_tails(now_ns)
+                if not self._dialect.has_marks:
+                    self._checkpoints.assume(now_ns, after_ns=0)
+                    self._speech.wake_at(self._checkpoints.next_expected_ns())
         self._reschedule(now_ns)
 
     def _send_mark(self, ident: int, now_ns: int) -> None:
@@ -182,7 +185,10 @@ class DrivenLine:
         assert self._connection is not None
         checkpoint = self._checkpoints.due(ident, now_ns + self._speech.unheard_ns(now_ns))
         if checkpoint is not None:
-            self._write(Mark(checkpoint.name))
+            if self._dialect.has_marks:
+                self._write(Mark(checkpoint.name))
+            else:
+                self._speech.wake_at(self._checkpoints.next_expected_ns())
         if self.end_reason is None and not self._connection.backlogged():
             self._tick_stream(now_ns)
 

@@ -26,7 +26,7 @@ import trio
 from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk, AudioClip
 from talkpath.errors import CallEnded, ConfigError, NotOnThisWire, PlayoutFull
-from talkpath.events import Clear, HangUp, Mark, SendDigits, StreamStarted
+from talkpath.events import Clear, HangUp, Interrupt, Mark, SendDigits, StreamStarted
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
 from talkpath.line.driven import DrivenLine
@@ -448,13 +448,13 @@ class Line(DrivenLine):
         Raises:
             ConfigError: an empty name, or one of more than 256 characters.
             LocalWireError: the wire cannot carry the name.
-            NotOnThisWire: the wire has no checkpoints.
             CallEnded: the line is over.
         """
         if not 1 <= len(name) <= 256:
             raise ConfigError(f"a checkpoint's name has 1 to 256 characters, not {len(name)}")
         self._check_live()
-        self._dialect.send(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
+        if self._dialect.has_marks:
+            self._dialect.send(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
         return self._speech.mark(name)
 
     async def clear(self) -> None:
@@ -491,6 +491,21 @@ class Line(DrivenLine):
             self._checkpoints.settle_before(self._checkpoints.epoch)
         self._speech.wake()
         self._journal("clear")
+
+    async def interrupt(self, chunk: int) -> None:
+        """Take back one chunk of what was sent, by its number on the wire (Teler counts media messages from 1).
+
+        What the line's model says of the rest is off by that chunk until it has been played: `clear` is exact.
+
+        Raises:
+            NotOnThisWire: the wire's audio has no numbers.
+            CallEnded: the line is over.
+
+        Cancellation: it may still happen.
+        """
+        self._check_live()
+        self._dialect.send(Interrupt(chunk))
+        await self._commands.perform(lambda now_ns: self._write(Interrupt(chunk)))
 
     async def drain(self) -> None:
         """Wait until everything said so far has been played, cleared or lost; at once when nothing is unheard.

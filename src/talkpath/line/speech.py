@@ -91,6 +91,7 @@ class Speech:
         "_speakers",
         "_tail_due_ns",
         "_tails",
+        "_wake_ns",
         "clears_asked",
     )
 
@@ -116,6 +117,7 @@ class Speech:
         self._tails: dict[int, Resampler] = {}
         """Those of them that hold back the end of what was said."""
         self._tail_due_ns = NEVER
+        self._wake_ns = NEVER
         self._room: trio.lowlevel.ParkingLot | None = None
         self._plays = 0
         self.clears_asked = 0
@@ -176,6 +178,14 @@ class Speech:
             self._queue(_tail(resampler, rate, self._rate))
             resampler.reset()
 
+    def wake_at(self, now_ns: int) -> None:
+        """Have an ALARM come at that time (or before), beside those for the resamplers' tails; `NEVER`: no more."""
+        self._wake_ns = now_ns
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        lib.tp_stream_set_alarm(self._native, min(self._tail_due_ns, self._wake_ns))
+
     def unheard_ns(self, now_ns: int) -> int:
         """Return how long, by the model, what was said is still to be heard."""
         native = self._native
@@ -204,7 +214,7 @@ class Speech:
             self._held_samples += piece.n
         if self._tails:
             self._tail_due_ns = now_ns + self.unheard_ns(now_ns) + TAIL_AFTER_NS
-            lib.tp_stream_set_alarm(self._native, self._tail_due_ns)
+            self._set_alarm()
         if self._room:
             self._arm()
 

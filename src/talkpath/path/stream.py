@@ -182,8 +182,9 @@ class Stream:
             raise ConfigError(f"reserve_ms ({options.reserve_ms}) must not exceed bound_ms ({options.bound_ms})")
         if leg_rate_hz not in KNOWN_RATES_HZ:
             raise ConfigError(f"a leg has 8000, 16000, 24000 or 48000 Hz, not {leg_rate_hz}")
-        if not 0 < options.message_ms <= 200:
-            raise ConfigError(f"message_ms is 1 to 200, not {options.message_ms}")
+        longest = 200 if options.role is Role.APPLICATION else 2000
+        if not 0 < options.message_ms <= longest:
+            raise ConfigError(f"message_ms is 1 to {longest}, not {options.message_ms}")
         self.pool = pool
         self._templates = [None if t is None else compile_template(t) for t in options.templates]
         self._shape = None if options.shape is None else compile_shape(options.shape)

@@ -127,8 +127,8 @@ class Dialect(Protocol):
         """
         ...
 
-    def media_shape(self) -> MediaShape:
-        """Describe the media message that the other end sends."""
+    def media_shape(self) -> MediaShape | None:
+        """Describe the media message that the other end sends; None: all of them are `receive`'s."""
         ...
 
     @property

@@ -301,7 +301,9 @@ class PlivoDialect:
                 raise NotOnThisWire(
                     WIRE, "message that ends the call or the stream", "closing the WebSocket with code 1000"
                 )
-        raise _JSON.not_ours(command, "the platform's to send; this end is the application's")
+        if isinstance(command, (StreamStarted, Digit, MarkReached, Cleared, Handshaken)):
+            raise _JSON.not_ours(command, "the platform's to send; this end is the application's")
+        raise NotOnThisWire(WIRE, f"message for {type(command).__name__}", "playAudio, checkpoint and clearAudio")
 
     def _write_start(self, started: StreamStarted, sequence: int) -> bytes:
         if self.stream_id:

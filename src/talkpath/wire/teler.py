@@ -204,12 +204,13 @@ class TelerDialect:
             (Field.SEQUENCE, Field.PAYLOAD, Field.END),
         )
 
-    def media_shape(self) -> MediaShape:
-        """Describe the media message that the other end sends; the application's in its flat form."""
+    def media_shape(self) -> MediaShape | None:
+        """Describe the media message that the other end sends.
+
+        The application's are read one by one: each chunk may be taken back, so somebody must know it by its number.
+        """
         if self.role is Role.PLATFORM:
-            return MediaShape(
-                event_value="audio", event_key="type", object_key="", payload_key="audio_b64", chunk_key="chunk_id"
-            )
+            return None
         return MediaShape(
             event_value="audio", event_key="type", object_key="data", payload_key="audio_b64", sequence_key="message_id"
         )
