@@ -38,6 +38,8 @@ class StreamStarted:
     """``inbound``, ``outbound``."""
     media_format: MediaFormat
     custom_parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
+    clock_rate_hz: int = 0
+    """Of the samples in which the platform tells positions, where the wire says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Media:
     sequence: int | None = None
     chunk: int | None = None
     timestamp_ms: int | None = None
+    position: int | None = None
+    """The first sample's, since the stream began (the native wire)."""
 
 
 @dataclass(frozen=True, slots=True)

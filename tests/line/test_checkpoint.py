@@ -393,7 +393,7 @@ def test_at_an_obedient_platform_each_comes_out_as_the_caller_heard_it(
 
 
 def test_many_clears_that_nobody_confirms_cost_no_memory() -> None:
-    marks = Checkpoints(lambda: 0, lambda mark, outcome: None, returned=False)
+    marks = Checkpoints(lambda: 0, lambda mark, outcome: None)
     for _ in range(100_000):
         marks.clear(0, confirmed_later=True)
     assert len(marks._unconfirmed) <= 256
@@ -402,7 +402,7 @@ def test_many_clears_that_nobody_confirms_cost_no_memory() -> None:
 def test_numbers_that_are_unknown_change_nothing() -> None:
     """The native queue may report a mark after its checkpoint was settled."""
     told: list[Outcome] = []
-    marks = Checkpoints(lambda: 0, lambda mark, outcome: told.append(outcome), returned=False)
+    marks = Checkpoints(lambda: 0, lambda mark, outcome: told.append(outcome))
     ident, mark = marks.set("x")
     unknown: list[Callable[[], object]] = [
         partial(marks.unsent, ident + 1, LOST),
@@ -431,21 +431,21 @@ def test_numbers_that_are_unknown_change_nothing() -> None:
 def test_what_comes_back_after_a_clear_was_cleared_unless_it_may_have_been_heard(
     expected_ms: int, outcome: Outcome
 ) -> None:
-    marks = Checkpoints(lambda: 0, lambda mark, outcome: None, returned=True)
+    marks = Checkpoints(lambda: 0, lambda mark, outcome: None)
     ident, checkpoint = marks.set("a")
     assert marks.due(ident, expected_ms * 1_000_000) is checkpoint
     marks.clear(1_000_000_000, confirmed_later=False)
     assert checkpoint.outcome is None
-    assert marks.answered("a", Outcome.PLAYED, None)
+    assert marks.answered("a", None, None)
     assert checkpoint.outcome is not None
     assert checkpoint.outcome.outcome is outcome
 
 
 def test_what_was_sent_after_the_clear_is_taken_at_its_word() -> None:
-    marks = Checkpoints(lambda: 0, lambda mark, outcome: None, returned=True)
+    marks = Checkpoints(lambda: 0, lambda mark, outcome: None)
     marks.clear(1_000_000_000, confirmed_later=False)
     ident, checkpoint = marks.set("a")
     assert marks.due(ident, 9_000_000_000) is checkpoint
-    assert marks.answered("a", Outcome.PLAYED, None)
+    assert marks.answered("a", None, None)
     assert checkpoint.outcome is not None
     assert checkpoint.outcome.outcome is Outcome.PLAYED

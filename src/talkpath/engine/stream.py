@@ -35,6 +35,10 @@ from talkpath.events import (
     MarkReached,
     MarkSettled,
     Media,
+    Pause,
+    PlatformStatistics,
+    QueryStatistics,
+    Resume,
     SendDigits,
     SourceCleared,
     StreamDegraded,
@@ -45,7 +49,7 @@ from talkpath.events import (
     UnknownMessage,
     WireEvent,
 )
-from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, native_format, tracks_of
+from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, counters_of, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.carrier import Carriage, Carrier, open_carriage
 from talkpath.transport.refusals import Refusals
@@ -257,7 +261,13 @@ class CallStream:
         media_format = self._dialect.media_format
         tracks = TRACKS[spec.track]
         started = StreamStarted(
-            self.stream_id, call.call_id, self.account_id, tracks, media_format, dict(spec.custom_parameters)
+            self.stream_id,
+            call.call_id,
+            self.account_id,
+            tracks,
+            media_format,
+            dict(spec.custom_parameters),
+            call.leg.media_format.sample_rate_hz,
         )
         first = self._dialect.send(started, sequence=1)
         options = getattr(self._dialect, "options", None)
@@ -350,6 +360,12 @@ class CallStream:
                 self._mark(name)
             case Clear():
                 self._clear()
+            case Pause():
+                lib.tp_stream_pause(self._native, 1)
+            case Resume():
+                lib.tp_stream_pause(self._native, 0)
+            case QueryStatistics():
+                self._send(PlatformStatistics(counters_of(lib.tp_stream_statistics(self._native))))
             case Interrupt(chunk=chunk):
                 self._interrupt(chunk, now_ns)
             case SendDigits(digits=digits):

@@ -81,7 +81,6 @@ class Checkpoints:
     Args:
         here: the present sample of the outbound track, an estimate: for answers that name none.
         on_settled: told of each outcome.
-        returned: the platform returns what was pending at a clear as if it had been played.
     """
 
     __slots__ = (
@@ -90,19 +89,15 @@ class Checkpoints:
         "_n_sent",
         "_next",
         "_on_settled",
-        "_returned",
         "_sent",
         "_set",
         "_unconfirmed",
         "epoch",
     )
 
-    def __init__(
-        self, here: Callable[[], int], on_settled: Callable[[Checkpoint, Outcome], None], *, returned: bool
-    ) -> None:
+    def __init__(self, here: Callable[[], int], on_settled: Callable[[Checkpoint, Outcome], None]) -> None:
         self._here = here
         self._on_settled = on_settled
-        self._returned = returned
         self._set: dict[int, Checkpoint] = {}
         self._sent: dict[str, deque[Checkpoint]] = {}
         self._n_sent = 0
@@ -140,15 +135,21 @@ class Checkpoints:
             self._settle(checkpoint, outcome)
 
     def answered(self, name: str, outcome: Outcome | None, at_sample: int | None) -> bool:
-        """The platform reports a checkpoint; False when none of that name is open."""
+        """The platform reports a checkpoint; False when none of that name is open.
+
+        Args:
+            outcome: None where the wire does not say whether it was played or came back because of a clear.
+        """
         waiting = self._sent.get(name)
         if not waiting:
             return False
         checkpoint = self._pop(name, waiting)
-        if self._returned and checkpoint.epoch < self.epoch:
-            unheard = checkpoint.expected_ns > self._cleared_ns + CLEAR_TRIP_NS
-            outcome = Outcome.CLEARED if unheard else Outcome.ASSUMED
-        self._settle(checkpoint, outcome or Outcome.ASSUMED, at_sample)
+        if outcome is None:
+            outcome = Outcome.PLAYED
+            if checkpoint.epoch < self.epoch:
+                unheard = checkpoint.expected_ns > self._cleared_ns + CLEAR_TRIP_NS
+                outcome = Outcome.CLEARED if unheard else Outcome.ASSUMED
+        self._settle(checkpoint, outcome, at_sample)
         return True
 
     def clear(self, now_ns: int, *, confirmed_later: bool) -> None:

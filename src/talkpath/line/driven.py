@@ -194,7 +194,9 @@ class DrivenLine:
 
     def _write(self, command: WireEvent) -> None:
         assert self._connection is not None
-        for message in self._dialect.send(command):
+        numbered = self._dialect.numbered(command)
+        sequence = int(lib.tp_stream_take_sequence(self._native)) if numbered else 0
+        for message in self._dialect.send(command, sequence=sequence):
             self._connection.send_message(message)
 
     def housekeeping(self, now_ns: int) -> None:

@@ -122,9 +122,7 @@ class Line(DrivenLine):
         self._send_due = None
         self._send_known = False
         self._commands = Commands(self.driver, self)
-        self._checkpoints = Checkpoints(
-            self._inbound_position, self._on_settled, returned=dialect.returns_marks_on_clear
-        )
+        self._checkpoints = Checkpoints(self._inbound_position, self._on_settled)
         self._clears = 0
         self._pressed = None
         self._policy: BargeIn | None = None

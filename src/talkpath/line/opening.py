@@ -22,6 +22,7 @@ from talkpath.wire.dialect import Dialect
 from talkpath.wire.websocket import (
     CLOSE_PROTOCOL_ERROR,
     CLOSE_TOO_BIG,
+    BinaryMessage,
     Close,
     FrameError,
     MessageAssembler,
@@ -50,7 +51,7 @@ class Recogniser:
         if options is not None and not any(isinstance(options, wire_named(name).options_type) for name in names):
             raise ConfigError(f"options are {type(options).__name__}, which no wire has")
 
-    def receive(self, text: bytes) -> tuple[Dialect, StreamStarted] | None:
+    def receive(self, message: bytes, *, binary: bool = False) -> tuple[Dialect, StreamStarted] | None:
         """Take one message; return the dialect and its start, None while it may still come.
 
         Raises:
@@ -59,7 +60,7 @@ class Recogniser:
         problems: list[RemoteWireError] = []
         for name, dialect in list(self._dialects.items()):
             try:
-                events = dialect.receive(text)
+                events = (dialect.receive_binary if binary else dialect.receive)(message)
             except RemoteWireError as exc:
                 problems.append(exc)
                 del self._dialects[name]
@@ -79,7 +80,7 @@ class Recogniser:
         if self._dialects:
             return None
         raise RemoteWireError(
-            f"no known wire opens like this ({_describe(text)}; known: {', '.join(WIRES)})"
+            f"no known wire opens like this ({_describe(message)}; known: {', '.join(WIRES)})"
             + (f"; {problems[-1]}" if len(problems) == 1 else ""),
             kind="unknown_wire",
         )
@@ -137,9 +138,9 @@ async def receive_start(
         opcode, fin = header.opcode, bool(header.fin)
         del waiting[:length]
         event = assembler.receive(opcode, fin, bytes(payload))
-        if isinstance(event, TextMessage):
+        if isinstance(event, TextMessage | BinaryMessage):
             messages += 1
-            found = recogniser.receive(event.payload)
+            found = recogniser.receive(event.payload, binary=isinstance(event, BinaryMessage))
             if found is not None:
                 return found[0], found[1], bytes(waiting)
             if messages >= MAX_OPENING_MESSAGES:
@@ -149,8 +150,4 @@ async def receive_start(
         elif isinstance(event, Close):
             raise RemoteWireError(
                 "the peer closed before the wire's opening message", wire="websocket", event="opening"
-            )
-        elif event is not None and not hasattr(event, "code"):
-            raise RemoteWireError(
-                "a binary message came before the wire's opening message", event="opening", kind="binary"
             )

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from talkpath.errors import ConfigError
 from talkpath.wire.entry import Wire
+from talkpath.wire.native_wire import NATIVE
 from talkpath.wire.plivo_wire import PLIVO
 from talkpath.wire.signalwire_wire import SIGNALWIRE
 from talkpath.wire.teler_wire import TELER
 from talkpath.wire.twilio_wire import TWILIO
 
-WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO, TWILIO, SIGNALWIRE, TELER)}
+WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO, TWILIO, SIGNALWIRE, TELER, NATIVE)}
 
 
 def wire_named(name: str) -> Wire:

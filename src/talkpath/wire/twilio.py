@@ -173,7 +173,7 @@ class TwilioFamily:
                 case "dtmf":
                     return (self._json.digit(self._json.inner(message, "dtmf", event), event, duration_key="duration"),)
                 case "mark":
-                    return (MarkReached(self._read_mark(message, event)),)
+                    return (MarkReached(self._read_mark(message, event), None),)
         if event == "stop":
             return (StreamStopped(),)
         return (UnknownMessage(shown(event)),)
