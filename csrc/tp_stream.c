@@ -274,6 +274,7 @@ int tp_stream_receive(tp_stream *s, tp_received *report, uint8_t *in, size_t in_
 
 int tp_stream_receive_message(tp_stream *s, uint8_t *in, size_t in_bytes, int64_t now) {
     s->last_now = now;
+    if (speaks_binary(s->config) && s->config->framing == TP_FRAMING_WEBSOCKET) return 0; /* a text message is control */
     return read_media(s, in, in_bytes);
 }
 

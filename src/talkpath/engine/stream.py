@@ -26,6 +26,7 @@ from talkpath.engine.chunks import Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
 from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
 from talkpath.events import (
+    BufferDepth,
     Clear,
     Cleared,
     Digit,
@@ -37,6 +38,7 @@ from talkpath.events import (
     Media,
     Pause,
     PlatformStatistics,
+    QueryBuffer,
     QueryStatistics,
     Resume,
     SendDigits,
@@ -228,7 +230,13 @@ class CallStream:
             headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, target.url)]
             try:
                 with trio.fail_after(config.connect_timeout_s):
-                    return await open_carriage(self.wire.transport, target, headers=headers, context=config.tls_context)
+                    return await open_carriage(
+                        self.wire.transport,
+                        target,
+                        headers=headers,
+                        subprotocol=self.wire.subprotocol,
+                        context=config.tls_context,
+                    )
             except trio.TooSlowError as exc:
                 last, reason = exc, EndReason.HANDSHAKE_TIMED_OUT
             except RemoteWireError as exc:
@@ -364,6 +372,9 @@ class CallStream:
                 lib.tp_stream_pause(self._native, 1)
             case Resume():
                 lib.tp_stream_pause(self._native, 0)
+            case QueryBuffer():
+                waiting_ms = int(lib.tp_stream_queued_us(self._native)) // 1000
+                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.playout_s * 50)))
             case QueryStatistics():
                 self._send(PlatformStatistics(counters_of(lib.tp_stream_statistics(self._native))))
             case Interrupt(chunk=chunk):

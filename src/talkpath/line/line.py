@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -204,6 +205,12 @@ class Line(DrivenLine):
         )
         self.driver.add_line(self)
         self._commands.put(self._connection.start)
+        for message in self._dialect.greeting():
+            self._commands.put(partial(self._greet, message))
+
+    def _greet(self, message: bytes, now_ns: int) -> None:
+        if self._connection is not None:
+            self._connection.send_message(message)
 
     def jobs(self) -> tuple[Job, ...]:
         """The line's one background task: media is the driver's, and what it says is fed by whoever speaks."""

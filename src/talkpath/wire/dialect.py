@@ -131,6 +131,10 @@ class Dialect(Protocol):
         """Describe the media message that the other end sends; None: all of them are `receive`'s."""
         ...
 
+    def greeting(self) -> Sequence[bytes]:
+        """What the application's end writes as soon as it knows the stream; on most wires nothing."""
+        ...
+
     @property
     def play_format(self) -> MediaFormat:
         """Of what the application plays: `media_format`, but for a wire that has a format for each direction."""

@@ -59,6 +59,8 @@ class Wire:
     """What `StreamSpec.status_scheme` may be; the first is the default."""
     make_stream_id: Callable[[Callable[[int], bytes]], str]
     """(entropy) -> a new stream's id in the platform's form."""
+    subprotocol: str
+    """Of the WebSocket: offered by who dials, selected by who serves where it is offered; empty: none."""
     default_account_id: str
     """What stands where the platform's account would, when `StreamSpec.account_id` is empty."""
     two_way_inbound_only: bool

@@ -139,6 +139,10 @@ class NativeDialect:
         self.stream_id = ""
         self.media_format = replace(media_format, big_endian=options.big_endian and media_format.encoding == "L16")
 
+    def greeting(self) -> Sequence[bytes]:
+        """What an application says as soon as it knows the stream: nothing."""
+        return ()
+
     @property
     def play_format(self) -> MediaFormat:
         """Of what the application plays: the stream's, both ways."""

@@ -73,6 +73,7 @@ NATIVE = Wire(
     status_request=_status,
     status_schemes=("json",),
     make_stream_id=make_uuid,
+    subprotocol="",
     default_account_id="local",
     two_way_inbound_only=False,
     check_stream=_check,

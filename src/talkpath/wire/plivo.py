@@ -121,6 +121,10 @@ class PlivoDialect:
         self.media_format = self._ordered(media_format)
         self._extra_headers = "{}"
 
+    def greeting(self) -> Sequence[bytes]:
+        """What an application says as soon as it knows the stream: nothing."""
+        return ()
+
     @property
     def play_format(self) -> MediaFormat:
         """Of what the application plays: the stream's, both ways."""

@@ -110,6 +110,10 @@ class TelerDialect:
         self.stream_id = ""
         self.media_format = replace(media_format, big_endian=options.big_endian)
 
+    def greeting(self) -> Sequence[bytes]:
+        """What an application says as soon as it knows the stream: nothing."""
+        return ()
+
     @property
     def play_format(self) -> MediaFormat:
         """Of what the application plays: 8000 Hz, whatever the stream's rate."""

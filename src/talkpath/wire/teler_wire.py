@@ -83,6 +83,7 @@ TELER = Wire(
     status_request=_status,
     status_schemes=("2025-08-01",),
     make_stream_id=_stream_id,
+    subprotocol="",
     default_account_id="acc_00000000000000000000000000",
     two_way_inbound_only=True,
     check_stream=_check,

@@ -120,6 +120,10 @@ class TwilioFamily:
         self.media_format = self._ordered(media_format)
         self._call_id = self._account_id = ""
 
+    def greeting(self) -> Sequence[bytes]:
+        """What an application says as soon as it knows the stream: nothing."""
+        return ()
+
     @property
     def play_format(self) -> MediaFormat:
         """Of what the application plays: the stream's, both ways."""
