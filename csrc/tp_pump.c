@@ -1003,7 +1003,8 @@ int tp_pump_give(tp_pump *pump, int64_t handle, const uint8_t *left, size_t n, u
     tp_port *port = live_stream(pump, handle);
     if (port == NULL || port->held != HELD) return TP_E_STATE;
     forget_input(pump, port);
-    if (n > TP_PUMP_IN_MAX || n > chain_room(&pump->pool, &port->in)) return TP_E_FULL;
+    /* Nothing could be read behind what fills the room: with a pool full of beginnings nobody would come to an end. */
+    if (n > TP_PUMP_IN_MAX || n >= chain_room(&pump->pool, &port->in)) return TP_E_FULL;
     keep_input(pump, port, left, n);
     port->in_needed = needed;
     port->held = 0;
