@@ -320,7 +320,9 @@ class PumpDriver(TasksDriver):
     def remove(self, member: Member) -> None:
         if self._pumped.get(member.slot) is member:
             del self._pumped[member.slot]
-            lib.tp_pump_remove(self._native, member.slot)
+            with self.paused():  # what the thread has left for it would be taken for the slot's next owner's
+                self.settle()
+                lib.tp_pump_remove(self._native, member.slot)
             group = getattr(member, "group", None)
             if isinstance(group, Pumped):
                 self._phases[group.key] -= 1
