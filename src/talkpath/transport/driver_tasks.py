@@ -36,7 +36,7 @@ from talkpath.units import NS_PER_MS
 
 if TYPE_CHECKING:
     from talkpath.path.pool import Pool
-    from talkpath.transport.clock import Clock
+    from talkpath.transport.clock import Clock, Stay
     from talkpath.transport.memory import MemoryLink
 
 log = logging.getLogger("talkpath.transport.driver")
@@ -256,6 +256,12 @@ class TasksDriver:
 
     def stopping(self) -> None:
         """The clock is about to end."""
+
+    def stay(self, timer_fd: int, others_fd: int, until_ns: int, enough_ns: int) -> Stay | None:
+        """Take the steps that are due by `until_ns` without Python, until somebody is to be seen to; the first after
+        `enough_ns` is the last. None: it cannot be. Python's other threads run meanwhile.
+        """
+        return None
 
     # Members -----------------------------------------------------------------------------------------------------
 
