@@ -7,7 +7,8 @@ in memory) is moved by the `tasks` driver's own step, in the same step.
 
 A step is: the pump reads; Python attends to what was not plain media, in the order it came; other reads and commands;
 the pump ticks and sends; Python attends to what happened. When there is nothing for Python to do in between, the two
-halves are one C call, and that is nearly always.
+halves are one C call, and that is nearly always. Then the pump may also `stay`: take the next steps by itself, while
+nobody else in the run has anything to do. What it comes back with is attended to in a step like any other.
 
 *Streams over TLS.* Only the cipher itself passes through Python, in two loops per step: `_decipher` after the pump has
 read gives OpenSSL what came and the pump the plaintext, `_hand_over` after it has ticked gives OpenSSL its messages and
