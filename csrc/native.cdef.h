@@ -409,6 +409,14 @@ const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
 int tp_pump_read(tp_pump *pump, int64_t now);
 int tp_pump_tick(tp_pump *pump, int64_t now);
 int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
+#define TP_STAY_TURNS 64
+typedef struct {
+    int32_t timer, others;
+    int64_t until, enough, last, armed, done, before, cpu_before;
+    uint32_t polls, n;
+    int64_t late[64];
+} tp_stay;
+int tp_pump_stay(tp_pump *pump, tp_stay *stay);
 int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 int64_t tp_pump_take_held(tp_pump *pump, int64_t port, tp_received *report, int *result, uint8_t *out, size_t capacity);
 int tp_pump_give(tp_pump *pump, int64_t port, const uint8_t *left, size_t n, uint32_t needed);

@@ -125,6 +125,11 @@ int tp_pump_run(tp_pump *pump, int realtime_priority) {
     return TP_E_STATE;
 }
 
+int tp_pump_stay(tp_pump *pump, tp_stay *stay) {
+    (void)pump, (void)stay;
+    return TP_E_STATE;
+}
+
 void tp_pump_stop(tp_pump *pump) { (void)pump; }
 void tp_pump_pause(tp_pump *pump, int by) { (void)pump, (void)by; }
 void tp_pump_guard_begin(void) {}

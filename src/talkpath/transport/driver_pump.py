@@ -7,7 +7,8 @@ in memory) is moved by the `tasks` driver's own step, in the same step.
 
 A step is: the pump reads; Python attends to what was not plain media, in the order it came; other reads and commands;
 the pump ticks and sends; Python attends to what happened. When there is nothing for Python to do in between, the two
-halves are one C call, and that is nearly always.
+halves are one C call, and that is nearly always. Then the pump may also `stay`: take the next steps by itself, while
+nobody else in the run has anything to do. What it comes back with is attended to in a step like any other.
 
 *Streams over TLS.* Only the cipher itself passes through Python, in two loops per step: `_decipher` after the pump has
 read gives OpenSSL what came and the pump the plaintext, `_hand_over` after it has ticked gives OpenSSL its messages and
@@ -40,7 +41,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
-from talkpath.transport.clock import Lateness
+from talkpath.transport.clock import Lateness, Stay
 from talkpath.transport.driver_tasks import (
     PHASE_NS,
     READ_ROUNDS,
@@ -64,6 +65,7 @@ HANDOVER_BYTES = 4 * 1024 * 1024
 HANDOVER_OUTPUTS = 16384
 CIPHER_BYTES = 2 * 1024 * 1024
 ATTENTION_AT_ONCE = 512
+ORIGIN_READINGS = 5
 MAX_WAITING_BYTES: int = lib.TP_PUMP_CIPHER_MAX
 REALTIME_PRIORITY = 10
 """Of SCHED_FIFO: above every ordinary thread, below the kernel's own."""
@@ -229,13 +231,15 @@ class PumpDriver(TasksDriver):
         self.waiting_c: Any = None
         self.unread_c: Any = None
         self._n_unread = ffi.new("uint32_t *")
+        self._stay = ffi.new("tp_stay *")
 
     # Opening -----------------------------------------------------------------------------------------------------
 
     def want_pump(self, *, media_thread: bool = False) -> bool:
         if self._pump is None:
             # Time 0 on the system's monotonic clock, which is the one that Trio's own clock is made of.
-            origin = time.monotonic_ns() - self.clock.now_ns()
+            # Whatever comes between the two readings makes it earlier.
+            origin = max(time.monotonic_ns() - self.clock.now_ns() for _ in range(ORIGIN_READINGS))
             self._pump = Pump(origin)
             self._native = self._pump.native
             self.waiting = bytearray(MAX_WAITING_BYTES)
@@ -443,7 +447,9 @@ class PumpDriver(TasksDriver):
 
     def has_work(self) -> bool:
         native = self._native
-        if self.threaded and (native.n_attention or native.n_cipher or native.handover[native.filling].n_outputs):
+        if native is not None and (
+            native.n_attention or (self.threaded and native.n_cipher) or native.handover[native.filling].n_outputs
+        ):
             return True
         return super().has_work()
 
@@ -467,11 +473,24 @@ class PumpDriver(TasksDriver):
             due = self._housekeeping_due_ns
         return due
 
+    def stay(self, timer_fd: int, others_fd: int, until_ns: int, enough_ns: int) -> Stay | None:
+        if not self._pumped or self.threaded or self._to_decipher or self._to_keep or self._has_own_work():
+            return None
+        stay = self._stay
+        stay.timer, stay.others = timer_fd, others_fd
+        stay.until = min(until_ns, self._housekeeping_due_ns)
+        stay.enough, stay.last, stay.polls = enough_ns, self._last_step_ns, self._pumped_lines > 0
+        n = lib.tp_pump_stay(self._native, stay)
+        self._last_step_ns = stay.last
+        late_ns = ffi.unpack(stay.late, n) if n > 0 else []
+        return Stay(late_ns, stay.armed, stay.done, stay.before, stay.cpu_before)
+
     def step(self, now_ns: int) -> None:
-        if self._native is not None and self._pumped and not self.threaded and not self._has_own_work(now_ns):
+        if self._native is not None and self._pumped and not self.threaded and not self._has_own_work():
             self.in_step = True
             try:
                 self._last_step_ns = now_ns
+                self._hand_over_rest()
                 n = lib.tp_pump_step(self._native, now_ns, self._ticked)
                 if self._ticked[0]:
                     self._after_tick(n, now_ns)
@@ -487,7 +506,7 @@ class PumpDriver(TasksDriver):
         super().step(now_ns)
         self._last_step_ns = now_ns
 
-    def _has_own_work(self, now_ns: int) -> bool:
+    def _has_own_work(self) -> bool:
         """Whether the `tasks` driver's part of a step has anything in it."""
         return bool(
             self._commanded or self._later or self._memory_ready or self._poller.handlers or self._groups or self._lines
@@ -505,6 +524,7 @@ class PumpDriver(TasksDriver):
             self._hand_over()  # First: it was written before anything that is done now, perhaps for another stream.
             self._attend(now_ns)
             return
+        self._hand_over_rest()
         self._after_read(lib.tp_pump_read(self._native, now_ns), now_ns)
 
     def _after_read(self, n: int, now_ns: int) -> None:
@@ -531,11 +551,14 @@ class PumpDriver(TasksDriver):
                 self._after_tick(lib.tp_pump_tick(self._native, now_ns), now_ns)
 
     def _after_tick(self, n: int, now_ns: int) -> None:
-        if self._native.handover[self._native.filling].n_outputs:
-            self._hand_over()  # First: what is said of it comes behind it.
-            n = self._native.n_attention
-        if n:
+        self._hand_over_rest()  # First: what is said of it comes behind it.
+        if n or self._native.n_attention:
             self._attend(now_ns)
+
+    def _hand_over_rest(self) -> None:
+        """Send what a turn without Python has handed over, before anything else is read or done."""
+        if self._native.handover[self._native.filling].n_outputs:
+            self._hand_over()
 
     def _hear_signal(self) -> None:
         with suppress(BlockingIOError):
