@@ -25,7 +25,6 @@ the pump's lock, one C call at a time; `paused` makes several of them one.
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import socket
 import ssl
@@ -41,6 +40,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
+from talkpath.path.arena import HUGE_BYTES, Arena
 from talkpath.transport.clock import Lateness, Stay
 from talkpath.transport.driver_tasks import (
     PHASE_NS,
@@ -64,6 +64,13 @@ OUTBOX_OUTPUTS = 4096
 HANDOVER_BYTES = 4 * 1024 * 1024
 HANDOVER_OUTPUTS = 16384
 CIPHER_BYTES = 2 * 1024 * 1024
+HOT_BYTES = (
+    MAX_SLOTS * (ffi.sizeof("tp_slot") + 8)
+    + MAX_PORTS * ffi.sizeof("tp_port")
+    + OUTBOX_OUTPUTS * ffi.sizeof("tp_output")
+    + OUTBOX_BYTES
+    + lib.TP_PUMP_SCRATCH_BYTES
+)
 ATTENTION_AT_ONCE = 512
 ORIGIN_READINGS = 5
 MAX_WAITING_BYTES: int = lib.TP_PUMP_CIPHER_MAX
@@ -90,11 +97,6 @@ Attend = Callable[[int, int, int], None]
 _untouched = ffi.new_allocator(should_clear_after_alloc=False)
 _attention = struct.Struct("=IIQiI")
 _cipher = struct.Struct("=QII")
-
-
-def _zeroed(kind: str, n: int) -> Any:
-    """Return pages of the system's own: they are zero, and cost nothing until they are used."""
-    return ffi.from_buffer(f"{kind}[]", mmap.mmap(-1, n * ffi.sizeof(kind)))
 
 
 class Ciphered(Protocol):
@@ -153,16 +155,18 @@ class Pump:
     def __init__(self, origin_ns: int) -> None:
         self.native: Any = ffi.new("tp_pump *")
         memory = self._memory = ffi.new("tp_pump_memory *")
+        # What each tick goes through is on one huge page, up to some thousands of ports.
+        self._arena = arena = Arena(HOT_BYTES, huge_bytes=HUGE_BYTES)
+        memory.slots = arena.take("tp_slot", MAX_SLOTS)
+        memory.due = arena.take("int64_t", MAX_SLOTS)
+        memory.scratch = arena.take("uint8_t", lib.TP_PUMP_SCRATCH_BYTES)
+        memory.outbox_bytes = arena.take("uint8_t", OUTBOX_BYTES)
+        memory.outbox_outputs = arena.take("tp_output", OUTBOX_OUTPUTS)
+        memory.ports = arena.take("tp_port", MAX_PORTS)
         self._kept = {
-            "slots": _zeroed("tp_slot", MAX_SLOTS),
-            "due": _untouched("int64_t[]", MAX_SLOTS),
-            "ports": _zeroed("tp_port", MAX_PORTS),
             "attention": _untouched("tp_attention[]", MAX_SLOTS + MAX_PORTS),
             "free_ports": _untouched("uint32_t[]", MAX_PORTS),
             "pool_bytes": _untouched("uint8_t[]", POOL_BYTES),
-            "scratch": _untouched("uint8_t[]", lib.TP_PUMP_SCRATCH_BYTES),
-            "outbox_bytes": _untouched("uint8_t[]", OUTBOX_BYTES),
-            "outbox_outputs": _untouched("tp_output[]", OUTBOX_OUTPUTS),
         }
         for name, value in self._kept.items():
             setattr(memory, name, value)
