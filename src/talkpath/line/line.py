@@ -192,12 +192,19 @@ class Line(DrivenLine):
         native = self._native = stream.native
         self._event = ffi.new("tp_event *")
         self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
-        self._speech = Speech(native, media_format, self._commands, self._checkpoints, queue_s=options.queue_s)
         self.slot = self.driver.take_slot(self)
         self.pumped = (
             options.driver == "pump"
             and isinstance(self._link, (SocketLink, TlsLink))
             and self.driver.want_pump(media_thread=options.media_thread)
+        )
+        self._speech = Speech(
+            native,
+            media_format,
+            self._commands,
+            self._checkpoints,
+            queue_s=options.queue_s,
+            pump=(self.driver.pump_of(self), self.slot),
         )
         self._connection = Connection(
             self.driver,
@@ -427,7 +434,8 @@ class Line(DrivenLine):
             CallEnded: the line is over.
         """
         self._check_live()
-        self._speech.speak(chunk, sample_rate_hz)
+        if self._speech.speak(chunk, sample_rate_hz):
+            self.driver.command(self)
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio and return what became of it, once that is known.
