@@ -41,7 +41,8 @@ class Listener(Ear):
             raise trio.BusyResourceError("another task is reading from this listener; make one listener each")
         self._reading = True
         try:
-            if self._is_whole():
+            # What has not been announced will be.
+            if self._at + self._chunk != self.due and self._is_whole():
                 await trio.lowlevel.checkpoint()  # before anything is taken: who is cancelled here loses nothing
             elif not self._is_over():
                 await self._wait()
