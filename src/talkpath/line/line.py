@@ -433,7 +433,8 @@ class Line(DrivenLine):
             FormatError: not int16 mono, or a rate that is not 8, 16, 24 or 48 kHz.
             CallEnded: the line is over.
         """
-        self._check_live()
+        if self.end_reason is not None or self._native is None:
+            self._check_live()
         if self._speech.speak(chunk, sample_rate_hz):
             self.driver.command(self)
 

@@ -84,10 +84,10 @@ class Speech:
         "_native",
         "_native_format",
         "_pending_samples",
-        "_pump",
         "_played_at_clear",
         "_played_at_end",
         "_plays",
+        "_pump",
         "_queue_s",
         "_rate",
         "_room",
@@ -146,9 +146,12 @@ class Speech:
 
     def speak(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], sample_rate_hz: int | None) -> bool:
         """See `Line.speak`. -> whether the driver is to look again at when there is something to send"""
-        if not (self._pending_samples or self._tails or self._room) and self._commands.is_idle():
-            if self._say(chunk, sample_rate_hz):
-                return self._pump is None
+        if (
+            not (self._pending_samples or self._tails or self._room)
+            and self._commands.is_idle()
+            and self._say(chunk, sample_rate_hz)
+        ):
+            return self._pump is None
         if (
             isinstance(chunk, HeardChunk)
             and (payload := chunk.payload) is not None
@@ -187,21 +190,22 @@ class Speech:
                 return False
             data, n_bytes, encoding = payload, len(payload), self._encoding
         else:
+            pcm, rate = chunk, sample_rate_hz
             if isinstance(chunk, AudioChunk | AudioClip):
-                chunk, sample_rate_hz = chunk.samples, chunk.sample_rate_hz
+                pcm, rate = chunk.samples, chunk.sample_rate_hz
             if (
-                type(chunk) is not np.ndarray
-                or chunk.dtype is not INT16
-                or chunk.ndim != 1
-                or sample_rate_hz != self._rate
-                or type(sample_rate_hz) is not int
+                type(pcm) is not np.ndarray
+                or pcm.dtype is not INT16
+                or pcm.ndim != 1
+                or rate != self._rate
+                or type(rate) is not int
             ):
                 return False
             try:
-                data = ffi.from_buffer(chunk)
+                data = ffi.from_buffer(pcm)
             except ValueError:  # not contiguous
                 return False
-            n_bytes = 2 * len(chunk)
+            n_bytes = 2 * len(pcm)
         if self._pump is not None:
             return bool(lib.tp_pump_say(self._pump, self._slot, encoding, data, n_bytes))
         return bool(lib.tp_stream_say(self._native, encoding, data, n_bytes))
