@@ -3,8 +3,9 @@
 Theory of operation. A line is a native stream in the application's role: it takes the call's tracks out of media
 messages into rings that listeners read with cursors of their own, and sends what the program says, at most
 `send_ahead_ms` ahead of a model of what has been played. Everything that touches the stream happens in the driver's
-step; the program's calls hand over commands, which a step applies in order. State lies in the rings, and a wake is
-only a hint, so a cancelled reader loses nothing.
+step; the program's calls hand over commands, which a step applies in order. The one exception is a piece of speech that
+is behind nothing but queued speech and within the line's own reserve: it is queued as it is said, because no step could
+tell the difference. State lies in the rings, and a wake is only a hint, so a cancelled reader loses nothing.
 
 What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open, and
 `DrivenLine` is the side that the step touches.
