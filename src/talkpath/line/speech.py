@@ -36,6 +36,8 @@ TAIL_AFTER_NS = 100_000_000
 HELD_LOW_MS = 500
 """When so little is left of the native queue it is given what it had no room for: half of its reserve."""
 
+_from_buffer = ffi.from_buffer
+ndarray = np.ndarray
 INT16 = np.dtype(np.int16)
 """The one that every array of the machine's own int16 has."""
 
@@ -185,16 +187,18 @@ class Speech:
         makes no difference that no step has done it. A program that speaks every 20 ms never has more.
         """
         encoding = 0  # int16 as numpy has it
-        if isinstance(chunk, HeardChunk) and (payload := chunk.payload) is not None:
+        if type(chunk) is HeardChunk and (payload := chunk.payload) is not None:
             if chunk.sample_rate_hz != self._rate or chunk.encoding != self._encoding:
                 return False
             data, n_bytes, encoding = payload, len(payload), self._encoding
         else:
             pcm, rate = chunk, sample_rate_hz
-            if isinstance(chunk, AudioChunk | AudioClip):
+            if type(pcm) is not ndarray:
+                if not isinstance(chunk, AudioChunk | AudioClip):
+                    return False
                 pcm, rate = chunk.samples, chunk.sample_rate_hz
             if (
-                type(pcm) is not np.ndarray
+                type(pcm) is not ndarray
                 or pcm.dtype is not INT16
                 or pcm.ndim != 1
                 or rate != self._rate
@@ -202,7 +206,7 @@ class Speech:
             ):
                 return False
             try:
-                data = ffi.from_buffer(pcm)
+                data = _from_buffer(pcm)
             except ValueError:  # not contiguous
                 return False
             n_bytes = 2 * len(pcm)
