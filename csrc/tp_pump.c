@@ -719,6 +719,7 @@ static void tick_slots(tp_pump *pump, int64_t now, bool guarded) {
         tp_pump_guard_leave(entered);
     }
     bool entered = guarded && tp_pump_guard_enter();
+    pump->now = now;
     pump->next_due = next;
     pump->counters.turns++;
     if (pump->origin != 0 && first != INT64_MAX && now - first > STALL_NS) pump->counters.stalls++;
@@ -885,6 +886,13 @@ void tp_pump_rearm(tp_pump *pump, uint32_t number, int64_t now) {
     /* An idle line's own clock has stood still since it was last ticked. */
     int64_t due = tp_stream_next_deadline(slot->line);
     set_due(pump, number, due > now ? due : now);
+}
+
+int tp_pump_say(tp_pump *pump, uint32_t number, uint32_t encoding, const void *in, size_t in_bytes) {
+    const tp_slot *slot = slot_of(pump, number);
+    if (slot == NULL || slot->line == NULL || tp_stream_say(slot->line, encoding, in, in_bytes) != 1) return 0;
+    tp_pump_rearm(pump, number, pump->now);
+    return 1;
 }
 
 /* ---- ports ---- */

@@ -187,6 +187,7 @@ typedef struct tp_pump {
     uint32_t n_free_ports, n_attention, n_members, n_open_ports;
     int32_t epoll, signal, wake; /* signal: eventfd for Python; wake: eventfd for the thread */
     int64_t origin;              /* CLOCK_MONOTONIC of time 0; 0: nothing is measured */
+    int64_t now;                 /* of the last turn that ticked */
     int64_t next_due;            /* earliest deadline as of the last tick; INT64_MAX: none */
     uint32_t signalled;
     int32_t realtime;            /* of the thread: 1 got SCHED_FIFO, 0 did not, -1 no thread runs */
@@ -209,6 +210,8 @@ int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line);
 void tp_pump_remove(tp_pump *pump, uint32_t slot);
 /* After Python changed what a line has to send, or answered TP_EVENT_MARK_DUE: look at its deadline again. */
 void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
+/* tp_stream_say to a line, which looks at its deadline again: one call for each piece that a program says. -> 1 or 0 */
+int tp_pump_say(tp_pump *pump, uint32_t slot, uint32_t encoding, const void *in, size_t in_bytes);
 
 /* Ports. -> a handle > 0 (generation << 32 | number), or TP_E_FULL (no port or no reserve left), TP_E_STATE (epoll refused) */
 int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now);

@@ -258,6 +258,9 @@ class PumpDriver(TasksDriver):
             self.clock.load.media_cpu_ns = lambda: int(counters.busy_ns)
         return True
 
+    def pump_of(self, member: Member) -> Any:
+        return self._native if member.pumped else None
+
     async def _run_thread(self) -> None:
         """Be the media thread's owner: it runs until `stopping`, and this task until it has gone."""
         await trio.to_thread.run_sync(lib.tp_pump_run, self._native, REALTIME_PRIORITY, limiter=trio.CapacityLimiter(1))

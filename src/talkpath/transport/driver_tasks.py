@@ -254,6 +254,10 @@ class TasksDriver:
     def rearm(self, member: Member, now_ns: int) -> None:
         """Look again at when a pumped line has something to send."""
 
+    def pump_of(self, member: Member) -> Any:
+        """Return the native pump that moves a member, or None."""
+        return None
+
     def stopping(self) -> None:
         """The clock is about to end."""
 
