@@ -7,6 +7,7 @@
 #define PIECE_TEXT 8192u /* base64 decoded at a time; whole groups of four */
 #define PIECE_BYTES (PIECE_TEXT / 4u * 3u)
 #define LINEAR_PIECE 480u
+#define MESSAGE_MAX_MS 2000u
 #define LONG_MESSAGE_MS 200u /* a line with much to send puts this much into one message */
 #define MAX_RATE_PER_MS 48u
 #define MAX_FRAME_SAMPLES (60u * MAX_RATE_PER_MS)
@@ -32,7 +33,7 @@ int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, 
     bool application = config->role == TP_ROLE_APPLICATION;
     if (!application && config->role != TP_ROLE_PLATFORM) return TP_E_ARGUMENT;
     if (!tp_playout_knows(config->format) || !tp_playout_knows(played_format(config))) return TP_E_ARGUMENT;
-    if (config->message_ms == 0 || config->message_ms > LONG_MESSAGE_MS) return TP_E_ARGUMENT;
+    if (config->message_ms == 0 || config->message_ms > (application ? LONG_MESSAGE_MS : MESSAGE_MAX_MS)) return TP_E_ARGUMENT;
     for (uint32_t i = 0; i < 2; i++) {
         if (!application && (config->tracks & 1u << i) != 0 && config->templates[i] == NULL) return TP_E_ARGUMENT;
     }
@@ -273,6 +274,7 @@ int tp_stream_receive(tp_stream *s, tp_received *report, uint8_t *in, size_t in_
 
 int tp_stream_receive_message(tp_stream *s, uint8_t *in, size_t in_bytes, int64_t now) {
     s->last_now = now;
+    if (speaks_binary(s->config) && s->config->framing == TP_FRAMING_WEBSOCKET) return 0; /* a text message is control */
     return read_media(s, in, in_bytes);
 }
 
@@ -316,6 +318,29 @@ ptrdiff_t tp_stream_play(tp_stream *s, tp_format format, const uint8_t *in, size
     size_t taken = tp_playout_write(&s->playout, format, in, in_bytes / size);
     fill_after(s, message.was_low, 0);
     return (ptrdiff_t)taken;
+}
+
+int tp_stream_say(tp_stream *s, uint32_t encoding, const void *in, size_t in_bytes) {
+    const tp_format format = s->config->format;
+    if (s->closed || s->config->role != TP_ROLE_APPLICATION || (encoding != 0 && encoding != format.encoding)) return 0;
+    size_t size = encoding != 0 ? tp_sample_bytes(encoding) : sizeof(int16_t);
+    size_t n = in_bytes / size;
+    if (n * size != in_bytes || !tp_playout_is_sure(&s->playout, format, n, s->config->reserve_ms)) return 0;
+    intake message = intake_begin(s);
+    if (encoding != 0) {
+        (void)tp_playout_write(&s->playout, format, in, n);
+    } else {
+        for (size_t at = 0; at < n; at += LINEAR_PIECE) {
+            int16_t linear[LINEAR_PIECE];
+            uint8_t piece[2 * LINEAR_PIECE];
+            size_t k = n - at < LINEAR_PIECE ? n - at : LINEAR_PIECE;
+            memcpy(linear, (const uint8_t *)in + at * sizeof *linear, k * sizeof *linear);
+            (void)tp_g711_encode(format.encoding, piece, linear, k);
+            (void)tp_playout_write(&s->playout, format, piece, k);
+        }
+    }
+    fill_after(s, message.was_low, 0);
+    return 1;
 }
 
 int tp_stream_mark(tp_stream *s, int64_t id) {
@@ -368,6 +393,14 @@ void tp_stream_played(tp_stream *s, uint64_t n_read, size_t n_audio, size_t n) {
 bool tp_stream_has_events(const tp_stream *s) {
     return tp_playout_has_outcome(&s->playout) || s->underruns_pending != 0 ||
            (s->fill_pending | s->audio_pending | s->due_pending | s->low_pending | s->alarm_pending) != 0;
+}
+
+uint32_t tp_stream_take_audio(tp_stream *s) {
+    uint32_t tracks = s->audio_pending;
+    s->audio_pending = 0;
+    if (!tp_stream_has_events(s)) return tracks;
+    s->audio_pending = tracks;
+    return 0;
 }
 
 int tp_stream_next_event(tp_stream *s, tp_event *event) {

@@ -395,7 +395,7 @@ def test_at_an_obedient_platform_each_comes_out_as_the_caller_heard_it(
 def test_many_clears_that_nobody_confirms_cost_no_memory() -> None:
     marks = Checkpoints(lambda: 0, lambda mark, outcome: None)
     for _ in range(100_000):
-        marks.clear(confirmed_later=True)
+        marks.clear(0, confirmed_later=True)
     assert len(marks._unconfirmed) <= 256
 
 
@@ -418,3 +418,34 @@ def test_numbers_that_are_unknown_change_nothing() -> None:
     assert mark.outcome is not None
     assert mark.outcome.outcome is CLEARED
     assert not marks.outstanding()
+
+
+@pytest.mark.parametrize(
+    ("expected_ms", "outcome"),
+    [
+        (100, Outcome.ASSUMED),  # should have been heard before the clear arrived, or was being heard
+        (1_400, Outcome.ASSUMED),
+        (1_501, Outcome.CLEARED),  # cannot have been heard within the clear's trip
+    ],
+)
+def test_what_comes_back_after_a_clear_was_cleared_unless_it_may_have_been_heard(
+    expected_ms: int, outcome: Outcome
+) -> None:
+    marks = Checkpoints(lambda: 0, lambda mark, outcome: None)
+    ident, checkpoint = marks.set("a")
+    assert marks.due(ident, expected_ms * 1_000_000) is checkpoint
+    marks.clear(1_000_000_000, confirmed_later=False)
+    assert checkpoint.outcome is None
+    assert marks.answered("a", None, None)
+    assert checkpoint.outcome is not None
+    assert checkpoint.outcome.outcome is outcome
+
+
+def test_what_was_sent_after_the_clear_is_taken_at_its_word() -> None:
+    marks = Checkpoints(lambda: 0, lambda mark, outcome: None)
+    marks.clear(1_000_000_000, confirmed_later=False)
+    ident, checkpoint = marks.set("a")
+    assert marks.due(ident, 9_000_000_000) is checkpoint
+    assert marks.answered("a", None, None)
+    assert checkpoint.outcome is not None
+    assert checkpoint.outcome.outcome is Outcome.PLAYED

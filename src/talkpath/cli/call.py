@@ -24,13 +24,11 @@ from talkpath.records import CallRecord, EndReason, StreamRecord
 from talkpath.testing.caller import Caller, CallerScript, Press
 from talkpath.testing.link import LinkEmulator
 from talkpath.units import NS_PER_MS, samples_to_ms
-from talkpath.wire.plivo_parameters import write_extra_headers
 
 if TYPE_CHECKING:
     from talkpath.engine import Call, StreamSpec
 
 WIRES = ("plivo",)
-STREAM_CODECS = ("PCMU", "L16@8000h", "L16@16000h")
 LEG_CODECS = ("PCMU", "PCMA")
 
 _AFTER_THE_FILE_MS = 2_000
@@ -69,8 +67,8 @@ class CallPlan:
     digit_on_ms: int = 100
     digit_off_ms: int = 100
     track: str = "inbound"
-    codec: str = "PCMU"
-    """The stream's, one of `STREAM_CODECS`."""
+    codec: str = ""
+    """The stream's; empty: mu-law, or what the wire has instead."""
     leg_codec: str = "PCMU"
     ptime_ms: int = 20
     latency_ms: float = 0
@@ -133,7 +131,12 @@ def add_command(commands: Any) -> None:
         "--digit-off", type=values.positive_duration_ms, default=100, metavar="TIME", help="the pause after it (100ms)"
     )
     stream = parser.add_argument_group("the stream")
-    stream.add_argument("--codec", choices=STREAM_CODECS, default="PCMU", help="between engine and application (PCMU)")
+    stream.add_argument(
+        "--codec",
+        metavar="CODEC",
+        default="",
+        help="between engine and application: PCMU, PCMA, L16@16000h, ... (PCMU where the wire has it)",
+    )
     stream.add_argument(
         "--track",
         choices=("inbound", "outbound", "both"),
@@ -192,7 +195,9 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
     if len(parameters) != len(options.parameter):
         raise ConfigError("--parameter: the same name twice")
     # The wire's own bound; without this look the call would fail as if the application had.
-    write_extra_headers(parameters)
+    from talkpath.engine import StreamSpec
+
+    StreamSpec(url="memory://plan", wire=options.wire, codec=options.codec, custom_parameters=parameters)
     plan = CallPlan(
         url=options.url,
         wire=options.wire,

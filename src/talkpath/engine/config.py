@@ -24,8 +24,8 @@ _CODEC = re.compile(r"^(?P<name>[A-Za-z0-9]+)(?:@(?P<rate>\d{4,6})h)?(?:@(?P<pti
 _HEADERS_MAX = 8192
 """Characters of all headers of the upgrade that the caller of our API adds; common servers stop at 8 KiB."""
 CODEC_NAMES = ("PCMU", "PCMA", "L16")
+UNSUPPORTED_CODECS = ("G722", "OPUS")
 L16_RATES_HZ = (8000, 16000, 24000, 48000)
-MESSAGE_MS = (20, 40, 60, 80, 100)
 
 
 _format = functools.lru_cache(maxsize=16)(MediaFormat)
@@ -43,6 +43,8 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
     if match is None:
         raise ConfigError(f"codec {codec!r} cannot be read; write PCMU, PCMA, L16 or L16@16000h")
     name = match["name"].upper()
+    if name in UNSUPPORTED_CODECS:
+        raise ConfigError(f"codec {name} is one of the platforms', and not of this core; use {', '.join(CODEC_NAMES)}")
     if name not in CODEC_NAMES:
         raise ConfigError(f"codec {name!r} is not one of {', '.join(CODEC_NAMES)}")
     rate = int(match["rate"]) if match["rate"] else sample_rate_hz or 8000
@@ -177,10 +179,11 @@ class StreamSpec:
     """Whether the application may play, clear and send digits."""
     track: str = "inbound_track"
     """``inbound_track`` what the caller says, ``outbound_track`` what it hears, ``both_tracks``."""
-    codec: str = "PCMU"
-    """``PCMU``, ``PCMA``, ``L16``, optionally with ``@<rate>h`` and ``@<ptime>i``."""
-    message_ms: int = 20
-    """Audio in one media message."""
+    codec: str = ""
+    """``PCMU``, ``PCMA``, ``L16``, optionally with ``@<rate>h`` and ``@<ptime>i``; empty: mu-law, or what the wire has
+    instead."""
+    message_ms: int = 0
+    """Audio in one media message: 20, 40, 60, 80 or 100 on most wires. 0: 20, or the platform's own default."""
     control_id: str = ""
     """Unique among the call's live streams; generated when empty."""
     name: str = ""
@@ -189,15 +192,16 @@ class StreamSpec:
     authorization_bearer_token: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Further headers of the upgrade request."""
-    account_id: str = "MA00000000000000TALK"
-    """What the wire's start message names as the account."""
+    account_id: str = ""
+    """What the wire's start message names as the account; empty: an example in the platform's form."""
     auth_token: str = field(default="", repr=False)
     """With it the upgrade and the callbacks are signed in the wire's way."""
     status_url: str = field(default="", repr=False)
     status_url_method: Literal["GET", "POST"] = "POST"
-    status_scheme: Literal["A", "B"] = "B"
-    """Plivo names its status callbacks in two ways (see docs/wire-plivo.md): ``"A"`` the classic names (StartStream,
-    StopStream, ...), ``"B"`` the guide's (started, stopped, failed).
+    status_scheme: str = ""
+    """How the callbacks are written where a platform has several ways; empty: the first. Plivo: ``"B"`` the guide's
+    names (started, stopped, failed), ``"A"`` the classic ones (StartStream, StopStream, ...). SignalWire: ``"swml"``
+    (JSON), ``"cxml"`` (a form). See the wire's page in docs/.
     """
     stream_timeout_s: float = 86400.0
     """The stream, not the call, is stopped then."""
@@ -224,24 +228,29 @@ class StreamSpec:
         wire = wire_named(self.wire)
         if self.track not in TRACKS:
             raise ConfigError(f"track {self.track!r} is not one of {', '.join(TRACKS)}")
-        if self.bidirectional and self.track != "inbound_track" and self.wire == "plivo":
-            raise ConfigError(f"a bidirectional plivo stream carries the inbound_track only, not {self.track}")
-        media_format, ptime_ms = parse_codec(self.codec)
+        if self.bidirectional and self.track != "inbound_track" and wire.two_way_inbound_only:
+            raise ConfigError(f"a bidirectional {self.wire} stream carries the inbound_track only, not {self.track}")
+        media_format = self.media_format()
         _check_whole(self, "message_ms")
-        if (ptime_ms or self.message_ms) not in MESSAGE_MS:
-            raise ConfigError(
-                f"message_ms is {ptime_ms or self.message_ms}; it must be one of {', '.join(map(str, MESSAGE_MS))}"
+        message_ms, choice = self.message_ptime_ms(), wire.message_ms
+        if message_ms not in choice:
+            right = (
+                f"one of {', '.join(map(str, choice))}" if len(choice) < 8 else f"{choice[0]} to {choice[-1]} in 20s"
             )
+            raise ConfigError(f"message_ms is {message_ms}; it must be {right} on the {self.wire} wire")
         if self.status_url_method not in ("GET", "POST"):
             raise ConfigError(f"status_url_method {self.status_url_method!r} is neither GET nor POST")
-        if self.status_scheme not in ("A", "B"):
-            raise ConfigError(f"status_scheme {self.status_scheme!r} is neither A nor B")
+        if self.status_scheme and self.status_scheme not in wire.status_schemes:
+            raise ConfigError(
+                f"status_scheme {self.status_scheme!r} is not one of {', '.join(wire.status_schemes)} ({self.wire})"
+            )
         if self.status_url:
             check_callback_url(self.status_url)
         self._check_upgrade()
         check_range("stream_timeout_s", self.stream_timeout_s, 0.1, 7 * 86400)
         check_range("playout_s", self.playout_s, 1, 300)
-        wire.check_stream(media_format, self.custom_parameters, self.account_id, self.options)
+        account_id = self.account_id or wire.default_account_id
+        wire.check_stream(media_format, self.custom_parameters, account_id, self.options)
 
     def _check_upgrade(self) -> None:
         """Refuse an address or headers with which no WebSocket can be opened."""
@@ -269,8 +278,12 @@ class StreamSpec:
 
     def media_format(self) -> MediaFormat:
         """Return how this stream's payload is written."""
+        if not self.codec:
+            formats = wire_named(self.wire).formats
+            return _format(*(formats[0] if ("PCMU", 8000) not in formats else ("PCMU", 8000)))
         return parse_codec(self.codec)[0]
 
     def message_ptime_ms(self) -> int:
         """Return the audio in one media message; the codec string's word goes before `message_ms`."""
-        return parse_codec(self.codec)[1] or self.message_ms
+        named = parse_codec(self.codec)[1] if self.codec else None
+        return named or self.message_ms or wire_named(self.wire).default_message_ms

@@ -22,17 +22,25 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from talkpath._native import ffi, lib
+from talkpath.engine.chunks import Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
 from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
 from talkpath.events import (
+    BufferDepth,
     Clear,
     Cleared,
     Digit,
     HangUp,
+    Interrupt,
     Mark,
     MarkReached,
     MarkSettled,
     Media,
+    Pause,
+    PlatformStatistics,
+    QueryBuffer,
+    QueryStatistics,
+    Resume,
     SendDigits,
     SourceCleared,
     StreamDegraded,
@@ -43,7 +51,7 @@ from talkpath.events import (
     UnknownMessage,
     WireEvent,
 )
-from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, native_format, tracks_of
+from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, counters_of, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.carrier import Carriage, Carrier, open_carriage
 from talkpath.transport.refusals import Refusals
@@ -63,7 +71,7 @@ log = logging.getLogger("talkpath.engine.stream")
 MAX_RECORDED_MARKS = 10_000
 """Outcomes kept for the record; later ones are still reported as events."""
 FULL = -4
-ASSEMBLY_BYTES = 3840
+ASSEMBLY_BYTES = 64_000
 """What the native core collects for messages that are longer than a ptime."""
 MAX_MESSAGE_BYTES = 1 << 20
 """Of one message, where the wire has no option for it."""
@@ -79,6 +87,7 @@ class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
     __slots__ = (
+        "_chunks",
         "_clears",
         "_close_code",
         "_connection",
@@ -100,6 +109,7 @@ class CallStream:
         "_stream",
         "_target",
         "_timestamp_base_ms",
+        "account_id",
         "call",
         "cause",
         "control_id",
@@ -124,6 +134,7 @@ class CallStream:
         self.number = number
         """How many streams of the call had begun with this one."""
         self.wire = wire_named(spec.wire)
+        self.account_id = spec.account_id or self.wire.default_account_id
         self.stream_id = self.wire.make_stream_id(call.entropy)
         self.end_reason: EndReason | None = None
         self.cause: BaseException | None = None
@@ -145,6 +156,8 @@ class CallStream:
         self._refused: Refusals | None = None
         self._flushing = False
         self._clears = 0
+        self._chunks: Chunks | None = None
+        """Made for the first chunk that has a number to be taken back by."""
         self._digits_received = 0
         self._digits_sent = 0
         self._started_ns: int | None = None
@@ -217,7 +230,13 @@ class CallStream:
             headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, target.url)]
             try:
                 with trio.fail_after(config.connect_timeout_s):
-                    return await open_carriage(self.wire.transport, target, headers=headers, context=config.tls_context)
+                    return await open_carriage(
+                        self.wire.transport,
+                        target,
+                        headers=headers,
+                        subprotocol=self.wire.subprotocol,
+                        context=config.tls_context,
+                    )
             except trio.TooSlowError as exc:
                 last, reason = exc, EndReason.HANDSHAKE_TIMED_OUT
             except RemoteWireError as exc:
@@ -250,7 +269,13 @@ class CallStream:
         media_format = self._dialect.media_format
         tracks = TRACKS[spec.track]
         started = StreamStarted(
-            self.stream_id, call.call_id, spec.account_id, tracks, media_format, dict(spec.custom_parameters)
+            self.stream_id,
+            call.call_id,
+            self.account_id,
+            tracks,
+            media_format,
+            dict(spec.custom_parameters),
+            call.leg.media_format.sample_rate_hz,
         )
         first = self._dialect.send(started, sequence=1)
         options = getattr(self._dialect, "options", None)
@@ -343,6 +368,17 @@ class CallStream:
                 self._mark(name)
             case Clear():
                 self._clear()
+            case Pause():
+                lib.tp_stream_pause(self._native, 1)
+            case Resume():
+                lib.tp_stream_pause(self._native, 0)
+            case QueryBuffer():
+                waiting_ms = int(lib.tp_stream_queued_us(self._native)) // 1000
+                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.playout_s * 50)))
+            case QueryStatistics():
+                self._send(PlatformStatistics(counters_of(lib.tp_stream_statistics(self._native))))
+            case Interrupt(chunk=chunk):
+                self._interrupt(chunk, now_ns)
             case SendDigits(digits=digits):
                 self._send_digits(digits)
             case HangUp() | StreamStopped():
@@ -357,9 +393,26 @@ class CallStream:
             self._refusals.add("one_way")
             return
         media_format = native_format(media.media_format or self._dialect.play_format)
-        lib.tp_stream_receive_audio(
+        taken = lib.tp_stream_receive_audio(
             self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns
         )
+        if media.chunk is not None:
+            if self._chunks is None:
+                self._chunks = Chunks(self._dialect.play_format.sample_bytes)
+            self._chunks.add(media.chunk, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
+
+    def _interrupt(self, chunk: int, now_ns: int) -> None:
+        """Take one chunk out of the queue: what follows it is played in its place."""
+        rest = None
+        with self.call.driver.paused():  # no sample is played between looking and clearing
+            if self._chunks is not None:
+                rest = self._chunks.without(chunk, int(lib.tp_stream_queued_samples(self._native)))
+            if rest is not None:
+                lib.tp_path_clear(self.call.path, self.index)
+                for number, payload in rest:
+                    self._play(Media(payload, chunk=number), now_ns)
+        if rest is None:
+            self._refusals.add("unknown_chunk")
 
     def _mark(self, name: str) -> None:
         if not self.spec.bidirectional:
@@ -378,6 +431,8 @@ class CallStream:
             return
         self._clears += 1
         dropped = int(lib.tp_path_clear(self.call.path, self.index))
+        if self._chunks is not None:
+            self._chunks.clear()
         self.pull_events()
         self._send(Cleared())
         self._tell(StatusKind.CLEARED)
@@ -580,7 +635,10 @@ class CallStream:
             from_number=call.from_number,
             to_number=call.to_number,
             direction=call.direction,
-            account_id=spec.account_id,
+            account_id=self.account_id,
+            control_id=self.control_id,
+            stream_name=spec.name,
+            track=spec.track,
             service_url=spec.url,
             name=name,
             reason=reason,
@@ -596,9 +654,15 @@ class CallStream:
             ),
         )
         nonce = str(int.from_bytes(call.entropy(8), "big"))
+        scheme = spec.status_scheme or self.wire.status_schemes[0]
         try:
             request = self.wire.status_request(
-                event, spec.status_scheme, spec.status_url, spec.status_url_method, spec.auth_token, nonce
+                event,
+                scheme,
+                spec.status_url,
+                spec.status_url_method,
+                spec.auth_token,
+                nonce,
             )
         except ConfigError as exc:
             # By GET a long status_url and long fields together may pass the bound of a URL.

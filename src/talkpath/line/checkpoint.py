@@ -5,12 +5,15 @@ Each settles exactly once::
     SET --all before it written, checkpoint sent--> SENT --the platform's answer--> PLAYED, or ASSUMED where the wire
      |                                               |                              cannot tell
      |                                               +--a later clear, confirmed--> CLEARED
+     |                                               +--returned after a later clear--> CLEARED, or ASSUMED (below)
+     |                                               +--the wire has no answers, and it should be heard now--> ASSUMED
      |                                               +--no answer long after it should have been heard--> ASSUMED
      +--cleared before it was written--> CLEARED
     SET, SENT --the line ends--> LOST
 
 Answers match first-in-first-out per name. A clear is an epoch: its confirmation settles what was sent before it, and
-nothing that was sent after.
+nothing that was sent after. Some platforms return what was pending at a clear as if it had been played: one that by the
+model could not have been heard when the clear arrived was cleared, and of one near that moment nothing is known.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from collections.abc import Callable
 
 import trio
 
+from talkpath.path.stream import NEVER
 from talkpath.records import MarkOutcome, Outcome
 
 MAX_SENT = 4096
 """Checkpoints sent and unanswered; the next is LOST at once, so a platform that never answers costs no memory."""
 MAX_UNCONFIRMED = 256
+CLEAR_TRIP_NS = 500_000_000
+"""How long a clear may be on its way, and how far the model may be off: what was to be heard sooner may have been."""
 ASSUMED_AFTER_NS = 10_000_000_000
 """How long after the model says that a checkpoint was heard its answer is waited for: a one-way stream gives none."""
 
@@ -77,7 +83,17 @@ class Checkpoints:
         on_settled: told of each outcome.
     """
 
-    __slots__ = ("_here", "_n_sent", "_next", "_on_settled", "_sent", "_set", "_unconfirmed", "epoch")
+    __slots__ = (
+        "_cleared_ns",
+        "_here",
+        "_n_sent",
+        "_next",
+        "_on_settled",
+        "_sent",
+        "_set",
+        "_unconfirmed",
+        "epoch",
+    )
 
     def __init__(self, here: Callable[[], int], on_settled: Callable[[Checkpoint, Outcome], None]) -> None:
         self._here = here
@@ -90,6 +106,7 @@ class Checkpoints:
         """Short, and of most lines always empty: a deque would cost 600 bytes more."""
         self.epoch = 0
         """Clears so far."""
+        self._cleared_ns = 0
 
     def set(self, name: str) -> tuple[int, Checkpoint]:
         """Return a new checkpoint and the number it goes by in the native queue."""
@@ -118,17 +135,27 @@ class Checkpoints:
             self._settle(checkpoint, outcome)
 
     def answered(self, name: str, outcome: Outcome | None, at_sample: int | None) -> bool:
-        """The platform reports a checkpoint; False when none of that name is open."""
+        """The platform reports a checkpoint; False when none of that name is open.
+
+        Args:
+            outcome: None where the wire does not say whether it was played or came back because of a clear.
+        """
         waiting = self._sent.get(name)
         if not waiting:
             return False
         checkpoint = self._pop(name, waiting)
-        self._settle(checkpoint, outcome or Outcome.ASSUMED, at_sample)
+        if outcome is None:
+            outcome = Outcome.PLAYED
+            if checkpoint.epoch < self.epoch:
+                unheard = checkpoint.expected_ns > self._cleared_ns + CLEAR_TRIP_NS
+                outcome = Outcome.CLEARED if unheard else Outcome.ASSUMED
+        self._settle(checkpoint, outcome, at_sample)
         return True
 
-    def clear(self, *, confirmed_later: bool) -> None:
+    def clear(self, now_ns: int, *, confirmed_later: bool) -> None:
         """A clear goes out. What the wire confirms is settled by `confirmed`."""
         self.epoch += 1
+        self._cleared_ns = now_ns
         if confirmed_later:
             self._unconfirmed.append(self.epoch)
             if len(self._unconfirmed) > MAX_UNCONFIRMED:
@@ -144,11 +171,15 @@ class Checkpoints:
             while waiting and waiting[0].epoch < epoch:
                 self._settle(self._pop(name, waiting), Outcome.CLEARED)
 
-    def assume(self, now_ns: int) -> None:
-        """Settle what the platform owes an answer for too long."""
+    def assume(self, now_ns: int, *, after_ns: int = ASSUMED_AFTER_NS) -> None:
+        """Settle what the platform owes an answer for too long; where it never gives one, `after_ns` is 0."""
         for name, waiting in list(self._sent.items()):
-            while waiting and waiting[0].expected_ns + ASSUMED_AFTER_NS < now_ns:
+            while waiting and waiting[0].expected_ns + after_ns <= now_ns:
                 self._settle(self._pop(name, waiting), Outcome.ASSUMED)
+
+    def next_expected_ns(self) -> int:
+        """When, by the model, the next unanswered one is heard; `NEVER` when there is none."""
+        return min((waiting[0].expected_ns for waiting in self._sent.values()), default=NEVER)
 
     def lose_all(self) -> None:
         """The line is over."""

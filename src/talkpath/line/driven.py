@@ -163,6 +163,12 @@ class DrivenLine:
     def pull_events(self, now_ns: int) -> None:
         """Take the stream's events and act on them."""
         native, event = self._native, self._event
+        audio_alone = False
+        while self.end_reason is None and (tracks := lib.tp_stream_take_audio(native)):
+            self._hearing.hear(tracks, now_ns)
+            audio_alone = True
+        if audio_alone:
+            return  # by which nothing is to be sent earlier or later
         while self.end_reason is None and lib.tp_stream_next_event(native, event) == 1:
             kind = event.kind
             if kind == AUDIO:
@@ -175,6 +181,9 @@ class DrivenLine:
                 self._speech.on_low()
             elif kind == ALARM:
                 self._speech.let_out_tails(now_ns)
+                if not self._dialect.has_marks:
+                    self._checkpoints.assume(now_ns, after_ns=0)
+                    self._speech.wake_at(self._checkpoints.next_expected_ns())
         self._reschedule(now_ns)
 
     def _send_mark(self, ident: int, now_ns: int) -> None:
@@ -182,13 +191,18 @@ class DrivenLine:
         assert self._connection is not None
         checkpoint = self._checkpoints.due(ident, now_ns + self._speech.unheard_ns(now_ns))
         if checkpoint is not None:
-            self._write(Mark(checkpoint.name))
+            if self._dialect.has_marks:
+                self._write(Mark(checkpoint.name))
+            else:
+                self._speech.wake_at(self._checkpoints.next_expected_ns())
         if self.end_reason is None and not self._connection.backlogged():
             self._tick_stream(now_ns)
 
     def _write(self, command: WireEvent) -> None:
         assert self._connection is not None
-        for message in self._dialect.send(command):
+        numbered = self._dialect.numbered(command)
+        sequence = int(lib.tp_stream_take_sequence(self._native)) if numbered else 0
+        for message in self._dialect.send(command, sequence=sequence):
             self._connection.send_message(message)
 
     def housekeeping(self, now_ns: int) -> None:

@@ -3,8 +3,9 @@
 Theory of operation. A line is a native stream in the application's role: it takes the call's tracks out of media
 messages into rings that listeners read with cursors of their own, and sends what the program says, at most
 `send_ahead_ms` ahead of a model of what has been played. Everything that touches the stream happens in the driver's
-step; the program's calls hand over commands, which a step applies in order. State lies in the rings, and a wake is
-only a hint, so a cancelled reader loses nothing.
+step; the program's calls hand over commands, which a step applies in order. The one exception is a piece of speech that
+is behind nothing but queued speech and within the line's own reserve: it is queued as it is said, because no step could
+tell the difference. State lies in the rings, and a wake is only a hint, so a cancelled reader loses nothing.
 
 What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open, and
 `DrivenLine` is the side that the step touches.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -26,7 +28,7 @@ import trio
 from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk, AudioClip
 from talkpath.errors import CallEnded, ConfigError, NotOnThisWire, PlayoutFull
-from talkpath.events import Clear, HangUp, Mark, SendDigits, StreamStarted
+from talkpath.events import Clear, HangUp, Interrupt, Mark, SendDigits, StreamStarted
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
 from talkpath.line.driven import DrivenLine
@@ -183,14 +185,19 @@ class Line(DrivenLine):
         native = self._native = stream.native
         self._event = ffi.new("tp_event *")
         self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
-        self._speech = Speech(
-            native, self._dialect.play_format, self._commands, self._checkpoints, queue_s=options.queue_s
-        )
         self.slot = self.driver.take_slot(self)
         self.pumped = (
             options.driver == "pump"
             and self._carriage.pumpable
             and self.driver.want_pump(media_thread=options.media_thread)
+        )
+        self._speech = Speech(
+            native,
+            self._dialect.play_format,
+            self._commands,
+            self._checkpoints,
+            queue_s=options.queue_s,
+            pump=(self.driver.pump_of(self), self.slot),
         )
         self._connection = self._carriage.carry(
             self.driver,
@@ -204,6 +211,12 @@ class Line(DrivenLine):
         )
         self.driver.add_line(self)
         self._commands.put(self._connection.start)
+        for message in self._dialect.greeting():
+            self._commands.put(partial(self._greet, message))
+
+    def _greet(self, message: bytes, now_ns: int) -> None:
+        if self._connection is not None:
+            self._connection.send_message(message)
 
     def jobs(self) -> tuple[Job, ...]:
         """The line's one background task: media is the driver's, and what it says is fed by whoever speaks."""
@@ -414,8 +427,10 @@ class Line(DrivenLine):
             FormatError: not int16 mono, or a rate that is not 8, 16, 24 or 48 kHz.
             CallEnded: the line is over.
         """
-        self._check_live()
-        self._speech.speak(chunk, sample_rate_hz)
+        if self.end_reason is not None or self._native is None:
+            self._check_live()
+        if self._speech.speak(chunk, sample_rate_hz):
+            self.driver.command(self)
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio and return what became of it, once that is known.
@@ -446,13 +461,13 @@ class Line(DrivenLine):
         Raises:
             ConfigError: an empty name, or one of more than 256 characters.
             LocalWireError: the wire cannot carry the name.
-            NotOnThisWire: the wire has no checkpoints.
             CallEnded: the line is over.
         """
         if not 1 <= len(name) <= 256:
             raise ConfigError(f"a checkpoint's name has 1 to 256 characters, not {len(name)}")
         self._check_live()
-        self._dialect.send(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
+        if self._dialect.has_marks:
+            self._dialect.send(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
         return self._speech.mark(name)
 
     async def clear(self) -> None:
@@ -481,7 +496,7 @@ class Line(DrivenLine):
                 return
             self._speech.clear(now_ns)
             lib.tp_stream_clear(self._native, self._inbound_position())
-            self._checkpoints.clear(confirmed_later=self._dialect.confirms_clear)
+            self._checkpoints.clear(now_ns, confirmed_later=self._dialect.confirms_clear)
             self._clears += 1
             self.pull_events(now_ns)
             self._write(Clear())
@@ -489,6 +504,21 @@ class Line(DrivenLine):
             self._checkpoints.settle_before(self._checkpoints.epoch)
         self._speech.wake()
         self._journal("clear")
+
+    async def interrupt(self, chunk: int) -> None:
+        """Take back one chunk of what was sent, by its number on the wire (Teler counts media messages from 1).
+
+        What the line's model says of the rest is off by that chunk until it has been played: `clear` is exact.
+
+        Raises:
+            NotOnThisWire: the wire's audio has no numbers.
+            CallEnded: the line is over.
+
+        Cancellation: it may still happen.
+        """
+        self._check_live()
+        self._dialect.send(Interrupt(chunk))
+        await self._commands.perform(lambda now_ns: self._write(Interrupt(chunk)))
 
     async def drain(self) -> None:
         """Wait until everything said so far has been played, cleared or lost; at once when nothing is unheard.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from talkpath._native import ffi, lib
-from talkpath.errors import RemoteWireError
+from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.events import Handshaken, StreamStarted, UnknownMessage
 from talkpath.transport.link import Link
 from talkpath.transport.upgrade import receive_some, send_all
@@ -22,6 +22,7 @@ from talkpath.wire.dialect import Dialect
 from talkpath.wire.websocket import (
     CLOSE_PROTOCOL_ERROR,
     CLOSE_TOO_BIG,
+    BinaryMessage,
     Close,
     FrameError,
     MessageAssembler,
@@ -40,10 +41,17 @@ class Recogniser:
     """Which wire is this? Offers each message to the dialects that are still possible."""
 
     def __init__(self, wire: str | None, options: Any) -> None:
+        self._named = wire is not None
         names = [wire] if wire is not None else list(WIRES)
-        self._dialects: dict[str, Dialect] = {name: wire_named(name).application(options) for name in names}
+        self._dialects: dict[str, Dialect] = {}
+        for name in names:
+            entry = wire_named(name)
+            own = options if self._named or isinstance(options, entry.options_type) else None
+            self._dialects[name] = entry.application(own)
+        if options is not None and not any(isinstance(options, wire_named(name).options_type) for name in names):
+            raise ConfigError(f"options are {type(options).__name__}, which no wire has")
 
-    def receive(self, text: bytes) -> tuple[Dialect, StreamStarted] | None:
+    def receive(self, message: bytes, *, binary: bool = False) -> tuple[Dialect, StreamStarted] | None:
         """Take one message; return the dialect and its start, None while it may still come.
 
         Raises:
@@ -52,14 +60,17 @@ class Recogniser:
         problems: list[RemoteWireError] = []
         for name, dialect in list(self._dialects.items()):
             try:
-                events = dialect.receive(text)
+                events = (dialect.receive_binary if binary else dialect.receive)(message)
             except RemoteWireError as exc:
                 problems.append(exc)
                 del self._dialects[name]
                 continue
             for event in events:
                 if isinstance(event, StreamStarted):
-                    return dialect, event
+                    if self._named or wire_named(name).claims(event):
+                        return dialect, event
+                    del self._dialects[name]
+                    break
                 if not isinstance(event, Handshaken | UnknownMessage):
                     problems.append(
                         RemoteWireError("a stream's first message is its start", wire=name, event=type(event).__name__)
@@ -69,7 +80,7 @@ class Recogniser:
         if self._dialects:
             return None
         raise RemoteWireError(
-            f"no known wire opens like this ({_describe(text)}; known: {', '.join(WIRES)})"
+            f"no known wire opens like this ({_describe(message)}; known: {', '.join(WIRES)})"
             + (f"; {problems[-1]}" if len(problems) == 1 else ""),
             kind="unknown_wire",
         )
@@ -127,9 +138,9 @@ async def receive_start(
         opcode, fin = header.opcode, bool(header.fin)
         del waiting[:length]
         event = assembler.receive(opcode, fin, bytes(payload))
-        if isinstance(event, TextMessage):
+        if isinstance(event, TextMessage | BinaryMessage):
             messages += 1
-            found = recogniser.receive(event.payload)
+            found = recogniser.receive(event.payload, binary=isinstance(event, BinaryMessage))
             if found is not None:
                 return found[0], found[1], bytes(waiting)
             if messages >= MAX_OPENING_MESSAGES:
@@ -139,8 +150,4 @@ async def receive_start(
         elif isinstance(event, Close):
             raise RemoteWireError(
                 "the peer closed before the wire's opening message", wire="websocket", event="opening"
-            )
-        elif event is not None and not hasattr(event, "code"):
-            raise RemoteWireError(
-                "a binary message came before the wire's opening message", event="opening", kind="binary"
             )

@@ -28,6 +28,7 @@ from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.memory import MemoryListener, listen_memory
 from talkpath.transport.upgrade import receive_upgrade, refuse, send_all
+from talkpath.wire.catalog import SUBPROTOCOLS
 from talkpath.wire.signature import verify_headers
 from talkpath.wire.websocket import CLOSE, ServerHandshake, UpgradeRequest, close_payload, frame
 
@@ -313,7 +314,7 @@ async def _open_line(server: LineServer, link: Link) -> Line | None:
 async def _recognise(server: LineServer, link: Link, handshake: ServerHandshake, request: UpgradeRequest) -> Line:
     """Accept the upgrade and see by the opening message which wire this is."""
     config = server.config
-    await send_all(link, handshake.accept())
+    await send_all(link, handshake.accept(subprotocols=SUBPROTOCOLS))
     try:
         dialect, started, leftover = await receive_start(
             link, handshake.leftover, Recogniser(server.wire, config.options), masked=False

@@ -192,6 +192,7 @@ async def open_carriage(
     target: Target,
     *,
     headers: Sequence[tuple[str, str]] = (),
+    subprotocol: str = "",
     context: ssl.SSLContext | None = None,
 ) -> Carriage:
     """Dial an application over what its wire travels on (`Wire.transport`).
@@ -203,5 +204,5 @@ async def open_carriage(
     Cancellation: nothing is left open.
     """
     assert transport == "websocket", transport
-    link, leftover = await open_websocket(target, headers=headers, context=context)
+    link, leftover = await open_websocket(target, headers=headers, subprotocol=subprotocol, context=context)
     return WebSocketCarriage(link, leftover, masked=True)

@@ -141,6 +141,7 @@ async def open_websocket(
     target: Target,
     *,
     headers: Sequence[tuple[str, str]] = (),
+    subprotocol: str = "",
     context: ssl.SSLContext | None = None,
 ) -> tuple[Link, bytes]:
     """Connect and upgrade; return the link and the bytes that came after the handshake.
@@ -154,7 +155,9 @@ async def open_websocket(
     """
     link = await open_link(target, context)
     try:
-        handshake = ClientHandshake(target.authority, target.path, headers)
+        handshake = ClientHandshake(
+            target.authority, target.path, headers, subprotocols=(subprotocol,) if subprotocol else ()
+        )
         await send_all(link, handshake.request)
         buffer = bytearray(4096)
         while not handshake.receive(bytes(await receive_some(link, buffer))):

@@ -8,6 +8,7 @@ Source: WHATWG URL standard, ``application/x-www-form-urlencoded``; RFC 9110 for
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,6 +75,11 @@ def check_callback_url(url: str) -> None:
 def form(fields: Mapping[str, str]) -> str:
     """Write fields as a form: ``a=1&b=two+words``, in the order given."""
     return urlencode(fields)
+
+
+def json_callback(url: str, body: Mapping[str, object]) -> CallbackRequest:
+    """Make the request that posts a JSON object. Raises ConfigError as `CallbackRequest`."""
+    return CallbackRequest("POST", url, (("Content-Type", "application/json"),), json.dumps(body).encode())
 
 
 def callback(

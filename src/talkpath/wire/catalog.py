@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from talkpath.errors import ConfigError
+from talkpath.wire.asterisk_wire import ASTERISK
 from talkpath.wire.entry import Wire
+from talkpath.wire.native_wire import NATIVE
 from talkpath.wire.plivo_wire import PLIVO
+from talkpath.wire.signalwire_wire import SIGNALWIRE
+from talkpath.wire.teler_wire import TELER
+from talkpath.wire.twilio_wire import TWILIO
 
-WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO,)}
+WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (PLIVO, TWILIO, SIGNALWIRE, TELER, NATIVE, ASTERISK)}
+
+SUBPROTOCOLS = tuple(wire.subprotocol for wire in WIRES.values() if wire.subprotocol)
 
 
 def wire_named(name: str) -> Wire:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import msgpack  # type: ignore[import-untyped]  # it comes without stubs
+import msgpack
 
 from talkpath.errors import ConfigError, RemoteWireError
 

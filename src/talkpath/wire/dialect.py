@@ -127,8 +127,12 @@ class Dialect(Protocol):
         """
         ...
 
-    def media_shape(self) -> MediaShape:
-        """Describe the media message that the other end sends."""
+    def media_shape(self) -> MediaShape | None:
+        """Describe the media message that the other end sends; None: all of them are `receive`'s."""
+        ...
+
+    def greeting(self) -> Sequence[bytes]:
+        """What the application's end writes as soon as it knows the stream; on most wires nothing."""
         ...
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from talkpath.events import MediaFormat
+from talkpath.events import MediaFormat, StreamStarted
 from talkpath.wire.callback import CallbackRequest
 from talkpath.wire.dialect import Dialect
 from talkpath.wire.status import StatusEvent
@@ -37,10 +37,18 @@ class Wire:
     """What it travels on: ``websocket``, ``grpc`` or ``audiosocket`` (bare TCP)."""
     formats: tuple[tuple[str, int], ...]
     """(encoding, rate) of the streams a platform can start."""
+    message_ms: tuple[int, ...]
+    """What one media message of the platform's may hold."""
+    default_message_ms: int
+    options_type: type
+    """Of the wire's own options; None stands for its defaults."""
     platform: Callable[[MediaFormat, Any], Dialect]
     """Make the platform's end for a format and options."""
     application: Callable[[Any], Dialect]
     """Make the application's end; it learns the rest from the wire."""
+    claims: Callable[[StreamStarted], bool]
+    """Whether a start that the dialect can read is this platform's, where nobody has named the wire: dialects of one
+    family read each other's."""
     upgrade_headers: Callable[[str, str, str], tuple[tuple[str, str], ...]]
     """(auth_token, nonce, url) -> headers that sign the upgrade; empty without a token."""
     stream_attributes: Callable[[StreamAttributes], Mapping[str, str]]
@@ -51,13 +59,27 @@ class Wire:
     """What `StreamSpec.status_scheme` may be; the first is the default."""
     make_stream_id: Callable[[Callable[[int], bytes]], str]
     """(entropy) -> a new stream's id in the platform's form."""
+    subprotocol: str
+    """Of the WebSocket: offered by who dials, selected by who serves where it is offered; empty: none."""
+    default_account_id: str
+    """What stands where the platform's account would, when `StreamSpec.account_id` is empty."""
+    two_way_inbound_only: bool
+    """A stream on which the application may play carries the caller's track alone."""
     check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
     """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
+
+
+SHORT_MESSAGES_MS = (20, 40, 60, 80, 100)
 
 
 def make_uuid(entropy: Callable[[int], bytes]) -> str:
     """Make an id that is a random UUID."""
     return str(uuid.UUID(bytes=entropy(16), version=4))
+
+
+def any_start(started: StreamStarted) -> bool:
+    """For a wire whose start no other dialect reads, or that is the last of its family to be asked."""
+    return True
 
 
 def no_headers(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:

@@ -247,6 +247,16 @@ class JsonMessages:
             duration_ms=self.number(body, duration_key, event) if duration_key else None,
         )
 
+    def text_of(self, value: object, event: str) -> str:
+        """Write a custom parameter that is no text as JSON; empty for null."""
+        try:
+            text = "" if value is None else dump_json(value)
+        except RecursionError:
+            self.refuse("bad_value", "a custom parameter is nested too deep", event)
+        if not is_text(text):
+            self.refuse("bad_value", "a custom parameter is not well-formed Unicode", event)
+        return text
+
     # Writing: what is wrong is ours ------------------------------------------------------------------------------
 
     def blame(self, event: str, kind: str, problem: str) -> NoReturn:

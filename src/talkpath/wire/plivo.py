@@ -121,6 +121,10 @@ class PlivoDialect:
         self.media_format = self._ordered(media_format)
         self._extra_headers = "{}"
 
+    def greeting(self) -> Sequence[bytes]:
+        """What an application says as soon as it knows the stream: nothing."""
+        return ()
+
     @property
     def play_format(self) -> MediaFormat:
         """Of what the application plays: the stream's, both ways."""
@@ -301,7 +305,9 @@ class PlivoDialect:
                 raise NotOnThisWire(
                     WIRE, "message that ends the call or the stream", "closing the WebSocket with code 1000"
                 )
-        raise _JSON.not_ours(command, "the platform's to send; this end is the application's")
+        if isinstance(command, (StreamStarted, Digit, MarkReached, Cleared, Handshaken)):
+            raise _JSON.not_ours(command, "the platform's to send; this end is the application's")
+        raise NotOnThisWire(WIRE, f"message for {type(command).__name__}", "playAudio, checkpoint and clearAudio")
 
     def _write_start(self, started: StreamStarted, sequence: int) -> bytes:
         if self.stream_id:

@@ -10,7 +10,7 @@ from talkpath.errors import ConfigError
 from talkpath.events import MediaFormat
 from talkpath.wire.callback import CallbackRequest
 from talkpath.wire.dialect import Role
-from talkpath.wire.entry import StreamAttributes, Wire, make_uuid
+from talkpath.wire.entry import SHORT_MESSAGES_MS, StreamAttributes, Wire, any_start, make_uuid
 from talkpath.wire.plivo import PlivoDialect, PlivoOptions
 from talkpath.wire.plivo_parameters import FORMATS_WRITTEN, check_format, content_type, write_extra_headers
 from talkpath.wire.plivo_status import StatusNaming, status_callback
@@ -68,14 +68,21 @@ PLIVO = Wire(
     name="plivo",
     transport="websocket",
     formats=FORMATS_WRITTEN,
+    message_ms=SHORT_MESSAGES_MS,
+    default_message_ms=20,
+    options_type=PlivoOptions,
     platform=lambda media_format, options: PlivoDialect(
         Role.PLATFORM, media_format=media_format, options=_plivo_options(options)
     ),
     application=lambda options: PlivoDialect(Role.APPLICATION, options=_plivo_options(options)),
+    claims=any_start,
     upgrade_headers=_plivo_upgrade,
     stream_attributes=_plivo_attributes,
     status_request=_plivo_status,
-    status_schemes=("A", "B"),
+    status_schemes=("B", "A"),
     make_stream_id=make_uuid,
+    subprotocol="",
+    default_account_id="MA00000000000000TALK",
+    two_way_inbound_only=True,
     check_stream=_plivo_check,
 )

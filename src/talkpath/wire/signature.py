@@ -128,7 +128,7 @@ def verify(
     if len(given) > _CANDIDATES_MAX:
         return False
     right = False
-    for form in _forms(url):
+    for form in url_forms(url):
         try:
             expected = _signature(auth_token, nonce, signed_text(method, form, fields)).encode()
         except (ConfigError, UnicodeEncodeError):
@@ -182,7 +182,7 @@ def _sorted(fields: FormFields, between: str, after: str) -> str:
     return after.join(pairs)
 
 
-def _forms(url: str) -> list[str]:
+def url_forms(url: str) -> list[str]:
     """The URL in each scheme, its port as given and, where it is the scheme's default, the other way too."""
     rest = url.partition("://")[2]
     end = next((i for i, c in enumerate(rest) if c in "/?#"), len(rest))

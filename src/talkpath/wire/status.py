@@ -45,6 +45,10 @@ class StatusEvent:
     direction: str = "inbound"
     """Of the call: ``inbound`` or ``outbound``."""
     account_id: str = ""
+    control_id: str = ""
+    stream_name: str = ""
+    """The stream's, where it has one."""
+    track: str = "inbound_track"
     service_url: str = field(default="", repr=False)
     """The WebSocket's."""
     name: str = ""

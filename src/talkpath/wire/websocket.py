@@ -5,9 +5,10 @@ payload). `MessageAssembler` turns those into whole messages and control events.
 `ServerHandshake` do the HTTP upgrade by wsproto and hand back whatever followed it, so that the bytes after the
 upgrade belong to the native core.
 
-Rules of this file. No extension and no subprotocol is ever offered or selected: a compressed stream could not be read
-in place, so a server that selects one anyway is refused. Whatever a peer sends, `RemoteWireError` is all that is
-raised; a machine that raised it stays in that state and raises it again. Every size has a bound.
+Rules of this file. No extension is ever offered or selected, and no subprotocol but what a caller names: a compressed
+stream could not be read in place, so a server that selects one anyway is refused. Whatever a peer sends,
+`RemoteWireError` is all that is raised; a machine that raised it stays in that state and raises it again. Every size
+has a bound.
 
 One thing is not repeatable: wsproto draws ``Sec-WebSocket-Key`` from the operating system and takes none from
 outside, so two otherwise identical client handshakes differ in those 24 characters (and in the server's answer to
@@ -158,14 +159,27 @@ class ClientHandshake(_Handshake):
         host: as it stands in the URL, with the port where there is one.
         target: path and query.
         extra_headers: anything but what the upgrade itself consists of.
+        subprotocols: what is offered; a server may select one of them, or none.
 
     Raises:
         LocalWireError: a host, target or header that HTTP cannot carry.
     """
 
-    def __init__(self, host: str, target: str, extra_headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        host: str,
+        target: str,
+        extra_headers: Iterable[tuple[str, str]] = (),
+        *,
+        subprotocols: Sequence[str] = (),
+    ) -> None:
         super().__init__(ConnectionType.CLIENT)
-        request = Request(host=host, target=target or "/", extra_headers=_raw_headers(extra_headers))
+        request = Request(
+            host=host,
+            target=target or "/",
+            extra_headers=_raw_headers(extra_headers),
+            subprotocols=list(subprotocols),
+        )
         try:
             self.request: bytes = self._machine.send(request)
         except (LocalProtocolError, h11.LocalProtocolError, UnicodeError):
@@ -218,6 +232,7 @@ class ServerHandshake(_Handshake):
     def __init__(self) -> None:
         super().__init__(ConnectionType.SERVER)
         self._answered = False
+        self._offered: Sequence[str] = ()
 
     def receive(self, data: bytes) -> UpgradeRequest | None:
         """Take bytes from the client, ``b""`` for the end of its stream; return its request once it is whole.
@@ -232,10 +247,14 @@ class ServerHandshake(_Handshake):
         headers = Headers([("host", event.host), *_decoded(event.extra_headers)])
         if (fault := _fault_of(headers)) is not None:
             raise self._fail(fault, 400)
+        self._offered = event.subprotocols
         return UpgradeRequest(target=event.target, host=event.host, headers=headers)
 
-    def accept(self, extra_headers: Iterable[tuple[str, str]] = ()) -> bytes:
+    def accept(self, extra_headers: Iterable[tuple[str, str]] = (), *, subprotocols: Sequence[str] = ()) -> bytes:
         """Return the bytes that open the connection.
+
+        Args:
+            subprotocols: what is spoken here; the first that the client offers is selected.
 
         Raises:
             LocalWireError: there is no request to accept, it was answered, or a header is not HTTP's.
@@ -245,7 +264,8 @@ class ServerHandshake(_Handshake):
         headers = _raw_headers(extra_headers)
         self._answer()
         try:
-            return self._machine.send(AcceptConnection(extra_headers=headers))
+            selected = next((name for name in self._offered if name in subprotocols), None)
+            return self._machine.send(AcceptConnection(extra_headers=headers, subprotocol=selected))
         except (LocalProtocolError, h11.LocalProtocolError):
             raise _local("a header has characters that HTTP cannot carry") from None
 

@@ -1,0 +1,90 @@
+"""FreJun Teler's entry in the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from talkpath.errors import ConfigError
+from talkpath.events import MediaFormat
+from talkpath.wire.callback import CallbackRequest, json_callback
+from talkpath.wire.dialect import Role
+from talkpath.wire.entry import StreamAttributes, Wire, any_start, no_headers
+from talkpath.wire.status import StatusEvent, StatusKind, moment
+from talkpath.wire.teler import FORMATS, TelerDialect, TelerOptions, check_format, check_parameters
+
+_DEFAULTS = TelerOptions()
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Of the base-32 ids behind the platform's prefixes."""
+
+
+def _options(options: Any) -> TelerOptions:
+    if options is None:
+        return _DEFAULTS
+    if not isinstance(options, TelerOptions):
+        raise ConfigError(f"options of the teler wire are TelerOptions, not {type(options).__name__}")
+    return options
+
+
+def _check(media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any) -> None:
+    check_format(media_format)
+    check_parameters(custom_parameters)
+    _options(options)
+    if not 1 <= len(account_id) <= 64:
+        raise ConfigError("account_id is not 1 to 64 characters")
+
+
+def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
+    return {}
+
+
+def _status(
+    event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str
+) -> CallbackRequest | None:
+    """The flat webhook of 2025-08-01: ``stream.initiated`` and ``stream.completed``; always a POST of JSON."""
+    at = moment(event).strftime("%Y-%m-%dT%H:%M:%SZ")
+    match event.kind:
+        case StatusKind.STARTED:
+            name, when = "stream.initiated", {"start_time": at}
+        case StatusKind.STOPPED | StatusKind.FAILED:
+            name, when = "stream.completed", {"end_time": at}
+        case _:
+            return None
+    return json_callback(
+        url,
+        {
+            "event": name,
+            "account_id": event.account_id,
+            "call_app_id": _DEFAULTS.voice_app_id,
+            "data": {"call_id": event.call_id, "stream_id": event.stream_id, **when},
+        },
+    )
+
+
+def _stream_id(entropy: Callable[[int], bytes]) -> str:
+    number = int.from_bytes(entropy(16), "big")
+    return "ms_" + "".join(_ALPHABET[number >> 5 * i & 31] for i in reversed(range(26)))
+
+
+TELER = Wire(
+    name="teler",
+    transport="websocket",
+    formats=FORMATS,
+    message_ms=tuple(range(20, 2001, 20)),
+    default_message_ms=400,
+    options_type=TelerOptions,
+    platform=lambda media_format, options: TelerDialect(
+        Role.PLATFORM, media_format=media_format, options=_options(options)
+    ),
+    application=lambda options: TelerDialect(Role.APPLICATION, options=_options(options)),
+    claims=any_start,
+    upgrade_headers=no_headers,
+    stream_attributes=_attributes,
+    status_request=_status,
+    status_schemes=("2025-08-01",),
+    make_stream_id=_stream_id,
+    subprotocol="",
+    default_account_id="acc_00000000000000000000000000",
+    two_way_inbound_only=True,
+    check_stream=_check,
+)
