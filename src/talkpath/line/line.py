@@ -103,6 +103,9 @@ class Line(DrivenLine):
             started.media_format,
             dict(started.custom_parameters),
             path,
+            started.from_number,
+            started.to_number,
+            started.direction,
         )
         self.end_reason = None
         self.cause = None
