@@ -693,6 +693,12 @@ static void tick_slot(tp_pump *pump, uint32_t number, int64_t now) {
     tick_line(pump, number, now);
 }
 
+/* So much that the rest is better ticked when it is gone: its pages stay few, after a stall too, and its bytes in the cache. */
+static bool much_handed_over(const tp_pump *pump) {
+    const tp_outbox *to = &pump->handover[pump->filling];
+    return to->used > to->capacity / 16;
+}
+
 static void tick_slots(tp_pump *pump, int64_t now, bool guarded) {
     uint32_t n = __atomic_load_n(&pump->high_slot, __ATOMIC_RELAXED);
     int64_t first = INT64_MAX, next = INT64_MAX;
@@ -717,6 +723,10 @@ static void tick_slots(tp_pump *pump, int64_t now, bool guarded) {
         }
         send_outputs(pump, &pump->outbox);
         tp_pump_guard_leave(entered);
+        if (!guarded && much_handed_over(pump)) {
+            if (i < n) next = now;
+            break;
+        }
     }
     bool entered = guarded && tp_pump_guard_enter();
     pump->now = now;
@@ -741,7 +751,19 @@ static int64_t busy_since(const tp_pump *pump, int64_t begun) {
     return pump->origin != 0 ? clock_ns(CLOCK_THREAD_CPUTIME_ID) - begun : 0;
 }
 
+/* Without a thread Python is done with what it took last, whenever it calls for more: one half of each pair will do, and that
+ * one stays in the cache. */
+static void reuse_halves(tp_pump *pump) {
+    if (pump->running) return;
+    if (pump->handover[pump->filling].n_outputs == 0) {
+        pump->filling = 0;
+        pump->handover[0].used = pump->handover[0].n_outputs = 0;
+    }
+    if (pump->n_cipher == 0) pump->cipher_filling = 0;
+}
+
 int tp_pump_read(tp_pump *pump, int64_t now) {
+    reuse_halves(pump);
     int64_t begun = busy_since(pump, 0);
     read_ports(pump, now, false);
     pump->counters.busy_ns += (uint64_t)busy_since(pump, begun);
@@ -749,6 +771,7 @@ int tp_pump_read(tp_pump *pump, int64_t now) {
 }
 
 int tp_pump_tick(tp_pump *pump, int64_t now) {
+    reuse_halves(pump);
     int64_t begun = busy_since(pump, 0);
     tick_slots(pump, now, false);
     pump->counters.busy_ns += (uint64_t)busy_since(pump, begun);
@@ -1070,11 +1093,11 @@ int tp_pump_receive(tp_pump *pump, int64_t handle, uint8_t *plain, size_t n, int
     return port->held != 0;
 }
 
-void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now) {
-    const tp_cipher *entries = pump->m.cipher_entries[1 - pump->cipher_filling] + first;
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, int64_t now) {
+    uint32_t taken = 1 - pump->cipher_filling;
+    const tp_cipher *entries = pump->m.cipher_entries[taken] + first;
     for (uint32_t i = 0; i < n; i++) {
-        (void)tp_pump_receive(pump, (int64_t)entries[i].port, plain, lengths[i], now);
-        plain += lengths[i];
+        (void)tp_pump_receive(pump, (int64_t)entries[i].port, pump->m.cipher_bytes[taken] + entries[i].offset, lengths[i], now);
     }
 }
 

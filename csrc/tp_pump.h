@@ -226,7 +226,9 @@ int64_t tp_pump_close_port(tp_pump *pump, int64_t port, uint8_t *waiting, uint8_
 /* NULL for a stale handle; for statistics. */
 const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
 
-/* The turn. step = read, and when nothing needs attention or deciphering after it, tick. -> entries of attention waiting; *ticked tells */
+/* The turn. step = read, and when nothing needs attention or deciphering after it, tick. A tick that has filled a sixteenth of
+ * the hand-over leaves the other members for another (next_due <= now): take the hand-over, then tick again. -> entries of
+ * attention waiting; *ticked tells */
 int tp_pump_read(tp_pump *pump, int64_t now);
 int tp_pump_tick(tp_pump *pump, int64_t now);
 int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
@@ -268,17 +270,19 @@ int tp_pump_flush(tp_pump *pump, int64_t port);
 int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n);
 
 /* The hand-over: swaps the two outboxes and returns the number (0, 1) of the one that is now the caller's, valid until the
- * next swap; -1 when nothing waits. */
+ * next swap (without a thread: the next read or tick); -1 when nothing waits. */
 int tp_pump_take_handover(tp_pump *pump);
 
 /* Cipher ports. take_cipher: swaps the two arenas and returns the number (0, 1) of the one that is now the caller's, valid until
- * the next swap, and how many entries it has; -1 when none has come. receive, once for each entry at least: its plaintext, dealt
- * with as what a plain port reads; n = 0: no record is whole yet. `plain` is unmasked in place. -> 1: the port is held now, the
- * caller keeps what else it has decrypted until after tp_pump_give; TP_OK; TP_E_FULL: no room for it, the port is broken;
- * TP_E_STATE: stale, dead or held. end: nothing more will come, deal with it as the end of a plain connection (ENDED). */
+ * the next swap (without a thread: the next read), and how many entries it has; -1 when none has come. receive, once for each
+ * entry at least: its plaintext, dealt with as what a plain port reads; n = 0: no record is whole yet. `plain` is unmasked in
+ * place. -> 1: the port is held now, the caller keeps what else it has decrypted until after tp_pump_give; TP_OK; TP_E_FULL: no
+ * room for it, the port is broken; TP_E_STATE: stale, dead or held. end: nothing more will come, deal with it as the end of a
+ * plain connection (ENDED). */
 int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries);
-/* The same for n entries in a row from `first` on, of the arena that was taken last; their plaintext lies behind one another. */
-void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now);
+/* The same for n entries in a row from `first` on, of the arena that was taken last; their plaintext lies where their cipher
+ * lay. */
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, int64_t now);
 /* And for n outputs in a row of the hand-over that was taken last: their cipher, each sent as by tp_pump_send. */
 void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher);
 int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now);

@@ -17,7 +17,8 @@
 #include "tp_websocket.h"
 
 #define PTIME_NS 20000000
-#define N_SLOTS 8u
+#define N_SLOTS 100u
+#define N_LIVE 8u /* members that have ports and room in the pool for all they want */
 #define N_PORTS 24u
 #define OUTBOX_BYTES 60000u
 #define HANDOVER_BYTES 4000u

@@ -10,7 +10,7 @@ import json
 import random
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +125,11 @@ class Application:
         return out
 
 
+def somewhere(seeded: random.Random) -> Callable[[int], int]:
+    """Return where to cut cipher: mostly behind the last record, else anywhere in it."""
+    return lambda n: n if seeded.random() < 0.8 else seeded.randrange(n + 1)
+
+
 @dataclass
 class Contexts:
     """Both ends' of a run over TLS."""
@@ -183,6 +188,9 @@ async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None) -
             assert [call.pumped for call in calls] == [driver == "pump"] * CALLS
             if driver == "pump":  # TLS or not, the pump has every socket
                 assert clock.driver._native.n_open_ports == 2 * CALLS
+            for number, peer in enumerate(peers):
+                if contexts is not None:
+                    peer.cut = somewhere(random.Random(50 + number))
             says = [Caller(number) for number in range(CALLS)]
             plays = [Application(number) for number in range(CALLS)]
             for step in range(1, STEPS):
