@@ -287,9 +287,11 @@ class RtpLeg(Leg):
         else:
             raise last_error if last_error is not None else OSError("port_range holds no even port")
 
-    def _expect(self, remote: Address | None, now_ns: int) -> None:
+    def _expect(self, remote: Address | None, now_ns: int, *, pumped: bool) -> None:
         """Take `remote` for the caller's address, or learn it; see `tp_latch`."""
         lib.tp_latch_expect(self._latch, ffi.NULL if remote is None else _native_address(remote), now_ns)
+        if pumped:
+            return  # The pump asks the latch itself.
         self._source = self._as_socket_writes(self.source)
         self._target = self._source or self._as_socket_writes(remote)
 
@@ -306,8 +308,8 @@ class RtpLeg(Leg):
         self._scratch = call.driver.scratch_view
         self._scratch_c = call.driver.scratch_c
         now_ns = call.clock.now_ns()
-        self._expect(self.remote, now_ns)
         place = call.pump_place(0)
+        self._expect(self.remote, now_ns, pumped=place is not None)
         if place is not None:
             self._port = place[0].open_leg(call.slot, self._socket, self._latch, self._attend, now_ns)
             self._pump = place[0]
@@ -416,7 +418,7 @@ class RtpLeg(Leg):
             if target is not None:
                 self.remote = target
                 with call.driver.paused():  # nothing of the new caller before the path expects it
-                    self._expect(target, now_ns)
+                    self._expect(target, now_ns, pumped=self._pump is not None)
                     lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
             if direction is not None:
