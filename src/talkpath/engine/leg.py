@@ -430,7 +430,7 @@ class RtpLeg(Leg):
 
 def _native_address(address: Any) -> Any:
     """Return a socket's address as the native core has it."""
-    ip = ipaddress.ip_address(str(address[0]).partition("%")[0]).packed
+    ip = _packed(str(address[0]).partition("%")[0])
     return ffi.new("tp_address *", {"ip": list(ip), "port": address[1], "ip_bytes": len(ip)})
 
 
@@ -438,14 +438,26 @@ def _numeric(address: Address) -> Address:
     """Return the address as the system writes it: one address may be written in many ways."""
     try:
         host, port = address
-        numeric = ipaddress.ip_address(host)
+        numeric = _numeric_host(host)
     except (TypeError, ValueError):
         raise ConfigError(
             "a leg's remote address must be (IP address, port), the address numeric as in an SDP connection line"
         ) from None
     check_range("the remote port", port, 1, 65535)
     # Packets' sources are compared with it, and the system writes them in one way only.
-    return str(numeric), port
+    return numeric, port
+
+
+def _packed(host: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+
+
+def _numeric_host(host: str) -> str:
+    """Raises ValueError, TypeError."""
+    try:
+        return socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
+    except (OSError, UnicodeError):
+        return str(ipaddress.ip_address(host))
 
 
 class MemoryLeg(Leg):

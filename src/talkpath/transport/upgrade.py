@@ -6,6 +6,7 @@ All of this may wait, so tasks do it, under bounds of their callers; then a `Con
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import ssl
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ class Target:
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
+@functools.lru_cache(maxsize=8)  # a specification is checked, then used
 def parse_url(url: str) -> Target:
     """Take apart a ``ws://``, ``wss://`` or ``memory://`` address.
 

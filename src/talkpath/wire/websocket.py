@@ -12,7 +12,8 @@ in place, so a server that selects one anyway is refused. Whatever a peer sends,
 raised; a machine that raised it stays in that state and raises it again. Every size has a bound.
 
 One thing is not repeatable: ``Sec-WebSocket-Key`` is drawn from the operating system, so two otherwise identical
-client handshakes differ in those 24 characters (and in the server's answer to them). Frame masks, which are what a recording of a call shows, are injected everywhere.
+client handshakes differ in those 24 characters (and in the server's answer to them). Frame masks, which are what a
+recording of a call shows, are injected everywhere.
 """
 
 from __future__ import annotations
