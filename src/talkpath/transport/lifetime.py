@@ -52,7 +52,7 @@ class Living(Protocol):
         ...
 
     async def say_goodbye(self) -> None:
-        """What may wait once everything is detached; runs shielded and bounds itself."""
+        """What may wait once everything is detached; it shields and bounds itself."""
         ...
 
     def finish(self) -> None:
@@ -157,8 +157,7 @@ class Lifetime:
             self.nursery = None
             try:
                 if started:
-                    with trio.CancelScope(shield=True):
-                        await owner.say_goodbye()
+                    await owner.say_goodbye()
             except Exception as exc:
                 log.error("%s: %s in its goodbye", owner.name, type(exc).__name__, exc_info=exc)
             finally:
