@@ -32,7 +32,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -276,11 +276,11 @@ class PumpDriver(TasksDriver):
         if self._pump is not None:
             self._pump.close()
 
+    def paused(self) -> AbstractContextManager[None]:
+        return self._paused() if self.threaded else super().paused()
+
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        if not self.threaded:
-            yield
-            return
+    def _paused(self) -> Iterator[None]:
         lib.tp_pump_pause(self._native, 1)
         try:
             yield
@@ -722,6 +722,11 @@ class PumpDriver(TasksDriver):
         both.sum_ns = own.sum_ns + int(self._native.counters.late_sum_ns)
         both.total = sum(both.counts)
         return both
+
+    @property
+    def media_cpu_ns(self) -> int:
+        """Processor time of the pump's turns so far, by the clock of the thread that takes them."""
+        return int(self._native.counters.busy_ns) if self._native is not None else 0
 
     @property
     def ticks(self) -> int:

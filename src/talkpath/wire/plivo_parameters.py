@@ -36,6 +36,7 @@ _PARAMETERS_READ_MAX: Final = 256
 _ENCODINGS_READ: Final = {name: encoding for encoding, name in ENCODINGS.items()}
 _CONTENT_TYPE: Final = re.compile(r"\s*([A-Za-z0-9/.+-]{1,64})\s*(?:;\s*rate\s*=\s*([0-9]{1,6})\s*)?;?\s*", re.ASCII)
 _PREFIX: Final = "x-ph-"
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def check_format(media_format: MediaFormat) -> None:
@@ -76,6 +77,8 @@ def write_extra_headers(custom_parameters: Mapping[str, str]) -> str:
     Raises:
         ConfigError: a name or value is no text, or all together are beyond Plivo's 512 bytes; says by how much.
     """
+    if not custom_parameters:
+        return "{}"
     for name, value in custom_parameters.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigError(f"custom parameters are text, name and value; {name!r} is not")
@@ -125,7 +128,7 @@ def refuse(kind: str, problem: str, event: str = "") -> NoReturn:
 
 def dump_json(value: object) -> str:
     """Write compact JSON; what is not ASCII stays as it is."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _encode(value)
 
 
 def _no_constant(name: str) -> NoReturn:
