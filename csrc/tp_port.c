@@ -16,6 +16,9 @@
 #define FINE_BUCKETS 200
 #define COARSE_NS 5000000
 
+_Static_assert((TP_PUMP_IN_RESERVE + 1) * TP_BLOCK_BYTES <= TP_PUMP_RING_PIECE, "what a port is sure of fits in a piece");
+_Static_assert(TP_PUMP_RING_READS <= TP_URING_CALLS, "a batch fits in the ring");
+
 /* ---- bytes that wait ---- */
 
 size_t tp_port_chain_room(const tp_pool *pool, const tp_chain *chain) {
@@ -126,19 +129,8 @@ void tp_port_flush(tp_pump *pump, tp_port *port) {
     port->flushing = 0;
 }
 
-int tp_port_put(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n, int kind) {
-    size_t sent = 0;
-    if (port->out_bytes != 0 && kind != TP_SEND_CONTROL) tp_port_flush(pump, port);
-    if (port->dead) return TP_E_STATE;
-    if (kind == TP_SEND_CONTROL && port->out_bytes + n > WAITING_MAX) return TP_E_FULL;
-    if (port->out_bytes == 0) {
-        sent = taken(pump, port, send(port->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL));
-        if (port->dead) return TP_E_STATE;
-        if (sent == n) return TP_OK;
-    } else if (kind == TP_SEND_MEDIA && port->live && port->out_bytes + n > TP_PUMP_MEDIA_MAX) {
-        port->media_dropped++;
-        return TP_E_FULL;
-    }
+/* What the socket did not take. -> as tp_port_put */
+static int keep_rest(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n, size_t sent, int kind) {
     bool too_much = kind == TP_SEND_CIPHER && port->out_bytes + n - sent > TP_PUMP_CIPHER_MAX;
     if (too_much || tp_port_chain_room(&pump->pool, &port->out) < n - sent) {
         if (sent == 0 && kind != TP_SEND_CIPHER && (kind == TP_SEND_CONTROL || port->live)) {
@@ -153,16 +145,35 @@ int tp_port_put(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n, in
     return TP_OK;
 }
 
+int tp_port_put(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n, int kind) {
+    size_t sent = 0;
+    if (port->out_bytes != 0 && kind != TP_SEND_CONTROL) tp_port_flush(pump, port);
+    if (port->dead) return TP_E_STATE;
+    if (kind == TP_SEND_CONTROL && port->out_bytes + n > WAITING_MAX) return TP_E_FULL;
+    if (port->out_bytes == 0) {
+        sent = taken(pump, port, send(port->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL));
+        if (port->dead) return TP_E_STATE;
+        if (sent == n) return TP_OK;
+    } else if (kind == TP_SEND_MEDIA && port->live && port->out_bytes + n > TP_PUMP_MEDIA_MAX) {
+        port->media_dropped++;
+        return TP_E_FULL;
+    }
+    return keep_rest(pump, port, bytes, n, sent, kind);
+}
+
 void tp_port_say_full(tp_pump *pump, tp_port *port) {
     if (port->out_bytes == 0 || port->flushing) return;
     port->flushing = 1;
     tp_pump_attend_port(pump, port, TP_ATTEND_FULL);
 }
 
-static void send_message(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n) {
-    if (port->dead || tp_port_put(pump, port, bytes, n, TP_SEND_MEDIA) != TP_OK) return;
+static void message_sent(tp_pump *pump, tp_port *port) {
     pump->counters.messages_out++;
     tp_port_say_full(pump, port);
+}
+
+static void send_message(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n) {
+    if (!port->dead && tp_port_put(pump, port, bytes, n, TP_SEND_MEDIA) == TP_OK) message_sent(pump, port);
 }
 
 static socklen_t write_address(const tp_port *port, const tp_address *to, struct sockaddr_storage *out) {
@@ -196,17 +207,22 @@ static bool read_address(tp_address *out, const struct sockaddr_storage *from) {
     return out->ip_bytes != 0;
 }
 
+static void datagram_sent(tp_pump *pump, tp_port *port, int error) {
+    if (error == 0) {
+        pump->counters.datagrams_out++;
+        return;
+    }
+    port->send_failures++;
+    if (error == EBADF || error == ENOTSOCK) tp_port_end(pump, port, TP_ATTEND_BROKEN, error); /* not ours any more */
+}
+
 void tp_port_send_datagram(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n) {
     const tp_address *to = tp_latch_target(port->latch);
     if (to == NULL || port->dead) return;
     struct sockaddr_storage address;
     socklen_t address_bytes = write_address(port, to, &address);
-    if (sendto(port->fd, bytes, n, MSG_DONTWAIT, (const struct sockaddr *)&address, address_bytes) >= 0) {
-        pump->counters.datagrams_out++;
-        return;
-    }
-    port->send_failures++;
-    if (errno == EBADF || errno == ENOTSOCK) tp_port_end(pump, port, TP_ATTEND_BROKEN, errno); /* not ours any more */
+    ssize_t sent = sendto(port->fd, bytes, n, MSG_DONTWAIT, (const struct sockaddr *)&address, address_bytes);
+    datagram_sent(pump, port, sent >= 0 ? 0 : errno);
 }
 
 /* -> whether it had room */
@@ -253,10 +269,15 @@ static void hand_to_encrypt(tp_pump *pump, tp_port *port, const uint8_t *bytes, 
     pump->counters.messages_out++;
 }
 
-static void count_lateness(tp_pump *pump, const tp_path *path) {
+/* On the system's clock, of the run; 0: nothing is measured. */
+static int64_t measured_now(const tp_pump *pump) {
+    return pump->origin != 0 ? tp_pump_clock_ns(CLOCK_MONOTONIC) - pump->origin : 0;
+}
+
+static void count_lateness(tp_pump *pump, const tp_path *path, int64_t now) {
     if (pump->origin == 0) return;
     int64_t due = path->deadline - path->ptime_ns;
-    int64_t late = tp_pump_clock_ns(CLOCK_MONOTONIC) - pump->origin - due;
+    int64_t late = now - due;
     if (late < 0) late = 0;
     if (late > pump->counters.late_max_ns) pump->counters.late_max_ns = late;
     pump->counters.late_sum_ns += late;
@@ -278,20 +299,124 @@ static void send_one(tp_pump *pump, const tp_output *output, const uint8_t *byte
     }
 }
 
-/* What ticks have written; the outbox is empty afterwards. Datagrams first: theirs is the time that is heard, and the kernel's
- * way for one kind stays in the cache while all of it goes that way. */
-void tp_port_send_outputs(tp_pump *pump, tp_outbox *outbox) {
+static void send_in_turn(tp_pump *pump, const tp_outbox *outbox) {
     for (uint32_t i = 0; i < outbox->n_outputs; i++) {
         const tp_output *output = &outbox->outputs[i];
-        if (output->kind != TP_OUTPUT_RTP) continue;
         const tp_slot *slot = &pump->m.slots[output->slot];
-        if (slot->leg == TP_NO_PORT) continue;
+        if (output->kind != TP_OUTPUT_RTP || slot->leg == TP_NO_PORT) continue;
         tp_port_send_datagram(pump, &pump->m.ports[slot->leg], outbox->bytes + output->offset, output->length);
-        count_lateness(pump, slot->path);
+        count_lateness(pump, slot->path, measured_now(pump));
     }
     for (uint32_t i = 0; i < outbox->n_outputs; i++) {
         const tp_output *output = &outbox->outputs[i];
         if (output->kind != TP_OUTPUT_RTP) send_one(pump, output, outbox->bytes + output->offset);
+    }
+}
+
+/* What is in the ring, and whose each call is. */
+typedef struct batch {
+    const uint8_t *bytes; /* of the outbox */
+    tp_port *ports[TP_URING_CALLS];
+    const tp_output *outputs[TP_URING_CALLS];
+} batch;
+
+static void send_datagrams(tp_pump *pump, const batch *of) {
+    uint32_t n = pump->uring.n;
+    if (n == 0) return;
+    uint32_t made = tp_uring_run(&pump->uring);
+    int64_t now = measured_now(pump);
+    for (uint32_t i = 0; i < n; i++) {
+        tp_port *port = of->ports[i];
+        const tp_output *output = of->outputs[i];
+        int result = pump->uring.results[i];
+        if (i >= made) {
+            tp_port_send_datagram(pump, port, of->bytes + output->offset, output->length);
+            now = measured_now(pump);
+        } else if (!port->dead) {
+            datagram_sent(pump, port, result < 0 ? -result : 0);
+        }
+        count_lateness(pump, pump->m.slots[output->slot].path, now);
+    }
+}
+
+static void send_messages(tp_pump *pump, const batch *of) {
+    uint32_t n = pump->uring.n;
+    if (n == 0) return;
+    uint32_t made = tp_uring_run(&pump->uring);
+    for (uint32_t i = 0; i < n; i++) {
+        tp_port *port = of->ports[i];
+        const uint8_t *bytes = of->bytes + of->outputs[i]->offset;
+        size_t length = of->outputs[i]->length;
+        port->queued = 0;
+        if (i >= made) {
+            send_message(pump, port, bytes, length);
+            continue;
+        }
+        int result = pump->uring.results[i];
+        if (result < 0) errno = -result;
+        size_t sent = taken(pump, port, result < 0 ? -1 : result);
+        if (port->dead) continue;
+        if (sent == length || keep_rest(pump, port, bytes, length, sent, TP_SEND_MEDIA) == TP_OK) message_sent(pump, port);
+    }
+}
+
+/* Through the ring: one call for many. What must not be made at once with what is queued, the next message of the same
+ * connection, waits until that has been made. */
+static void send_together(tp_pump *pump, const tp_outbox *outbox) {
+    struct sockaddr_storage addresses[TP_URING_CALLS];
+    batch of;
+    of.bytes = outbox->bytes;
+    for (uint32_t i = 0; i < outbox->n_outputs; i++) {
+        const tp_output *output = &outbox->outputs[i];
+        const tp_slot *slot = &pump->m.slots[output->slot];
+        if (output->kind != TP_OUTPUT_RTP || slot->leg == TP_NO_PORT) continue;
+        tp_port *port = &pump->m.ports[slot->leg];
+        const tp_address *to = tp_latch_target(port->latch);
+        if (to == NULL || port->dead) {
+            count_lateness(pump, slot->path, measured_now(pump));
+            continue;
+        }
+        if (pump->uring.n == TP_URING_CALLS) send_datagrams(pump, &of);
+        if (pump->uring.fd < 0) {
+            tp_port_send_datagram(pump, port, outbox->bytes + output->offset, output->length);
+            count_lateness(pump, slot->path, measured_now(pump));
+            continue;
+        }
+        uint32_t k = pump->uring.n;
+        of.ports[k] = port;
+        of.outputs[k] = output;
+        socklen_t address_bytes = write_address(port, to, &addresses[k]);
+        tp_uring_send(&pump->uring, port->fd, outbox->bytes + output->offset, output->length, 0, &addresses[k], address_bytes);
+    }
+    send_datagrams(pump, &of);
+    for (uint32_t i = 0; i < outbox->n_outputs; i++) {
+        const tp_output *output = &outbox->outputs[i];
+        if (output->kind == TP_OUTPUT_RTP) continue;
+        const tp_slot *slot = &pump->m.slots[output->slot];
+        uint32_t number = output->kind == TP_OUTPUT_MESSAGE ? slot->streams[output->stream] : TP_NO_PORT;
+        tp_port *port = number != TP_NO_PORT ? &pump->m.ports[number] : NULL;
+        if (pump->uring.n == TP_URING_CALLS || (port != NULL && port->queued)) send_messages(pump, &of);
+        if (port == NULL || port->cipher || port->dead || port->out_bytes != 0 || pump->uring.fd < 0) {
+            send_one(pump, output, outbox->bytes + output->offset);
+            continue;
+        }
+        of.ports[pump->uring.n] = port;
+        of.outputs[pump->uring.n] = output;
+        port->queued = 1;
+        tp_uring_send(&pump->uring, port->fd, outbox->bytes + output->offset, output->length, MSG_NOSIGNAL, NULL, 0);
+    }
+    send_messages(pump, &of);
+}
+
+static bool has_ring(const tp_pump *pump) { return pump->uring.fd >= 0 && !pump->running; }
+
+/* Datagrams first: theirs is the time that is heard, and the kernel's way for one kind stays in the cache while all of it goes
+ * that way. */
+void tp_port_send_outputs(tp_pump *pump, tp_outbox *outbox) {
+    if (has_ring(pump)) {
+        send_together(pump, outbox);
+    } else {
+        send_in_turn(pump, outbox);
     }
     outbox->used = outbox->n_outputs = 0;
 }
@@ -375,6 +500,17 @@ void tp_port_take_in(tp_pump *pump, tp_port *port, uint8_t *bytes, size_t n, int
     parse(pump, port, bytes, have + n, now);
 }
 
+static void stream_read(tp_pump *pump, tp_port *port, uint8_t *bytes, ssize_t got, int error, int64_t now) {
+    pump->counters.reads++;
+    if (got == 0) {
+        tp_port_end(pump, port, TP_ATTEND_ENDED, 0);
+    } else if (got < 0) {
+        if (error != EAGAIN && error != EWOULDBLOCK && error != EINTR) tp_port_end(pump, port, TP_ATTEND_BROKEN, error);
+    } else {
+        tp_port_take_in(pump, port, bytes, (size_t)got, now);
+    }
+}
+
 static void read_stream(tp_pump *pump, tp_port *port, int64_t now) {
     uint8_t *scratch = pump->m.scratch;
     size_t have = port->in_bytes;
@@ -385,14 +521,7 @@ static void read_stream(tp_pump *pump, tp_port *port, int64_t now) {
         return;
     }
     ssize_t got = recv(port->fd, scratch + have, most, MSG_DONTWAIT);
-    pump->counters.reads++;
-    if (got == 0) {
-        tp_port_end(pump, port, TP_ATTEND_ENDED, 0);
-    } else if (got < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) tp_port_end(pump, port, TP_ATTEND_BROKEN, errno);
-    } else {
-        tp_port_take_in(pump, port, scratch + have, (size_t)got, now);
-    }
+    stream_read(pump, port, scratch + have, got, got < 0 ? errno : 0, now);
 }
 
 /* For Python to decipher. -> whether there was room to look */
@@ -422,34 +551,46 @@ static bool read_cipher(tp_pump *pump, tp_port *port) {
     return true;
 }
 
+/* -> whether that was all for this round: the caller's datagram, or none */
+static bool leg_read(tp_pump *pump, tp_port *port, uint8_t *bytes, ssize_t got, int error,
+                     const struct sockaddr_storage *address, int64_t now) {
+    pump->counters.reads++;
+    if (got < 0) {
+        /* Else an ICMP error for something sent earlier: the caller's port is closed for the moment. */
+        if (error != EAGAIN && error != EWOULDBLOCK && error != EINTR) port->send_failures++;
+        return true;
+    }
+    tp_address from;
+    if (!read_address(&from, address)) return false;
+    int who = tp_latch_receive(port->latch, &from, bytes, (size_t)got, now);
+    if (who == TP_LATCH_STRANGER) return false;
+    if (who == TP_LATCH_LEARNED) tp_pump_attend_port(pump, port, TP_ATTEND_LEARNED);
+    pump->counters.datagrams_in++;
+    (void)tp_path_receive_rtp(port->path, bytes, (size_t)got, now);
+    return true;
+}
+
 /* Up to the caller's next datagram; a stranger's must not cost the caller's its turn. */
-static void read_leg(tp_pump *pump, tp_port *port, int64_t now) {
-    for (uint32_t i = 0; i < TP_PUMP_STRANGERS; i++) {
+static void read_leg(tp_pump *pump, tp_port *port, uint32_t most, int64_t now) {
+    uint8_t *scratch = pump->m.scratch;
+    for (bool done = false; !done && most != 0; most--) {
         struct sockaddr_storage address;
-        socklen_t address_bytes = sizeof address;
-        ssize_t got = recvfrom(port->fd, pump->m.scratch, TP_PUMP_SCRATCH_BYTES, MSG_DONTWAIT, (struct sockaddr *)&address,
-                               &address_bytes);
-        pump->counters.reads++;
-        if (got < 0) {
-            if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) return;
-            port->send_failures++; /* an ICMP error for something sent earlier: the caller's port is closed for the moment */
-            return;
-        }
-        tp_address from;
-        if (!read_address(&from, &address)) continue;
-        int who = tp_latch_receive(port->latch, &from, pump->m.scratch, (size_t)got, now);
-        if (who == TP_LATCH_STRANGER) continue;
-        if (who == TP_LATCH_LEARNED) tp_pump_attend_port(pump, port, TP_ATTEND_LEARNED);
-        pump->counters.datagrams_in++;
-        (void)tp_path_receive_rtp(port->path, pump->m.scratch, (size_t)got, now);
-        return;
+        socklen_t bytes = sizeof address;
+        ssize_t got = recvfrom(port->fd, scratch, TP_PUMP_SCRATCH_BYTES, MSG_DONTWAIT, (struct sockaddr *)&address, &bytes);
+        done = leg_read(pump, port, scratch, got, got < 0 ? errno : 0, &address, now);
     }
 }
-bool tp_port_read(tp_pump *pump, uint64_t handle, uint32_t kind, int64_t now) {
+
+static tp_port *readable(const tp_pump *pump, uint64_t handle, uint32_t kind) {
     tp_port *port = tp_port_find(pump, handle);
-    if (port == NULL || port->kind != kind || port->held || port->dead) return false;
+    return port != NULL && port->kind == kind && !port->held && !port->dead ? port : NULL;
+}
+
+bool tp_port_read(tp_pump *pump, uint64_t handle, uint32_t kind, int64_t now) {
+    tp_port *port = readable(pump, handle, kind);
+    if (port == NULL) return false;
     if (port->kind == TP_PORT_LEG) {
-        read_leg(pump, port, now);
+        read_leg(pump, port, TP_PUMP_STRANGERS, now);
     } else if (port->cipher) {
         return !port->deciphering && read_cipher(pump, port);
     } else {
@@ -461,15 +602,77 @@ static void prefetch(const void *at, size_t n) {
     for (size_t i = 0; i < n; i += CACHE_LINE) __builtin_prefetch((const uint8_t *)at + i, 1);
 }
 
+static void prefetch_leg(const tp_port *port) {
+    prefetch(port->latch, 2 * CACHE_LINE);
+    prefetch(port->path, 7 * CACHE_LINE);
+    prefetch(&port->path->jitter, 8 * CACHE_LINE);
+}
+
+static void prefetch_stream(const tp_port *port) { prefetch(port->stream, 8 * CACHE_LINE); }
+
 void tp_port_prefetch(const tp_pump *pump, uint64_t handle, uint32_t kind) {
     const tp_port *port = &pump->m.ports[(uint32_t)handle];
     if (port->kind != kind) return;
     if (kind == TP_PORT_LEG) {
-        prefetch(port->latch, 2 * CACHE_LINE);
-        prefetch(port->path, 7 * CACHE_LINE);
-        prefetch(&port->path->jitter, 8 * CACHE_LINE);
+        prefetch_leg(port);
     } else {
-        prefetch(port->stream, 8 * CACHE_LINE);
+        prefetch_stream(port);
     }
+}
+
+/* What the chain can keep whatever other ports keep. */
+static size_t own_room(const tp_port *port) {
+    const tp_chain *chain = &port->in;
+    size_t slack = chain->n_blocks != 0 ? TP_BLOCK_BYTES - chain->tail_at : 0;
+    return slack + (chain->n_blocks < chain->reserve ? (chain->reserve - chain->n_blocks) * TP_BLOCK_BYTES : 0);
+}
+
+/* A full piece: there may be more. It is read before the first is parsed, as if there were no pieces. */
+static void read_rest(tp_pump *pump, tp_port *port, const uint8_t *piece, size_t n, int64_t now) {
+    uint8_t *bytes = pump->m.scratch + port->in_bytes;
+    size_t most = tp_port_chain_room(&pump->pool, &port->in);
+    if (most > TP_PUMP_SCRATCH_BYTES - port->in_bytes) most = TP_PUMP_SCRATCH_BYTES - port->in_bytes;
+    memcpy(bytes, piece, n);
+    ssize_t more = most > n ? recv(port->fd, bytes + n, most - n, MSG_DONTWAIT) : 0; /* its end, or an error, comes again */
+    stream_read(pump, port, bytes, (ssize_t)n + (more > 0 ? more : 0), 0, now);
+}
+
+bool tp_port_read_streams(tp_pump *pump, const struct epoll_event *events, int n, int64_t now) {
+    tp_port *ports[TP_PUMP_RING_READS];
+    size_t mosts[TP_PUMP_RING_READS];
+    bool busy = false;
+    for (int i = 0; i < n;) {
+        uint32_t count = 0;
+        for (; i < n && count < TP_PUMP_RING_READS; i++) {
+            tp_port *port = readable(pump, events[i].data.u64, TP_PORT_STREAM);
+            if (port == NULL) continue;
+            size_t most = own_room(port);
+            if (port->cipher || most == 0) {
+                busy |= tp_port_read(pump, events[i].data.u64, TP_PORT_STREAM, now);
+                continue;
+            }
+            tp_uring_receive(&pump->uring, port->fd, pump->m.ring_bytes + count * TP_PUMP_RING_PIECE, most);
+            mosts[count] = most;
+            ports[count++] = port;
+        }
+        if (count == 0) break;
+        busy = true;
+        uint32_t made = tp_uring_run(&pump->uring);
+        for (uint32_t k = 0; k < count; k++) {
+            if (k + TP_PORTS_AHEAD < count) prefetch_stream(ports[k + TP_PORTS_AHEAD]);
+            tp_port *port = ports[k];
+            uint8_t *piece = pump->m.ring_bytes + k * TP_PUMP_RING_PIECE;
+            int result = pump->uring.results[k];
+            if (k >= made) {
+                read_stream(pump, port, now);
+            } else if (result == (int)mosts[k]) {
+                read_rest(pump, port, piece, mosts[k], now);
+            } else {
+                stream_read(pump, port, piece, result, -result, now);
+            }
+        }
+        if (pump->uring.fd < 0) return true;
+    }
+    return busy;
 }
 #endif

@@ -17,6 +17,7 @@
 #define TP_NO_SLOT UINT32_MAX /* of a port whose slot has gone */
 #define TP_HELD 1u            /* until tp_pump_give */
 #define TP_HELD_FOR_GOOD 2u
+#define TP_PORTS_AHEAD 2      /* their state comes into the cache while those before them are read */
 
 static inline uint32_t tp_port_number(const tp_pump *pump, const tp_port *port) { return (uint32_t)(port - pump->m.ports); }
 
@@ -58,6 +59,9 @@ void tp_port_send_speech(tp_pump *pump, uint32_t slot, tp_outbox *outbox);
 
 /* Reading. -> whether the handle's port is of this kind and was looked at */
 bool tp_port_read(tp_pump *pump, uint64_t handle, uint32_t kind, int64_t now);
+/* The same for all streams among what an epoll said, through the ring. -> whether any was looked at */
+struct epoll_event;
+bool tp_port_read_streams(tp_pump *pump, const struct epoll_event *events, int n, int64_t now);
 /* What came, behind what waits in the chain: that has its room at the front of the scratch. */
 void tp_port_take_in(tp_pump *pump, tp_port *port, uint8_t *bytes, size_t n, int64_t now);
 /* What reading the port will look at. Every system call in between sweeps the cache, so it would have to be waited for. */

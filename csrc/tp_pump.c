@@ -11,7 +11,6 @@
 #define EVENTS_AT_ONCE 2048
 #define SLOTS_A_BATCH 64 /* ticked, then sent */
 #define SLOTS_A_GUARD 8  /* the same, while Python may be waiting */
-#define PORTS_AHEAD 2    /* their state comes into the cache while those before them are read */
 #define STALL_NS 20000000
 #define GENERATION_MAX 0x7fffffffu /* a handle is a positive int64_t */
 
@@ -114,10 +113,14 @@ static void read_ports(tp_pump *pump, int64_t now, bool guarded) {
         int n = epoll_wait(pump->epoll, events, EVENTS_AT_ONCE, 0);
         bool busy = false; /* ports that are held stay ready */
         for (uint32_t kind = TP_PORT_LEG; kind <= TP_PORT_STREAM; kind++) {
+            if (kind == TP_PORT_STREAM && !guarded && pump->uring.fd >= 0) {
+                busy |= tp_port_read_streams(pump, events, n, now);
+                continue;
+            }
             for (int i = 0; i < n; i++) {
                 bool entered;
                 if (!go_in(pump, guarded, &entered)) return;
-                if (i + PORTS_AHEAD < n) tp_port_prefetch(pump, events[i + PORTS_AHEAD].data.u64, kind);
+                if (i + TP_PORTS_AHEAD < n) tp_port_prefetch(pump, events[i + TP_PORTS_AHEAD].data.u64, kind);
                 busy |= tp_port_read(pump, events[i].data.u64, kind, now);
                 tp_pump_guard_leave(entered);
             }
@@ -300,7 +303,7 @@ static void close_port(tp_pump *pump, tp_port *port) {
 
 int tp_pump_open(tp_pump *pump, const tp_pump_memory *memory, int64_t origin) {
     memset(pump, 0, sizeof *pump);
-    pump->epoll = pump->signal = pump->wake = pump->realtime = -1;
+    pump->epoll = pump->signal = pump->wake = pump->realtime = pump->uring.fd = -1;
     if (memory->n_ports == 0 || memory->n_slots == 0 || memory->n_ports > 0x7fffffffu) return TP_E_ARGUMENT;
     int status = tp_pool_init(&pump->pool, memory->pool_bytes, (size_t)memory->pool_capacity);
     if (status < 0) return status;
@@ -329,6 +332,7 @@ int tp_pump_open(tp_pump *pump, const tp_pump_memory *memory, int64_t origin) {
         errno = error;
         return TP_E_STATE;
     }
+    if (pump->m.ring_bytes != NULL) (void)tp_uring_open(&pump->uring);
     return TP_OK;
 }
 
@@ -341,6 +345,7 @@ void tp_pump_close(tp_pump *pump) {
     if (pump->epoll >= 0) (void)close(pump->epoll);
     if (pump->signal >= 0) (void)close(pump->signal);
     if (pump->wake >= 0) (void)close(pump->wake);
+    tp_uring_close(&pump->uring);
     pump->epoll = pump->signal = pump->wake = -1;
     memset(&pump->m, 0, sizeof pump->m);
     pump->high_slot = 0;

@@ -33,7 +33,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import trio
@@ -148,7 +148,7 @@ class Pumped:
 class Pump:
     """Own one native pump and the memory it works in."""
 
-    def __init__(self, origin_ns: int) -> None:
+    def __init__(self, origin_ns: int, *, ring: bool) -> None:
         self.native: Any = ffi.new("tp_pump *")
         memory = self._memory = ffi.new("tp_pump_memory *")
         self._kept = {
@@ -162,6 +162,8 @@ class Pump:
             "outbox_bytes": _untouched("uint8_t[]", OUTBOX_BYTES),
             "outbox_outputs": _untouched("tp_output[]", OUTBOX_OUTPUTS),
         }
+        if ring:
+            self._kept["ring_bytes"] = _untouched("uint8_t[]", lib.TP_PUMP_RING_BYTES)
         for name, value in self._kept.items():
             setattr(memory, name, value)
         self._handover = [_untouched("uint8_t[]", HANDOVER_BYTES) for _ in range(2)]
@@ -191,8 +193,20 @@ class Pump:
         lib.tp_pump_close(self.native)
 
 
+def ring_refusal() -> OSError | None:
+    """Open an io_uring as the pump does and close it; return why the system would not have it."""
+    ring = ffi.new("tp_uring *")
+    if not lib.tp_uring_open(ring):
+        return OSError(ffi.errno, os.strerror(ffi.errno))
+    lib.tp_uring_close(ring)
+    return None
+
+
 class PumpDriver(TasksDriver):
     """See the module. Without a pumped member it is the `tasks` driver and nothing else."""
+
+    may_ring: ClassVar[bool] = True
+    """Whether the pump makes its system calls through io_uring where it can; the bytes are the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,13 +244,18 @@ class PumpDriver(TasksDriver):
         self.unread_c: Any = None
         self._n_unread = ffi.new("uint32_t *")
 
+    @property
+    def has_ring(self) -> bool:
+        """Whether the pump's system calls go through io_uring now."""
+        return self._pump is not None and self._pump.native.uring.fd >= 0
+
     # Opening -----------------------------------------------------------------------------------------------------
 
     def want_pump(self, *, media_thread: bool = False) -> bool:
         if self._pump is None:
             # Time 0 on the system's monotonic clock, which is the one that Trio's own clock is made of.
             origin = time.monotonic_ns() - self.clock.now_ns()
-            self._pump = Pump(origin)
+            self._pump = Pump(origin, ring=self.may_ring)
             self._native = self._pump.native
             self.waiting = bytearray(MAX_WAITING_BYTES)
             self.unread = bytearray(lib.TP_PUMP_SCRATCH_BYTES)
