@@ -312,6 +312,14 @@ void tp_latch_expect(tp_latch *latch, const tp_address *remote, int64_t now);
 int tp_latch_receive(tp_latch *latch, const tp_address *from, const uint8_t *datagram, size_t datagram_bytes, int64_t now);
 const tp_address *tp_latch_target(const tp_latch *latch);
 
+/* ---- tp_uring ---- */
+typedef struct {
+    int32_t fd;
+    ...;
+} tp_uring;
+bool tp_uring_open(tp_uring *uring);
+void tp_uring_close(tp_uring *uring);
+
 /* ---- tp_pump ---- */
 #define TP_PUMP_TICK_NS 5000000
 #define TP_PUMP_IN_MAX 65536
@@ -323,6 +331,7 @@ const tp_address *tp_latch_target(const tp_latch *latch);
 #define TP_PUMP_PHASES 12
 #define TP_PUMP_LATENESS_BUCKETS 256
 #define TP_NO_PORT 0
+#define TP_PUMP_RING_BYTES 331776
 #define TP_PUMP_CIPHER_ONCE 65536
 #define TP_PUMP_CIPHER_MAX 147456
 enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
@@ -379,6 +388,7 @@ typedef struct {
     uint8_t *cipher_bytes[2];
     tp_cipher *cipher_entries[2];
     uint32_t cipher_capacity;
+    uint8_t *ring_bytes;
 } tp_pump_memory;
 typedef struct {
     uint64_t turns, path_ticks, line_ticks, datagrams_in, datagrams_out, messages_out, reads;
@@ -394,6 +404,7 @@ typedef struct {
     int64_t origin, next_due;
     int32_t realtime;
     uint32_t stopping, running;
+    tp_uring uring;
     tp_pump_counters counters;
     uint64_t lateness[12][256];
     ...;

@@ -80,8 +80,10 @@ static int test_parity(void) {
                 CHECK(tp_stream_receive(&by_hand[i].stream, &report, copy, n, now) == TP_RECEIVED_ALL && report.n_media == 1);
             }
         }
-        int ticked;
-        CHECK(tp_pump_step(&r->pump, now, &ticked) >= 0 && ticked == 1);
+        if (rig_ring == RING_FAILS_READING && now >= 2000 * MS && r->pump.uring.fd >= 0) (void)close(r->pump.uring.fd);
+        CHECK(tp_pump_read(&r->pump, now) == 0);
+        if (rig_ring == RING_FAILS_SENDING && now >= 2000 * MS && r->pump.uring.fd >= 0) (void)close(r->pump.uring.fd);
+        CHECK(tp_pump_tick(&r->pump, now) >= 0);
         outbox.used = outbox.n_outputs = 0;
         for (uint32_t i = 0; i < N; i++) {
             uint8_t flags = 0;
@@ -98,6 +100,7 @@ static int test_parity(void) {
         }
         n_out += outbox.n_outputs;
     }
+    CHECK((r->pump.uring.fd >= 0) == (rig_ring == RING_WHOLE));
     CHECK(n_out > 1500 && r->pump.counters.datagrams_out + r->pump.counters.messages_out == n_out);
     CHECK(r->pump.counters.datagrams_in > 500 && r->pump.counters.path_ticks > 800);
     for (uint32_t i = 0; i < N; i++) {
@@ -945,7 +948,37 @@ static int test_arguments(void) {
     return rig_close(r);
 }
 
-int main(void) {
+/* A slot's two datagrams to one leg, and two messages of one connection, in one batch: their order stays. A socket that takes
+ * a part of one message and none of the next keeps the rest. */
+static int test_batch(void) {
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    CHECK(r != NULL && add_call(r, 0, 0) == 0 && add_call(r, 1, 0) == 0 && shrink(r->members[0].stream_fd) == 0);
+    int ticked;
+    uint8_t got[2000];
+    uint64_t datagrams = 0;
+    for (int64_t now = 0; now < 20000 * MS; now += 60 * MS) { /* three messages of each at once, and nobody reads the first's */
+        CHECK(tp_pump_step(&r->pump, now, &ticked) >= 0 && take_attention(r) == 0);
+        for (uint16_t seq; recv(r->members[1].caller_fd, got, sizeof got, MSG_DONTWAIT) > 0; datagrams++) {
+            seq = (uint16_t)(got[2] << 8 | got[3]);
+            CHECK(seq == (uint16_t)(77 + datagrams));
+        }
+        r->n_received = 0;
+        receive_all(r, r->members[1].peer_fd);
+    }
+    const tp_port *stuck = tp_pump_port(&r->pump, r->members[0].port);
+    CHECK(datagrams > 300 && stuck->media_dropped > 0 && stuck->out_bytes > 0 && !stuck->dead);
+    r->n_received = 0;
+    for (int i = 0; i < 1000 && stuck->out_bytes != 0; i++) {
+        receive_all(r, r->members[0].peer_fd);
+        CHECK(tp_pump_flush(&r->pump, r->members[0].port) >= 0);
+    }
+    receive_all(r, r->members[0].peer_fd);
+    frames found;
+    CHECK(parse_frames(r, &found, true) == 0 && found.n_media > 10 && found.n_text == 0);
+    return rig_close(r);
+}
+
+static int test_all(void) {
     int failed = test_parity() + test_order_of_audio_and_control() + test_every_split() + test_protocol_error() +
                  test_long_frame() + test_no_pool() + test_end_and_break() + test_reused_descriptor() + test_reused_slot() +
                  test_media_is_dropped_whole() + test_control_is_refused_whole() + test_burst() +
@@ -953,6 +986,20 @@ int main(void) {
                  test_line_waits_for_its_peer() +
                  test_cipher_is_the_same() + test_cipher_is_held() + test_cipher_arena() +
                  test_cipher_is_never_dropped() + test_cipher_line() +
-                 test_stuck() + test_clock_jump() + test_measures() + test_arguments();
+                 test_stuck() + test_clock_jump() + test_measures() + test_arguments() + test_batch();
+    return failed;
+}
+
+int main(void) {
+    tp_uring ring;
+    int failed = test_all();
+    if (!tp_uring_open(&ring)) {
+        (void)fprintf(stderr, "no io_uring here: the pump was tested without\n");
+        return failed != 0;
+    }
+    tp_uring_close(&ring);
+    rig_ring = RING_WHOLE;
+    failed += test_all();
+    for (rig_ring = RING_FAILS_READING; rig_ring <= RING_FAILS_SENDING; rig_ring++) failed += test_parity();
     return failed != 0;
 }

@@ -33,7 +33,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import trio
@@ -154,7 +154,7 @@ class Pumped:
 class Pump:
     """Own one native pump and the memory it works in."""
 
-    def __init__(self, origin_ns: int) -> None:
+    def __init__(self, origin_ns: int, *, ring: bool) -> None:
         self.native: Any = ffi.new("tp_pump *")
         memory = self._memory = ffi.new("tp_pump_memory *")
         # What each tick goes through is on one huge page, up to some thousands of ports.
@@ -170,6 +170,8 @@ class Pump:
             "free_ports": _untouched("uint32_t[]", MAX_PORTS),
             "pool_bytes": _untouched("uint8_t[]", POOL_BYTES),
         }
+        if ring:
+            self._kept["ring_bytes"] = _untouched("uint8_t[]", lib.TP_PUMP_RING_BYTES)
         for name, value in self._kept.items():
             setattr(memory, name, value)
         self._handover = [_untouched("uint8_t[]", HANDOVER_BYTES) for _ in range(2)]
@@ -199,8 +201,20 @@ class Pump:
         lib.tp_pump_close(self.native)
 
 
+def ring_refusal() -> OSError | None:
+    """Open an io_uring as the pump does and close it; return why the system would not have it."""
+    ring = ffi.new("tp_uring *")
+    if not lib.tp_uring_open(ring):
+        return OSError(ffi.errno, os.strerror(ffi.errno))
+    lib.tp_uring_close(ring)
+    return None
+
+
 class PumpDriver(TasksDriver):
     """See the module. Without a pumped member it is the `tasks` driver and nothing else."""
+
+    may_ring: ClassVar[bool] = True
+    """Whether the pump makes its system calls through io_uring where it can; the bytes are the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,6 +253,11 @@ class PumpDriver(TasksDriver):
         self._n_unread = ffi.new("uint32_t *")
         self._stay = ffi.new("tp_stay *")
 
+    @property
+    def has_ring(self) -> bool:
+        """Whether the pump's system calls go through io_uring now."""
+        return self._pump is not None and self._pump.native.uring.fd >= 0
+
     # Opening -----------------------------------------------------------------------------------------------------
 
     def want_pump(self, *, media_thread: bool = False) -> bool:
@@ -246,7 +265,7 @@ class PumpDriver(TasksDriver):
             # Time 0 on the system's monotonic clock, which is the one that Trio's own clock is made of.
             # Whatever comes between the two readings makes it earlier.
             origin = max(time.monotonic_ns() - self.clock.now_ns() for _ in range(ORIGIN_READINGS))
-            self._pump = Pump(origin)
+            self._pump = Pump(origin, ring=self.may_ring)
             self._native = self._pump.native
             self.waiting = bytearray(MAX_WAITING_BYTES)
             self.unread = bytearray(lib.TP_PUMP_SCRATCH_BYTES)
