@@ -529,7 +529,7 @@ class PumpDriver(TasksDriver):
                     self._tick_due(now_ns)
                 self._keep_house(now_ns)
             finally:
-                self.in_step = False
+                self._end_step()
             return
         super().step(now_ns)
         self._last_step_ns = now_ns

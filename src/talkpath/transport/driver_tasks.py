@@ -204,6 +204,7 @@ class TasksDriver:
         self._to_keep: list[Member] = []
         self._commanded: dict[int, Member] = {}
         self._later: list[Callable[[int], None]] = []
+        self._at_end: list[Callable[[], None]] = []
         self._memory_ready: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
         self._memory_ids: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
         self._next_memory_id = 0
@@ -407,6 +408,12 @@ class TasksDriver:
         """Call `handler(now_ns)` once, in the next step."""
         self._later.append(handler)
 
+    def at_end(self, handler: Callable[[], None]) -> None:
+        """Call `handler()` once, when this step is over: for a connection that sends all of a step at once. It raises
+        nothing; to be asked for within a step only.
+        """
+        self._at_end.append(handler)
+
     def next_due_ns(self) -> int | None:
         """Return when something is next to be done, or None when nothing ever will be unless nudged."""
         due: int | None = None
@@ -444,7 +451,14 @@ class TasksDriver:
                 self._poll_due_ns = now_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
             self._keep_house(now_ns)
         finally:
-            self.in_step = False
+            self._end_step()
+
+    def _end_step(self) -> None:
+        while self._at_end:
+            at_end, self._at_end = self._at_end, []
+            for finish in at_end:
+                finish()
+        self.in_step = False
 
     def _keep_house(self, now_ns: int) -> None:
         if self._housekeeping_due_ns <= now_ns:

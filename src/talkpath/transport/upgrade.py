@@ -34,7 +34,7 @@ MAX_REFUSED_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A WebSocket address, taken apart."""
+    """The address of an application, taken apart."""
 
     scheme: str
     host: str
@@ -43,7 +43,7 @@ class Target:
 
     @property
     def secure(self) -> bool:
-        return self.scheme == "wss"
+        return self.scheme in ("wss", "https")
 
     @property
     def authority(self) -> str:
