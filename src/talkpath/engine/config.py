@@ -12,9 +12,9 @@ from typing import Any, Literal
 from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
 from talkpath.transport.admission import LoadOptions, check_limit
+from talkpath.transport.carrier import parse_target
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
 from talkpath.transport.tls import check_context
-from talkpath.transport.upgrade import parse_url
 from talkpath.wire.callback import check_callback_url
 from talkpath.wire.catalog import wire_named
 from talkpath.wire.json_message import is_text
@@ -259,7 +259,8 @@ class StreamSpec:
 
     def _check_upgrade(self) -> None:
         """Refuse an address or headers with which no WebSocket can be opened."""
-        target = parse_url(self.url)
+        wire = wire_named(self.wire)
+        target = parse_target(wire.transport, self.url)
         if "#" in self.url:
             raise ConfigError("the stream's url has a fragment (#...), which a WebSocket's cannot have")
         token = self.authorization_bearer_token
@@ -277,7 +278,8 @@ class StreamSpec:
         if len(token) + sum(len(name) + len(value) for name, value in self.headers.items()) > _HEADERS_MAX:
             raise ConfigError(f"headers and the bearer token have more than {_HEADERS_MAX} characters together")
         try:
-            ClientHandshake(target.authority, target.path, self.headers.items())
+            if wire.transport == "websocket":
+                ClientHandshake(target.authority, target.path, self.headers.items())
         except LocalWireError as exc:
             raise ConfigError(f"the stream's url or headers cannot be sent: {exc}") from None
 

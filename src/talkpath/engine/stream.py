@@ -53,9 +53,9 @@ from talkpath.events import (
 )
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, counters_of, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
-from talkpath.transport.carrier import Carriage, Carrier, open_carriage
+from talkpath.transport.carrier import Carriage, Carrier, open_carriage, parse_target
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.upgrade import Target, parse_url
+from talkpath.transport.upgrade import Target
 from talkpath.transport.wake import Bell, Moment
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
@@ -164,7 +164,7 @@ class CallStream:
         self._started_ns: int | None = None
         self._ended_ns = 0
         self._close_code = 1000
-        self._target: Target | None = parse_url(spec.url)
+        self._target: Target | None = parse_target(self.wire.transport, spec.url)
         """Until it has been connected to."""
         self._message_ms = self._whole_ptimes()
 
@@ -236,6 +236,8 @@ class CallStream:
                         target,
                         headers=headers,
                         subprotocol=self.wire.subprotocol,
+                        method=self.wire.grpc_method,
+                        wrap=getattr(self._dialect, "wrap_media", bytes),
                         context=config.tls_context,
                     )
             except trio.TooSlowError as exc:
@@ -269,6 +271,10 @@ class CallStream:
         call, spec = self.call, self.spec
         media_format = self._dialect.media_format
         tracks = TRACKS[spec.track]
+        options = getattr(self._dialect, "options", None)
+        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
+        if not getattr(options, "timestamp_from_start", False):
+            self._timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         started = StreamStarted(
             self.stream_id,
             call.call_id,
@@ -277,12 +283,12 @@ class CallStream:
             media_format,
             dict(spec.custom_parameters),
             call.leg.media_format.sample_rate_hz,
+            call.from_number,
+            call.to_number,
+            call.direction,
+            self._timestamp_base_ms,
         )
         first = self._dialect.send(started, sequence=1)
-        options = getattr(self._dialect, "options", None)
-        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
-        if not getattr(options, "timestamp_from_start", False):
-            self._timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         template_of = {track: self._dialect.media_template(track) for track in tracks}
         self._stream = Stream(
             call.engine.pool,
@@ -367,8 +373,8 @@ class CallStream:
                 self._play(event, now_ns)
             case Mark(name=name):
                 self._mark(name)
-            case Clear():
-                self._clear()
+            case Clear(id=ident):
+                self._clear(ident)
             case Pause():
                 lib.tp_stream_pause(self._native, 1)
             case Resume():
@@ -426,7 +432,7 @@ class CallStream:
         self._next_mark += 1
         self._marks[ident] = name
 
-    def _clear(self) -> None:
+    def _clear(self, ident: str) -> None:
         if not self.spec.bidirectional:
             self._refusals.add("one_way")
             return
@@ -435,7 +441,7 @@ class CallStream:
         if self._chunks is not None:
             self._chunks.clear()
         self.pull_events()
-        self._send(Cleared())
+        self._send(Cleared(ident))
         self._tell(StatusKind.CLEARED)
         self.call.note(SourceCleared(self.control_id, dropped))
 
@@ -575,7 +581,8 @@ class CallStream:
                 connection.abort()
                 return
             reason = self.end_reason or EndReason.STOPPED
-            for message in self._dialect.send(StreamStopped(), sequence=int(lib.tp_stream_take_sequence(self._native))):
+            sequence = int(lib.tp_stream_take_sequence(self._native))
+            for message in self._dialect.send(StreamStopped(reason.value), sequence=sequence):
                 connection.send_message(message)
             code = self._close_code if reason is EndReason.WIRE_ERROR else GOODBYE_CODES.get(reason, 1000)
             await connection.close(code)
