@@ -6,14 +6,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 
 from support.grpc_pair import PATH
+from talkpath.errors import RemoteWireError
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.driver_tasks import TasksDriver
 from talkpath.transport.grpc import GrpcCarriage, GrpcCarrier, GrpcServerConnection, open_grpc, parse_grpc_url
 from talkpath.transport.memory import MemoryLink, listen_memory
+from talkpath.transport.upgrade import Target
 from talkpath.wire.grpc import DEFAULT_OPTIONS, GrpcOptions
+
+
+async def refusal(target: Target, path: str) -> str:
+    """Begin a call that is refused. -> the kind of error, whether it came with the first bytes or later"""
+    with pytest.raises(RemoteWireError) as caught:
+        await _begin_and_listen(target, path)
+    return caught.value.kind
+
+
+async def _begin_and_listen(target: Target, path: str) -> None:
+    carriage = await open_grpc(target, path)
+    try:
+        await carriage.receive_message()
+    finally:
+        carriage.close()
 
 
 class Beat:

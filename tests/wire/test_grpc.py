@@ -329,7 +329,7 @@ def test_metadata_that_cannot_be_sent_is_said_to_the_caller(metadata: list[tuple
     pair = Pair()
     with pytest.raises(LocalWireError):
         pair.client.open_call(PATH, authority="peer", metadata=metadata)
-    assert pair.open()
+    assert pair.open()[1].path == PATH
 
 
 # Values ----------------------------------------------------------------------------------------------------------

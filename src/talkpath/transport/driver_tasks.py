@@ -22,8 +22,8 @@ from __future__ import annotations
 import logging
 import select
 import selectors
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
@@ -56,6 +56,8 @@ HOUSEKEEPING_A_STEP = 64
 """Members looked at in one step, some 2 µs each: few of 200 steps a second need Python for it, none is a long one."""
 SOCKET_POLL_NS = 5 * NS_PER_MS
 """In real time a line is read, and its commands are done, at least this often; calls have their ticks for it."""
+
+_NOTHING = nullcontext()
 
 # Plain integers: an enum's arithmetic costs more than the work.
 TICK_EVENTS = int(Tick.EVENTS)
@@ -247,10 +249,9 @@ class TasksDriver:
         """Make ready to move members' media natively; False where that cannot be: they are moved by this module."""
         return False
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> AbstractContextManager[None]:
         """Let nothing native happen between the calls of the block; only a media thread could."""
-        yield
+        return _NOTHING
 
     def rearm(self, member: Member, now_ns: int) -> None:
         """Look again at when a pumped line has something to send."""
