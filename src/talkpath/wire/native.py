@@ -122,6 +122,8 @@ class NativeDialect:
     wire: str = WIRE
     writes_binary: bool = True
     has_marks: bool = True
+    reports_errors: bool = True
+    confirms_digits: bool = True
     returns_marks_on_clear: bool = True
     """With their outcome: nothing about them is a guess."""
     confirms_clear: bool = True
@@ -231,7 +233,10 @@ class NativeDialect:
                     _refuse("bad_type", "counters is not a map of text to whole numbers", event)
                 return PlatformStatistics(counters)
             case Kind.DIGITS_SENT:
-                return DigitsSent()
+                begun = body.get("begun", False)
+                if not isinstance(begun, bool):
+                    _refuse("bad_type", "begun is not a boolean", event)
+                return DigitsSent(begun=begun)
             case Kind.ERROR:
                 return PlatformError(_text(body, "message", event, most=1024))
             case Kind.MARK:
@@ -359,8 +364,8 @@ class NativeDialect:
                 return Kind.CLEARED, {}, 0, ""
             case PlatformStatistics(counters=counters):
                 return Kind.STATISTICS, {"counters": dict(counters)}, 0, ""
-            case DigitsSent():
-                return Kind.DIGITS_SENT, {}, 0, ""
+            case DigitsSent(begun=begun):
+                return Kind.DIGITS_SENT, {"begun": begun}, 0, ""
             case PlatformError(message=message):
                 return Kind.ERROR, {"message": message[:1024]}, 0, ""
             case Mark(name=name):
