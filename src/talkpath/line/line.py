@@ -518,7 +518,8 @@ class Line(DrivenLine):
         """Have the platform hold what the line says, at the sample it has reached; return once that is written.
 
         Meanwhile nothing more of it is sent, `play` and checkpoints wait, and what is said is queued. `resume` goes on
-        at the next sample, `clear` drops what waits and ends the pause. Nothing happens on a line that is paused already.
+        at the next sample, `clear` drops what waits and ends the pause. On a line that is paused already
+        nothing happens.
 
         Raises:
             NotOnThisWire: the wire has no pause (the native wire and Asterisk's have one).

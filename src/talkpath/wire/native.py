@@ -3,7 +3,8 @@
 Every message is a header, the msgpack array ``[1, kind, sequence, position, track]``, and what it announces: for audio
 the payload to the message's end, for everything else one msgpack map. It says all that the engine knows: how each
 checkpoint came out and at which sample, pause and resume, a clear's confirmation, digits, both tracks on one sample
-clock, the platform's counters. Both ends number their messages, from 1.
+clock, the platform's counters. Both ends number their messages, from 1; the numbers are for people who compare two logs,
+and nothing depends on them, because a WebSocket neither loses nor reorders.
 
 ``docs/wire-native.md`` is the specification; it is enough to write another implementation from.
 
@@ -59,6 +60,8 @@ FORMATS: Final = (
 PARAMETERS_MAX: Final = 256
 PARAMETER_MAX: Final = 4096
 """Characters of one custom parameter's name and value together."""
+SEQUENCES: Final = 1 << 32
+"""Message numbers begin anew after so many: in 2.7 years."""
 _HEADER_ITEMS_MAX: Final = 16
 _TRACKS: Final = ("", "inbound", "outbound")
 
@@ -421,7 +424,7 @@ class NativeDialect:
         if len(media.payload) % self.media_format.sample_bytes:
             _blame("AUDIO", "odd_length", "L16 audio has an even number of bytes")
         pieces = self.media_template(media.track).pieces
-        numbers = (sequence.to_bytes(4, "big"), (media.position or 0).to_bytes(8, "big"))
+        numbers = ((sequence % SEQUENCES).to_bytes(4, "big"), (media.position or 0).to_bytes(8, "big"))
         return b"".join((pieces[0], numbers[0], pieces[1], numbers[1], pieces[2], media.payload))
 
     def _check_started(self, event: str) -> None:
@@ -457,7 +460,7 @@ def check_parameters(custom_parameters: Mapping[str, str]) -> None:
 
 
 def _header(kind: Kind, sequence: int, position: int, track: str) -> bytes:
-    return bytes(msgpack.packb([VERSION, int(kind), sequence, position, _TRACKS.index(track)]))
+    return bytes(msgpack.packb([VERSION, int(kind), sequence % SEQUENCES, position, _TRACKS.index(track)]))
 
 
 def _next(unpacker: msgpack.Unpacker) -> Any:
