@@ -314,7 +314,7 @@ class Call:
         """All digits of a source have gone out; told by a leg that counts them out itself."""
         stream = self.streams[index] if 0 <= index < STREAMS_MAX else None
         if stream is not None:
-            stream.on_digits_sent()
+            stream.on_audio_let_go()
         elif self._is_source(index):
             assert self._source is not None
             self._source.on_digits_sent()

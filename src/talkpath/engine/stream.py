@@ -487,11 +487,17 @@ class CallStream:
 
     def on_digits_sent(self) -> None:
         """All digits of this stream have gone out."""
-        if self._paused and self._native is not None:
-            lib.tp_stream_pause(self._native, 1)  # a leg that held the audio for the digits has let it go on
         sent, self._digits_sending = self._digits_sending, []
         for ident in sent:
             self._send(DigitsSent(ident))
+
+    def on_audio_let_go(self) -> None:
+        """A leg that held the audio for digits has let it go on, and has no more of them."""
+        if self._paused and self._native is not None:
+            lib.tp_stream_pause(self._native, 1)
+        if self._digits_sending and self.end_reason is None:
+            # The leg counts them as it hears: the messages of this very tick have their numbers and are not sent yet.
+            self.call.commands.put(lambda now_ns: self.on_digits_sent())
 
     def _position(self) -> int:
         """Return the call's present sample, as it is told on the wire."""

@@ -3,8 +3,8 @@
 Every message is a header, the msgpack array ``[1, kind, sequence, position, track]``, and what it announces: for audio
 the payload to the message's end, for everything else one msgpack map. It says all that the engine knows: how each
 checkpoint came out and at which sample, pause and resume, a clear's confirmation, digits, both tracks on one sample
-clock, the platform's counters. Both ends number their messages, from 1; the numbers are for people who compare two logs,
-and nothing depends on them, because a WebSocket neither loses nor reorders.
+clock, the platform's counters. Both ends number their messages, from 1, for people who compare two
+logs; nothing depends on the numbers, because a WebSocket neither loses nor reorders.
 
 ``docs/wire-native.md`` is the specification; it is enough to write another implementation from.
 
@@ -236,10 +236,7 @@ class NativeDialect:
                     _refuse("bad_type", "counters is not a map of text to whole numbers", event)
                 return PlatformStatistics(counters)
             case Kind.DIGITS_SENT:
-                begun = body.get("begun", False)
-                if not isinstance(begun, bool):
-                    _refuse("bad_type", "begun is not a boolean", event)
-                return DigitsSent(begun=begun)
+                return DigitsSent(begun=_flag(body, "begun", event))
             case Kind.ERROR:
                 return PlatformError(_text(body, "message", event, most=1024))
             case Kind.MARK:
@@ -265,16 +262,14 @@ class NativeDialect:
         if self.stream_id:
             _refuse("bad_state", "a second start on one connection", event)
         stream_id = _text(body, "stream_id", event, least=1, most=ID_MAX)
-        tracks = body.get("tracks", ["inbound"])
+        tracks = _given(body, "tracks", ["inbound"])
         if not isinstance(tracks, list) or not tracks or not all(track in _TRACKS[1:] for track in tracks):
             _refuse("bad_value", "tracks is not a list of inbound and outbound", event)
         encoding, rate_hz = _text(body, "encoding", event, least=1), _number(body, "sample_rate_hz", event)
         if (encoding, rate_hz) not in FORMATS or rate_hz is None:
             _refuse("unknown_format", f"an encoding and rate this wire does not have, at {rate_hz} Hz", event)
-        big_endian = body.get("big_endian", False)
-        if not isinstance(big_endian, bool):
-            _refuse("bad_type", "big_endian is not a boolean", event)
-        custom = body.get("custom_parameters", {})
+        big_endian = _flag(body, "big_endian", event)
+        custom = _given(body, "custom_parameters", {})
         if not isinstance(custom, dict) or not all(
             isinstance(name, str) and isinstance(value, str) for name, value in custom.items()
         ):
@@ -480,6 +475,18 @@ def _text(body: dict[Any, Any], key: str, event: str, *, least: int = 0, most: i
         _refuse("bad_type", f"{key} is not text", event)
     if not least <= len(value) <= most:
         _refuse("bad_value", f"{key} has {len(value)} characters, not {least} to {most}", event)
+    return value
+
+
+def _given(body: dict[Any, Any], key: str, default: Any) -> Any:
+    value = body.get(key)
+    return default if value is None else value
+
+
+def _flag(body: dict[Any, Any], key: str, event: str) -> bool:
+    value = _given(body, key, False)
+    if not isinstance(value, bool):
+        _refuse("bad_type", f"{key} is not a boolean", event)
     return value
 
 
