@@ -41,6 +41,9 @@ class LineInfo:
     to_number: str = field(default="", repr=False)
     direction: str = ""
     """``inbound`` or ``outbound``, as the platform sees the call, where the wire says it."""
+    clock_rate_hz: int = 0
+    """In which positions are told (`MarkOutcome.at_sample`): the call's own on the native wire, whose start names it;
+    elsewhere the stream's rate."""
 
     @property
     def codec(self) -> str:
