@@ -117,6 +117,7 @@ class Recogniser:
                 problems.append(exc)
                 del self._dialects[name]
                 continue
+            known |= not events
             for event in events:
                 known |= not isinstance(event, UnknownMessage)
                 self._greeted |= isinstance(event, Handshaken)
