@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from talkpath.errors import CallEnded, RemoteWireError
-from talkpath.line.access import Access, Shown, forwarded_address
 from talkpath.line.accepting import RETRY_S, Visit
+from talkpath.line.access import Access, Shown, forwarded_address
 from talkpath.line.bot import run_bot
 from talkpath.line.config import LineRecord
+from talkpath.line.grpc_lines import serve_calls
 from talkpath.line.line import Line
 from talkpath.line.opening import FirstBytes, Recogniser, first_bytes_say, receive_start, wires_on
 from talkpath.transport.carrier import Carriage, WebSocketCarriage
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("talkpath.line.arrival")
 
 CLOSE_POLICY = 1008
+NOTHING_SHOWN = "it shows no valid signature, token or other proof"
 NOT_ALLOWED = "this server is not for whoever connects: the opening message shows no right token"
 
 
@@ -54,31 +56,28 @@ async def serve_link(
     """Serve one connection from its first byte to its last. Raises nothing but cancellation.
 
     Args:
-        visit: as the bounds of the door see it; None: it is not counted.
+        visit: as the bounds of the door see it; None: nobody has counted it.
         opened: told of the first line before its bot runs.
 
     Returns:
         The last line's record; None when none was opened.
     """
-    arrival = Arrival(server, link, visit, opened)
+    visit = visit or Visit(server.door, link.peer_name(), object())
     try:
-        return await arrival.serve()
+        return await Arrival(server, link, visit, opened).serve()
     finally:
-        if visit is not None:
-            visit.left()
+        visit.left()
 
 
 class Arrival:
     """What is known of one connection; see `serve_link`."""
 
-    def __init__(
-        self, server: LineServer, link: Link, visit: Visit | None, opened: Callable[[Line], None] | None
-    ) -> None:
+    def __init__(self, server: LineServer, link: Link, visit: Visit, opened: Callable[[Line], None] | None) -> None:
         self.server = server
         self.link = link
         self._visit = visit
         self._opened = opened
-        self._address = visit.address if visit is not None else ""
+        self._address = visit.address
         self._client_names: frozenset[str] | None = None
 
     async def serve(self) -> LineRecord | None:
@@ -100,16 +99,12 @@ class Arrival:
                 if line is None:
                     self.link.close()
         if calls is not None:
-            # Not needed by who has no gRPC, and half a second to import.
-            from talkpath.line.grpc_lines import serve_calls
-
             return await serve_calls(self, calls)
         return await self.live(line) if line is not None else None
 
     def settled(self) -> None:
         """The connection has shown that it is in earnest: it has a line, or is over."""
-        if self._visit is not None:
-            self._visit.settled()
+        self._visit.settled()
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
@@ -200,7 +195,7 @@ class Arrival:
 
     def is_for(self, address: str) -> bool:
         """Say who is behind a proxy. -> whether there is room for another of them, counted"""
-        if self._visit is None or self._visit.is_for(address):
+        if self._visit.is_for(address):
             return True
         self.server.door.turned_away += 1
         return False
@@ -211,17 +206,18 @@ class Arrival:
         """Upgrade and opening message; None when the peer was told to go away. A line that is returned is counted."""
         server = self.server
         handshake, request = await receive_upgrade(self.link, begun)
-        shown = self.shown(self._wires_at(request.path), request.headers, request.target, request.host)
+        wires = self._wires_at(request.path)
+        shown = self.shown(wires, request.headers, request.target, request.host)
         ways = self.ways_left(shown)
         if ways is None:
             challenge = server.gate.challenge()
-            await self._turn_away(handshake, challenge.status, challenge.reason, challenge.headers, "no access")
+            await self._turn_away(handshake, challenge.status, challenge.reason, challenge.headers, NOTHING_SHOWN)
             return None
         if not self.is_for(shown.address):
-            again = (("Retry-After", str(RETRY_S)),)
-            await self._turn_away(handshake, 429, "Too Many Requests", again, "too many from its address")
+            later = (("Retry-After", str(RETRY_S)),)
+            await self._turn_away(handshake, 429, "Too Many Requests", later, "too many from its address")
             return None
-        if not shown.wires:
+        if not wires:
             await self._turn_away(handshake, 404, "Not Found", (), "no wire of WebSockets is served")
             return None
         refusal = server.admission.refusal()
@@ -231,7 +227,7 @@ class Arrival:
             return None
         server.lines += 1
         try:
-            return await self._recognise(handshake, request, shown.wires, ways)
+            return await self._recognise(handshake, request, wires, ways)
         except BaseException:
             server.lines -= 1
             raise

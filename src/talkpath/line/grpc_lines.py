@@ -122,9 +122,7 @@ class _Calls:
         if ways is None:
             raise self._no_access(carriage)
         if not arrival.is_for(shown.address):
-            raise self._refuse(
-                carriage, Status.RESOURCE_EXHAUSTED, "too many connections", "too many from its address"
-            )
+            raise self._refuse(carriage, Status.RESOURCE_EXHAUSTED, "too many connections", "too many from its address")
         refusal = server.admission.refusal()
         if refusal is not None:
             raise self._refuse(carriage, Status.UNAVAILABLE, "no room now, try again later", refusal.explanation)

@@ -71,7 +71,8 @@ def wires_on(transport: str, wire: str | None = None) -> tuple[str, ...]:
 
 
 def check_options(wire: str | None, options: Any) -> None:
-    """Raise ConfigError for a wire that does not exist, or options that are none of its (of no wire's, without a name).
+    """Raise ConfigError for a wire that does not exist, or options that are none of its; of no wire's, where none is
+    named.
     """
     names = [wire] if wire is not None else list(WIRES)
     for name in names:
@@ -93,6 +94,8 @@ class Recogniser:
     def __init__(self, wires: Sequence[str], options: Any) -> None:
         self._named = len(wires) == 1
         self._wires = tuple(wires)
+        self._seen: list[str] = []
+        self._greeted = False
         self._dialects: dict[str, Dialect] = {}
         for name in wires:
             entry = wire_named(name)
@@ -105,6 +108,8 @@ class Recogniser:
             RemoteWireError: no wire opens like this; says what was seen.
         """
         problems: list[RemoteWireError] = []
+        known = self._named or self._greeted
+        self._seen.append(_describe(message, binary))
         for name, dialect in list(self._dialects.items()):
             try:
                 events = (dialect.receive_binary if binary else dialect.receive)(message)
@@ -112,7 +117,10 @@ class Recogniser:
                 problems.append(exc)
                 del self._dialects[name]
                 continue
+            known |= not events
             for event in events:
+                known |= not isinstance(event, UnknownMessage)
+                self._greeted |= isinstance(event, Handshaken)
                 if isinstance(event, StreamStarted):
                     if self._named or wire_named(name).claims(event):
                         return dialect, event
@@ -124,10 +132,11 @@ class Recogniser:
                     )
                     del self._dialects[name]
                     break
-        if self._dialects:
+        if self._dialects and known:
             return None
+        # What no wire knows as its first message would be waited behind for nothing.
         raise RemoteWireError(
-            f"no known wire opens like this ({_describe(message, binary)}; known: {', '.join(self._wires)})"
+            f"no known wire opens like this ({', then '.join(self._seen)}; known: {', '.join(self._wires)})"
             + (f"; {problems[-1]}" if len(problems) == 1 else ""),
             kind="unknown_wire",
         )

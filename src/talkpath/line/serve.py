@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 import trio
 
-from talkpath.line.access import Gate
 from talkpath.line.accepting import Door, Visit, bind_sockets
+from talkpath.line.access import Gate
 from talkpath.line.arrival import serve_link
 from talkpath.line.bot import Bot
 from talkpath.line.config import ServeConfig
