@@ -8,12 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from conformance_freeclimb import CALL, EPOCH_MS, L16_8, L16_16, MULAW, REFUSED, ROWS, STARTED, Row, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("grpc_tools")
-
-from conformance_freeclimb import CALL, EPOCH_MS, L16_8, L16_16, MULAW, REFUSED, ROWS, STARTED, Row, start
 
 from support import freeclimb_protoc as protoc
 from talkpath.errors import ConfigError, LocalWireError, NotOnThisWire, RemoteWireError
@@ -40,6 +37,7 @@ from talkpath.wire.dialect import Dialect, Field, Role
 from talkpath.wire.freeclimb import FreeClimbDialect, FreeClimbOptions, write_metadata
 from talkpath.wire.freeclimb_messages import METHOD, file_descriptor
 
+pytest.importorskip("grpc_tools")
 PROPERTY = settings(max_examples=200, deadline=None, derandomize=True)
 PLATFORM_START = replace(STARTED, account_id="freeclimb", clock_rate_hz=8000, started_ms=EPOCH_MS)
 
