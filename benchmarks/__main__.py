@@ -12,6 +12,7 @@ from benchmarks import (
     bench_application,
     bench_calls,
     bench_density,
+    bench_grpc,
     bench_kernels,
     bench_knee,
     bench_media_message,
@@ -33,7 +34,7 @@ SMALL = (
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
-    *("kernels", "message", "path", "tls", "virtual", "wire", "application", "calls", "knee", "density", "all"),
+    *("kernels", "message", "path", "tls", "virtual", "wire", "grpc", "application", "calls", "knee", "density", "all"),
     "table",
 )
 DEFAULT = ROOT / "build" / "bench.json"
@@ -91,6 +92,12 @@ def main() -> int:
         if asked.what == "wire":
             result["wire"] = bench_wire.run(asked.driver, bench_wire.SHORT if asked.short else bench_wire.FULL)
             bench_wire.show(result["wire"], tables)
+        if asked.what == "grpc":
+            effort_there_too = bench_grpc.SHORT if asked.short else bench_grpc.FULL
+            if asked.rounds:
+                effort_there_too = dataclasses.replace(effort_there_too, rounds=asked.rounds)
+            result["grpc"] = bench_grpc.run(effort_there_too)
+            bench_grpc.show(result["grpc"], tables)
         if asked.what == "application":
             effort_there = bench_application.SHORT if asked.short else bench_application.FULL
             result["application"] = bench_application.run(asked.driver, effort_there)
