@@ -137,8 +137,11 @@ class DrivenLine:
     def _reschedule(self, now_ns: int) -> None:
         """What is to be sent may have changed, and with it when."""
         self._send_known = False
-        if self.pumped and self.end_reason is None:
-            self.driver.rearm(self, now_ns)
+        if self.end_reason is None:
+            if self.pumped:
+                self.driver.rearm(self, now_ns)
+            else:
+                self.driver.reschedule(self)
 
     @property
     def name(self) -> str:
