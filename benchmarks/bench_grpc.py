@@ -51,6 +51,7 @@ def sample(name: str, message_ms: int, plan: Plan) -> dict[str, Any]:
         port = echo.hear()["port"]
         load = stack.enter_context(Child([sys.executable, "-m", "benchmarks.grpc_platform", *options], other, "load"))
         load.ask(f"connect {port}")
+        echo.ask(json.dumps({"do": "open", "ws_port": 0, "first": 0, "rtp_ports": []}))
         time.sleep(plan.warm_up_s)
         load.tell("begin")
         before = echo.ask(mark)
@@ -67,7 +68,9 @@ def sample(name: str, message_ms: int, plan: Plan) -> dict[str, Any]:
     if counts["wrong"]:
         faults.append(f"{counts['wrong']} connections broke")
     us = cpu_s * 1e6 / max(1, counts["received"])
-    progress(f"{name}, {message_ms} ms: {cpu_s / elapsed:.1%} of a core, {us:.1f} us per echo" + "; ".join(["", *faults]))
+    progress(
+        f"{name}, {message_ms} ms: {cpu_s / elapsed:.1%} of a core, {us:.1f} us per echo" + "; ".join(["", *faults])
+    )
     return {"echo": name, "message_ms": message_ms, "us_per_echo": us, "load": cpu_s / elapsed, "faults": faults,
             "counts": counts}  # fmt: skip
 
@@ -116,5 +119,3 @@ def show(result: dict[str, Any], file: TextIO) -> None:
     ]
     heads = ("messages", "us per echo", "grpc.aio's", "ours / theirs", "goal", "faults")
     print_table(f"FreeClimb over gRPC: an echo of {CALLS} calls", heads, rows, file)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -45,8 +46,10 @@ async def main() -> None:
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     while line := await commands.readline():
-        if json.loads(line)["do"] == "mark":
-            say(usage())
+        if json.loads(line)["do"] == "open":  # as control.py does for the others
+            gc.collect()
+            gc.freeze()
+        say(usage())
     await server.stop(0)
 
 

@@ -108,6 +108,8 @@ class CallStream:
         "_origin",
         "_outcomes",
         "_paused",
+        "_plain_audio",
+        "_play_format",
         "_refused",
         "_scope",
         "_started_ns",
@@ -155,6 +157,8 @@ class CallStream:
         self._stream: Stream | None = None
         self._timestamp_base_ms = 0
         self._dialect = self.wire.platform(spec.media_format(), spec.options)
+        self._plain_audio: Callable[[bytes], bytes | None] | None = getattr(self._dialect, "plain_audio", None)
+        self._play_format = native_format(self._dialect.play_format)
         self._connection: Carrier | None = None
         self._marks: dict[int, Mark] = {}
         self._next_mark = 1
@@ -535,6 +539,10 @@ class CallStream:
             self._send(PlatformError(kind))
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
+        plain = self._plain_audio
+        if plain is not None and self.spec.bidirectional and (audio := plain(payload)) is not None:
+            lib.tp_stream_receive_audio(self._native, 0, self._play_format, audio, len(audio), now_ns)
+            return
         self._receive(self._dialect.receive_binary, payload, now_ns)
 
     def on_peer_closed(self, code: int | None) -> None:

@@ -114,6 +114,8 @@ class LineMember(Member, Protocol):
     """A member without a leg, ticked when it has audio to send."""
 
     on_socket: bool
+    poll_ns: int
+    """How often it is looked at where nothing wakes the clock for it."""
 
     @property
     def native(self) -> Any: ...
@@ -206,7 +208,8 @@ class TasksDriver:
         """The first of them."""
         self._unsettled: dict[int, LineMember] = {}
         """Lines of which it may have changed."""
-        self._polled_lines = 0
+        self._polled_lines: dict[int, int] = {}
+        """How many are to be looked at so often."""
         self._poll_due_ns = 0
         self._housekeeping_due_ns = 0
         self._to_keep: list[Member] = []
@@ -324,11 +327,16 @@ class TasksDriver:
         self._lines[line.slot] = line
         self.reschedule(line)
         if self._is_polled(line):
-            if self._polled_lines == 0:
-                self._poll_due_ns = self.clock.now_ns() // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
-            self._polled_lines += 1
+            self._polled_lines[line.poll_ns] = self._polled_lines.get(line.poll_ns, 0) + 1
+            due = self._next_poll_ns(self.clock.now_ns())
+            if len(self._polled_lines) == 1 or due < self._poll_due_ns:
+                self._poll_due_ns = due
         self._start_housekeeping()
         self.clock.nudge()
+
+    def _next_poll_ns(self, now_ns: int) -> int:
+        period_ns = min(self._polled_lines)
+        return now_ns // period_ns * period_ns + period_ns
 
     def _is_polled(self, line: LineMember) -> bool:
         """Whether a line has nothing that wakes the clock for it: a socket, or in real time a memory link as well."""
@@ -350,7 +358,9 @@ class TasksDriver:
         if line is not None:
             self.reschedule(line)
             if self._is_polled(line):
-                self._polled_lines -= 1
+                self._polled_lines[line.poll_ns] -= 1
+                if not self._polled_lines[line.poll_ns]:
+                    del self._polled_lines[line.poll_ns]
         else:
             for key, group in list(self._groups.items()):
                 if member in group.calls:
@@ -461,7 +471,7 @@ class TasksDriver:
                 if self._lines:
                     self._tick_lines(now_ns)
             if self._polled_lines and self._poll_due_ns <= now_ns:
-                self._poll_due_ns = now_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
+                self._poll_due_ns = self._next_poll_ns(now_ns)
             self._keep_house(now_ns)
         finally:
             self._end_step()
