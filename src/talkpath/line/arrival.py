@@ -79,13 +79,15 @@ class Arrival:
         self._opened = opened
         self._address = visit.address
         self._client_names: frozenset[str] | None = None
+        self.deadline = trio.current_time() + server.config.handshake_s
+        """For the first line."""
 
     async def serve(self) -> LineRecord | None:
         """As `serve_link`."""
         line: Line | None = None
         calls: bytes | None = None
         try:
-            with self.refusals(), trio.fail_after(self.server.config.handshake_s):
+            with self.refusals(), trio.fail_at(self.deadline):
                 kind, begun = await self._greet()
                 if kind is FirstBytes.GRPC:
                     calls = begun

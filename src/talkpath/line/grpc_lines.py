@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from talkpath.line.arrival import Arrival
     from talkpath.wire.dialect import Dialect
 
+GRACE_S = 0.5
+"""Whoever took too long is told so, and then hung up on."""
+
 log = logging.getLogger("talkpath.line.grpc_lines")
 
 
@@ -76,9 +79,9 @@ class _Calls:
             self._serve_call,
             paths=tuple(self._wires),
             leftover=leftover,
-            greeting_s=self._server.config.handshake_s,
+            greeting_s=max(0.0, arrival.deadline - trio.current_time()),
         )
-        self._patience.deadline = trio.current_time() + self._server.config.handshake_s
+        self._patience.deadline = arrival.deadline + GRACE_S
         with self._patience:
             await connection.run()
         if self._patience.cancelled_caught:
@@ -98,7 +101,7 @@ class _Calls:
         line: Line | None = None
         with self._arrival.refusals(), contextlib.suppress(_Refused):
             try:
-                with trio.fail_after(self._server.config.handshake_s):
+                with trio.fail_at(self._deadline()):
                     line = await self._let_in(carriage)
             except trio.TooSlowError:
                 carriage.refuse(Status.DEADLINE_EXCEEDED, "no opening message in time")
@@ -107,6 +110,10 @@ class _Calls:
                 carriage.refuse(Status.INVALID_ARGUMENT, str(exc))
                 raise
         return line
+
+    def _deadline(self) -> float:
+        """Until when a call that begins now is to have its line: that of the connection counts for its first one."""
+        return min(trio.current_time() + self._server.config.handshake_s, self._patience.deadline - GRACE_S)
 
     def _refuse(self, carriage: GrpcCarriage, status: Status, message: str, why: str) -> _Refused:
         log.info("a call from %s was refused: %s", carriage.peer_name(), why)
