@@ -257,7 +257,7 @@ class ServerStatistics:
     pool_used_bytes: int = 0
     pool_refused: int = 0
     refused: dict[str, int] = field(default_factory=dict)
-    """Upgrades answered 503, count by `Refusal.kind`."""
+    """Connections not taken, count by `Refusal.kind`; ``access``: too little was shown, ``address``: too many from one."""
     load: LoadStatistics = field(default_factory=LoadStatistics)
 
 

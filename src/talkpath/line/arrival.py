@@ -102,7 +102,7 @@ class Arrival:
                     self.link.close()
         if calls is not None:
             return await serve_calls(self, calls)
-        return await self.live(line) if line is not None else None
+        return await self.live(line, self.link.close) if line is not None else None
 
     def settled(self) -> None:
         """The connection has shown that it is in earnest: it has a line, or is over."""
@@ -120,8 +120,12 @@ class Arrival:
         except (OSError, CallEnded) as exc:
             log.info("a connection from %s failed: %s", self.link.peer_name(), type(exc).__name__)
 
-    async def live(self, line: Line) -> LineRecord | None:
-        """Have the bot live on a line that is counted. Raises nothing but cancellation."""
+    async def live(self, line: Line, abandon: Callable[[], None]) -> LineRecord | None:
+        """Have the bot live on a line that is counted. Raises nothing but cancellation.
+
+        Args:
+            abandon: ends what carries the line, for when the line itself can no longer.
+        """
         server = self.server
         server.lines_opened += 1
         try:
@@ -138,7 +142,7 @@ class Arrival:
             log.warning("a line could not be opened: %s", exc.reason.value)
         except Exception as exc:
             log.error("a line failed: %s", type(exc).__name__, exc_info=exc)
-            self.link.close()
+            abandon()
         return line.record
 
     # What it is --------------------------------------------------------------------------------------------------

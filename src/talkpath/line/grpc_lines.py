@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from talkpath.line.arrival import Arrival
     from talkpath.wire.dialect import Dialect
 
+IDLE_S = 60.0
+"""How long a connection may live between its lines."""
 GRACE_S = 0.5
 """Whoever took too long is told so, and then hung up on."""
 
@@ -79,6 +81,7 @@ class _Calls:
             self._serve_call,
             paths=tuple(self._wires),
             leftover=leftover,
+            idle_s=IDLE_S,
             greeting_s=max(0.0, arrival.deadline - trio.current_time()),
         )
         self._patience.deadline = arrival.deadline + GRACE_S
@@ -94,7 +97,7 @@ class _Calls:
             return
         self._patience.deadline = math.inf
         self._arrival.settled()
-        self._record = await self._arrival.live(line) or self._record
+        self._record = await self._arrival.live(line, carriage.close) or self._record
 
     async def _open(self, carriage: GrpcCarriage) -> Line | None:
         """Read the call's opening message; None when the peer was told why not. A line that is returned is counted."""
