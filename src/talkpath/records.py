@@ -257,7 +257,7 @@ class ServerStatistics:
     pool_used_bytes: int = 0
     pool_refused: int = 0
     refused: dict[str, int] = field(default_factory=dict)
-    """Connections not taken, count by `Refusal.kind`; ``access``: too little was shown, ``address``: too many from one."""
+    """Connections not taken, count by `Refusal.kind`; ``access``: showed too little, ``address``: too many of it."""
     load: LoadStatistics = field(default_factory=LoadStatistics)
 
 
