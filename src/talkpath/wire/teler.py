@@ -94,6 +94,8 @@ class TelerDialect:
     wire: str = WIRE
     writes_binary: bool = False
     has_marks: bool = False
+    reports_errors: bool = False
+    confirms_digits: bool = False
     returns_marks_on_clear: bool = False
     confirms_clear: bool = False
 
