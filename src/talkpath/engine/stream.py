@@ -96,7 +96,6 @@ class CallStream:
         "_digits_sent",
         "_end_bell",
         "_ended_ns",
-        "_flushing",
         "_live",
         "_marks",
         "_message_ms",
@@ -115,6 +114,7 @@ class CallStream:
         "control_id",
         "end_reason",
         "ended",
+        "flushing",
         "index",
         "number",
         "ready",
@@ -154,7 +154,8 @@ class CallStream:
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
         self._refused: Refusals | None = None
-        self._flushing = False
+        self.flushing = False
+        """Whether its socket is full, and the call's send task sees to it."""
         self._clears = 0
         self._chunks: Chunks | None = None
         """Made for the first chunk that has a number to be taken back by."""
@@ -253,12 +254,12 @@ class CallStream:
                 self._attach(carriage, now_ns)
             except Exception as exc:
                 return exc
+            self.ready.set()  # here, so that whoever waits for it goes on beside this stream's task and not after it
             return None
 
         failure = await self.call.commands.perform(attach)
         if failure is not None:
             raise failure
-        self.ready.set()
 
     # In the step -------------------------------------------------------------------------------------------------
 
@@ -480,8 +481,8 @@ class CallStream:
         self.end(EndReason.WIRE_ERROR, exc)
 
     def on_full(self) -> None:
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self.call.flush_soon(self)
 
     def on_overflow(self) -> None:
@@ -681,7 +682,7 @@ class CallStream:
             if not await connection.flush(self.call.engine.config.stall_s):
                 self.end(EndReason.PEER_STALLED)
         finally:
-            self._flushing = False
+            self.flushing = False
 
 
 def _cause_name(cause: BaseException | None) -> str:
