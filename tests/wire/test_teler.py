@@ -12,8 +12,19 @@ from conformance_teler import APP, L16, PLATFORM, STARTED, STREAM, TABLE, UNDOCU
 from support.wire_table import last_json
 from talkpath.engine import StreamSpec
 from talkpath.errors import ConfigError, LocalWireError, NotOnThisWire
-from talkpath.events import Clear, Cleared, Digit, Handshaken, Mark, MarkReached, Media, MediaFormat, SendDigits
-from talkpath.events import StreamStopped, WireEvent
+from talkpath.events import (
+    Clear,
+    Cleared,
+    Digit,
+    Handshaken,
+    Mark,
+    MarkReached,
+    Media,
+    MediaFormat,
+    SendDigits,
+    StreamStopped,
+    WireEvent,
+)
 from talkpath.wire.catalog import wire_named
 from talkpath.wire.dialect import Role
 from talkpath.wire.teler import TelerDialect, TelerOptions
@@ -24,7 +35,8 @@ def test_silence_is_most_of_what_the_platform_says() -> None:
     for command in (MarkReached("a"), Cleared(), Handshaken("1"), Digit("5"), StreamStopped()):
         assert list(platform.send(command, sequence=5)) == []
         assert not platform.numbered(command)
-    assert not (platform.has_marks or platform.confirms_clear or platform.returns_marks_on_clear)
+    for says in (platform.has_marks, platform.confirms_clear, platform.returns_marks_on_clear):
+        assert not says
 
 
 def test_digits_and_the_end_are_told_by_option_and_numbered_then() -> None:
