@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ async def test_every_message_has_the_next_number_and_chunks_count_by_track(autoj
         assert [body["chunk"] for body in bodies] == [str(n + 1) for n in range(len(bodies))]
         stamps = [int(body["timestamp"]) for body in bodies]
         assert stamps[0] in range(41), "milliseconds since the stream's start"
-        assert {later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)} == {40}
+        assert {later - earlier for earlier, later in pairwise(stamps)} == {40}
         assert {len(base64.b64decode(body["payload"])) for body in bodies} == {320}
 
 
