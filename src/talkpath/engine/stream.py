@@ -315,7 +315,7 @@ class CallStream:
                 masked=carriage.masked,
                 mask_seed=int.from_bytes(call.entropy(8), "big"),
                 message_ms=self._message_ms,
-                bound_ms=round(spec.playout_s * 1000),
+                bound_ms=round(spec.bound_s() * 1000),
                 reserve_ms=1000 if spec.bidirectional else 0,
                 max_message_bytes=max_message_bytes,
                 timestamp_base_ms=self._timestamp_base_ms or None,
@@ -393,7 +393,7 @@ class CallStream:
                 self._pause(False)
             case QueryBuffer():
                 waiting_ms = int(lib.tp_stream_queued_us(self._native)) // 1000
-                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.playout_s * 50)))
+                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.bound_s() * 50)))
             case QueryStatistics():
                 self._send(PlatformStatistics(counters_of(lib.tp_stream_statistics(self._native))))
             case Interrupt(chunk=chunk):
@@ -591,7 +591,7 @@ class CallStream:
 
     def send_digit(self, digit: str, at_sample: int) -> None:
         """Tell the application that the caller pressed a key."""
-        if self._live and self.end_reason is None:
+        if self._live and self.end_reason is None and (self.spec.bidirectional or self.wire.digits_one_way):
             self._digits_received += 1
             rate = self.call.leg.media_format.sample_rate_hz
             at_ms = samples_to_ms(max(0, at_sample - self._origin), rate)
