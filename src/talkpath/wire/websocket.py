@@ -186,6 +186,8 @@ class ClientHandshake(_Handshake):
             # What h11 says quotes the value, which may be a token.
             raise _local("the host, the target or a header has characters that HTTP cannot carry") from None
         self.response_headers = Headers(())
+        self.subprotocol = ""
+        """What the server selected of what was offered; empty: nothing."""
 
     def receive(self, data: bytes) -> bool:
         """Take bytes from the server, ``b""`` for the end of its stream; say whether the connection is open.
@@ -198,6 +200,7 @@ class ClientHandshake(_Handshake):
         event = self._receive(data)
         if isinstance(event, AcceptConnection):
             self.response_headers = Headers(_decoded(event.extra_headers))
+            self.subprotocol = event.subprotocol or ""
         elif isinstance(event, RejectConnection):
             status = event.status_code
             self._error = HandshakeError(
