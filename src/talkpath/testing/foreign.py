@@ -1,4 +1,4 @@
-"""Messages of tomorrow: lawful ones with something in them that nobody knows, for each way in which messages are written.
+"""Messages of tomorrow: lawful ones with something in them that nobody knows, in each form that messages have.
 
 What reads a wire must go on when the platform, or the application, is newer than itself. Each function takes a message
 as a dialect wrote it and returns it changed, or None where the wire's form has no place for such a change.

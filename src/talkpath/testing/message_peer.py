@@ -1,4 +1,4 @@
-"""One end of a connection that carries whole messages, for checks and simulated peers: it remembers what came, and when.
+"""One end of a connection that carries whole messages, for checks: it remembers what came, and when.
 
 `MessagePeer` is the seam: whole messages in and out, a polite close, a rude one. What is special to a transport stands
 beside it: a `WebSocketPeer` can also write any bytes it likes, and hears how the other end's frames are made.
@@ -16,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-from talkpath.transport.link import Link
+from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.upgrade import send_all
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -144,6 +144,8 @@ class WebSocketPeer:
         self.after_close = 0
         """Frames that came after the other end's close frame."""
         self._link = link
+        if isinstance(link, SocketLink | TlsLink):
+            link.tune_for_media()
         self._waiting = bytearray(leftover)
         self._writing = trio.Lock()
         self._changed = trio.lowlevel.ParkingLot()
