@@ -53,9 +53,9 @@ from talkpath.events import (
 )
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, counters_of, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
-from talkpath.transport.carrier import Carriage, Carrier, open_carriage
+from talkpath.transport.carrier import Carriage, Carrier, open_carriage, parse_target
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.upgrade import Target, parse_url
+from talkpath.transport.upgrade import Target
 from talkpath.transport.wake import Bell, Moment
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
@@ -96,7 +96,6 @@ class CallStream:
         "_digits_sent",
         "_end_bell",
         "_ended_ns",
-        "_flushing",
         "_live",
         "_marks",
         "_message_ms",
@@ -115,6 +114,7 @@ class CallStream:
         "control_id",
         "end_reason",
         "ended",
+        "flushing",
         "index",
         "number",
         "ready",
@@ -154,7 +154,8 @@ class CallStream:
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
         self._refused: Refusals | None = None
-        self._flushing = False
+        self.flushing = False
+        """Whether its socket is full, and the call's send task sees to it."""
         self._clears = 0
         self._chunks: Chunks | None = None
         """Made for the first chunk that has a number to be taken back by."""
@@ -163,7 +164,7 @@ class CallStream:
         self._started_ns: int | None = None
         self._ended_ns = 0
         self._close_code = 1000
-        self._target: Target | None = parse_url(spec.url)
+        self._target: Target | None = parse_target(self.wire.transport, spec.url)
         """Until it has been connected to."""
         self._message_ms = self._whole_ptimes()
 
@@ -235,6 +236,8 @@ class CallStream:
                         target,
                         headers=headers,
                         subprotocol=self.wire.subprotocol,
+                        method=self.wire.grpc_method,
+                        wrap=getattr(self._dialect, "wrap_media", bytes),
                         context=config.tls_context,
                     )
             except trio.TooSlowError as exc:
@@ -253,12 +256,12 @@ class CallStream:
                 self._attach(carriage, now_ns)
             except Exception as exc:
                 return exc
+            self.ready.set()  # here, so that whoever waits for it goes on beside this stream's task and not after it
             return None
 
         failure = await self.call.commands.perform(attach)
         if failure is not None:
             raise failure
-        self.ready.set()
 
     # In the step -------------------------------------------------------------------------------------------------
 
@@ -268,6 +271,10 @@ class CallStream:
         call, spec = self.call, self.spec
         media_format = self._dialect.media_format
         tracks = TRACKS[spec.track]
+        options = getattr(self._dialect, "options", None)
+        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
+        if not getattr(options, "timestamp_from_start", False):
+            self._timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         started = StreamStarted(
             self.stream_id,
             call.call_id,
@@ -276,12 +283,12 @@ class CallStream:
             media_format,
             dict(spec.custom_parameters),
             call.leg.media_format.sample_rate_hz,
+            call.from_number,
+            call.to_number,
+            call.direction,
+            self._timestamp_base_ms,
         )
         first = self._dialect.send(started, sequence=1)
-        options = getattr(self._dialect, "options", None)
-        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
-        if not getattr(options, "timestamp_from_start", False):
-            self._timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         template_of = {track: self._dialect.media_template(track) for track in tracks}
         self._stream = Stream(
             call.engine.pool,
@@ -366,8 +373,8 @@ class CallStream:
                 self._play(event, now_ns)
             case Mark(name=name):
                 self._mark(name)
-            case Clear():
-                self._clear()
+            case Clear(id=ident):
+                self._clear(ident)
             case Pause():
                 lib.tp_stream_pause(self._native, 1)
             case Resume():
@@ -425,7 +432,7 @@ class CallStream:
         self._next_mark += 1
         self._marks[ident] = name
 
-    def _clear(self) -> None:
+    def _clear(self, ident: str) -> None:
         if not self.spec.bidirectional:
             self._refusals.add("one_way")
             return
@@ -434,7 +441,7 @@ class CallStream:
         if self._chunks is not None:
             self._chunks.clear()
         self.pull_events()
-        self._send(Cleared())
+        self._send(Cleared(ident))
         self._tell(StatusKind.CLEARED)
         self.call.note(SourceCleared(self.control_id, dropped))
 
@@ -480,8 +487,8 @@ class CallStream:
         self.end(EndReason.WIRE_ERROR, exc)
 
     def on_full(self) -> None:
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self.call.flush_soon(self)
 
     def on_overflow(self) -> None:
@@ -574,7 +581,8 @@ class CallStream:
                 connection.abort()
                 return
             reason = self.end_reason or EndReason.STOPPED
-            for message in self._dialect.send(StreamStopped(), sequence=int(lib.tp_stream_take_sequence(self._native))):
+            sequence = int(lib.tp_stream_take_sequence(self._native))
+            for message in self._dialect.send(StreamStopped(reason.value), sequence=sequence):
                 connection.send_message(message)
             code = self._close_code if reason is EndReason.WIRE_ERROR else GOODBYE_CODES.get(reason, 1000)
             await connection.close(code)
@@ -681,7 +689,7 @@ class CallStream:
             if not await connection.flush(self.call.engine.config.stall_s):
                 self.end(EndReason.PEER_STALLED)
         finally:
-            self._flushing = False
+            self.flushing = False
 
 
 def _cause_name(cause: BaseException | None) -> str:

@@ -61,6 +61,8 @@ class Wire:
     """(entropy) -> a new stream's id in the platform's form."""
     subprotocol: str
     """Of the WebSocket: offered by who dials, selected by who serves where it is offered; empty: none."""
+    grpc_method: str
+    """The path of the call that carries a stream, where the transport is gRPC; else empty."""
     default_account_id: str
     """What stands where the platform's account would, when `StreamSpec.account_id` is empty."""
     two_way_inbound_only: bool

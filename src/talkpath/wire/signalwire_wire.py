@@ -62,6 +62,7 @@ SIGNALWIRE = Wire(
     status_schemes=("swml", "cxml"),
     make_stream_id=make_uuid,
     subprotocol="",
+    grpc_method="",
     default_account_id="00000000-0000-4000-8000-000000000000",
     two_way_inbound_only=True,
     check_stream=_check,

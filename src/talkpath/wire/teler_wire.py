@@ -84,6 +84,7 @@ TELER = Wire(
     status_schemes=("2025-08-01",),
     make_stream_id=_stream_id,
     subprotocol="",
+    grpc_method="",
     default_account_id="acc_00000000000000000000000000",
     two_way_inbound_only=True,
     check_stream=_check,
