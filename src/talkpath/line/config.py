@@ -36,6 +36,9 @@ class LineInfo:
     custom_parameters: Mapping[str, str] = field(repr=False)
     path: str = field(default="/", repr=False)
     """Of the upgrade request, query included: tokens, where they are dialled. Of the method on gRPC."""
+    clock_rate_hz: int = 0
+    """In which positions are told (`MarkOutcome.at_sample`): the call's own on the native wire, whose start names it;
+    elsewhere the stream's rate."""
     from_number: str = field(default="", repr=False)
     """Of the caller, where the wire says it; `to_number` likewise."""
     to_number: str = field(default="", repr=False)
