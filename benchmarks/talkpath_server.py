@@ -92,12 +92,21 @@ class Server:
         """Cancel calls, all at once, and wait until nothing of them is left; says what it cost."""
         numbers = range(command["first"], command["first"] + command["count"])
         going = [self._live[number] for number in numbers if number in self._live]
-        cpu_s, began = time.process_time(), time.monotonic()
+        cpu_s, media_s, began = time.process_time(), self._media_s(), time.monotonic()
         for scope, _ in going:
             scope.cancel()
         for _, gone in going:
             await gone.wait()
-        return {"closed": len(going), "close_cpu_s": time.process_time() - cpu_s, "close_s": time.monotonic() - began}
+        return {
+            "closed": len(going),
+            "close_cpu_s": time.process_time() - cpu_s,
+            "close_media_s": self._media_s() - media_s,
+            "close_s": time.monotonic() - began,
+        }
+
+    def _media_s(self) -> float:
+        """Processor time that the pump has spent so far; 0 where there is none, for then nothing tells it apart."""
+        return getattr(self._engine.driver, "media_cpu_ns", 0) / 1e9
 
     async def churn(self, command: dict[str, Any]) -> dict[str, Any]:
         """Open calls at a steady rate, each for the same time; the far ends' ports are used again and again."""
@@ -228,12 +237,18 @@ def configure(options: argparse.Namespace) -> talkpath.EngineConfig:
     return talkpath.EngineConfig(**chosen)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make the parser of the command line that `configure` reads; another server may have more words on it."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--driver", help="who moves plain media; the engine's default when not given")
     parser.add_argument("--media-thread", action="store_true", help="on a thread of its own")
     parser.add_argument("--message-ms", type=int, default=20, help="audio in one media message")
     parser.add_argument("--wss", metavar="CA_FILE", help="streams over TLS, trusting this authority")
+    return parser
+
+
+if __name__ == "__main__":
+    parser = make_parser(__doc__)
     parser.add_argument("--lumps", action="store_true", help="20 ms of Python work every 100 ms beside the calls")
     asked = parser.parse_args()
     try:

@@ -223,6 +223,7 @@ int tp_stream_receive_message(tp_stream *stream, uint8_t *in, size_t in_bytes, i
 ptrdiff_t tp_stream_receive_audio(tp_stream *stream, uint32_t track, tp_format format, const uint8_t *in, size_t in_bytes,
                                   int64_t now);
 ptrdiff_t tp_stream_play(tp_stream *stream, tp_format format, const uint8_t *in, size_t in_bytes);
+int tp_stream_say(tp_stream *stream, uint32_t encoding, const void *in, size_t in_bytes);
 int tp_stream_mark(tp_stream *stream, int64_t id);
 int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample);
 void tp_stream_pause(tp_stream *stream, int paused);
@@ -231,6 +232,7 @@ uint64_t tp_stream_queued_us(const tp_stream *stream);
 uint32_t tp_stream_pool_bytes(const tp_stream *stream);
 const tp_stream_counters *tp_stream_statistics(const tp_stream *stream);
 int tp_stream_next_event(tp_stream *stream, tp_event *event);
+uint32_t tp_stream_take_audio(tp_stream *stream);
 bool tp_stream_has_events(const tp_stream *stream);
 uint64_t tp_stream_take_sequence(tp_stream *stream);
 int tp_stream_tick(tp_stream *stream, uint32_t slot, int64_t now, tp_outbox *out);
@@ -314,6 +316,14 @@ void tp_latch_expect(tp_latch *latch, const tp_address *remote, int64_t now);
 int tp_latch_receive(tp_latch *latch, const tp_address *from, const uint8_t *datagram, size_t datagram_bytes, int64_t now);
 const tp_address *tp_latch_target(const tp_latch *latch);
 
+/* ---- tp_uring ---- */
+typedef struct {
+    int32_t fd;
+    ...;
+} tp_uring;
+bool tp_uring_open(tp_uring *uring);
+void tp_uring_close(tp_uring *uring);
+
 /* ---- tp_pump ---- */
 #define TP_PUMP_TICK_NS 5000000
 #define TP_PUMP_IN_MAX 65536
@@ -325,6 +335,7 @@ const tp_address *tp_latch_target(const tp_latch *latch);
 #define TP_PUMP_PHASES 12
 #define TP_PUMP_LATENESS_BUCKETS 256
 #define TP_NO_PORT 0
+#define TP_PUMP_RING_BYTES 331776
 #define TP_PUMP_CIPHER_ONCE 65536
 #define TP_PUMP_CIPHER_MAX 147456
 enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
@@ -381,6 +392,7 @@ typedef struct {
     uint8_t *cipher_bytes[2];
     tp_cipher *cipher_entries[2];
     uint32_t cipher_capacity;
+    uint8_t *ring_bytes;
 } tp_pump_memory;
 typedef struct {
     uint64_t turns, path_ticks, line_ticks, datagrams_in, datagrams_out, messages_out, reads;
@@ -396,6 +408,7 @@ typedef struct {
     int64_t origin, next_due;
     int32_t realtime;
     uint32_t stopping, running;
+    tp_uring uring;
     tp_pump_counters counters;
     uint64_t lateness[12][256];
     ...;
@@ -406,6 +419,7 @@ int tp_pump_add_path(tp_pump *pump, uint32_t slot, tp_path *path);
 int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line);
 void tp_pump_remove(tp_pump *pump, uint32_t slot);
 void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
+int tp_pump_say(tp_pump *pump, uint32_t slot, uint32_t encoding, const void *in, size_t in_bytes);
 int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now);
 int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int flags, int64_t now);
 int64_t tp_pump_close_port(tp_pump *pump, int64_t port, uint8_t *waiting, uint8_t *unread, uint32_t *n_unread);
@@ -413,6 +427,14 @@ const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
 int tp_pump_read(tp_pump *pump, int64_t now);
 int tp_pump_tick(tp_pump *pump, int64_t now);
 int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
+#define TP_STAY_TURNS 64
+typedef struct {
+    int32_t timer, others;
+    int64_t until, enough, last, armed, done, before, cpu_before;
+    uint32_t polls, n;
+    int64_t late[64];
+} tp_stay;
+int tp_pump_stay(tp_pump *pump, tp_stay *stay);
 int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 int64_t tp_pump_take_held(tp_pump *pump, int64_t port, tp_received *report, int *result, uint8_t *out, size_t capacity);
 int tp_pump_give(tp_pump *pump, int64_t port, const uint8_t *left, size_t n, uint32_t needed);
@@ -422,7 +444,7 @@ int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, siz
 int tp_pump_take_handover(tp_pump *pump);
 int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries);
 int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now);
-void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now);
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, int64_t now);
 void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher);
 int tp_pump_end(tp_pump *pump, int64_t port);
 int tp_pump_run(tp_pump *pump, int realtime_priority);

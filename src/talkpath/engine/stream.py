@@ -55,9 +55,9 @@ from talkpath.events import (
 )
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, counters_of, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
-from talkpath.transport.carrier import Carriage, Carrier, open_carriage
+from talkpath.transport.carrier import Carriage, Carrier, open_carriage, parse_target
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.upgrade import Target, parse_url
+from talkpath.transport.upgrade import Target
 from talkpath.transport.wake import Bell, Moment
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
@@ -99,7 +99,6 @@ class CallStream:
         "_digits_sent",
         "_end_bell",
         "_ended_ns",
-        "_flushing",
         "_live",
         "_marks",
         "_message_ms",
@@ -120,6 +119,7 @@ class CallStream:
         "control_id",
         "end_reason",
         "ended",
+        "flushing",
         "index",
         "number",
         "ready",
@@ -159,7 +159,8 @@ class CallStream:
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
         self._refused: Refusals | None = None
-        self._flushing = False
+        self.flushing = False
+        """Whether its socket is full, and the call's send task sees to it."""
         self._clears = 0
         self._chunks: Chunks | None = None
         """Made for the first chunk that has a number to be taken back by."""
@@ -174,7 +175,7 @@ class CallStream:
         self._started_ns: int | None = None
         self._ended_ns = 0
         self._close_code = 1000
-        self._target: Target | None = parse_url(spec.url)
+        self._target: Target | None = parse_target(self.wire.transport, spec.url)
         """Until it has been connected to."""
         self._message_ms = self._whole_ptimes()
 
@@ -246,6 +247,8 @@ class CallStream:
                         target,
                         headers=headers,
                         subprotocol=self.wire.subprotocol,
+                        method=self.wire.grpc_method,
+                        wrap=getattr(self._dialect, "wrap_media", bytes),
                         context=config.tls_context,
                     )
             except trio.TooSlowError as exc:
@@ -264,12 +267,12 @@ class CallStream:
                 self._attach(carriage, now_ns)
             except Exception as exc:
                 return exc
+            self.ready.set()  # here, so that whoever waits for it goes on beside this stream's task and not after it
             return None
 
         failure = await self.call.commands.perform(attach)
         if failure is not None:
             raise failure
-        self.ready.set()
 
     # In the step -------------------------------------------------------------------------------------------------
 
@@ -279,6 +282,10 @@ class CallStream:
         call, spec = self.call, self.spec
         media_format = self._dialect.media_format
         tracks = TRACKS[spec.track]
+        options = getattr(self._dialect, "options", None)
+        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
+        if not getattr(options, "timestamp_from_start", False):
+            self._timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         started = StreamStarted(
             self.stream_id,
             call.call_id,
@@ -287,12 +294,12 @@ class CallStream:
             media_format,
             dict(spec.custom_parameters),
             call.leg.media_format.sample_rate_hz,
+            call.from_number,
+            call.to_number,
+            call.direction,
+            self._timestamp_base_ms,
         )
         first = self._dialect.send(started, sequence=1)
-        options = getattr(self._dialect, "options", None)
-        max_message_bytes = int(getattr(options, "max_message_bytes", MAX_MESSAGE_BYTES))
-        if not getattr(options, "timestamp_from_start", False):
-            self._timestamp_base_ms = round(call.engine.wall_clock() * 1000)
         template_of = {track: self._dialect.media_template(track) for track in tracks}
         self._stream = Stream(
             call.engine.pool,
@@ -308,7 +315,7 @@ class CallStream:
                 masked=carriage.masked,
                 mask_seed=int.from_bytes(call.entropy(8), "big"),
                 message_ms=self._message_ms,
-                bound_ms=round(spec.playout_s * 1000),
+                bound_ms=round(spec.bound_s() * 1000),
                 reserve_ms=1000 if spec.bidirectional else 0,
                 max_message_bytes=max_message_bytes,
                 timestamp_base_ms=self._timestamp_base_ms or None,
@@ -378,15 +385,15 @@ class CallStream:
                 self._play(event, now_ns)
             case Mark(name=name):
                 self._mark(name)
-            case Clear():
-                self._clear()
+            case Clear(id=ident):
+                self._clear(ident)
             case Pause():
                 self._pause(True)
             case Resume():
                 self._pause(False)
             case QueryBuffer():
                 waiting_ms = int(lib.tp_stream_queued_us(self._native)) // 1000
-                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.playout_s * 50)))
+                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.bound_s() * 50)))
             case QueryStatistics():
                 self._send(PlatformStatistics(counters_of(lib.tp_stream_statistics(self._native))))
             case Interrupt(chunk=chunk):
@@ -445,7 +452,7 @@ class CallStream:
         self._next_mark += 1
         self._marks[ident] = name
 
-    def _clear(self) -> None:
+    def _clear(self, ident: str) -> None:
         if not self.spec.bidirectional:
             self._refuse("one_way")
             return
@@ -455,7 +462,7 @@ class CallStream:
         if self._chunks is not None:
             self._chunks.clear()
         self.pull_events()
-        self._send(Cleared())
+        self._send(Cleared(ident))
         self._tell(StatusKind.CLEARED)
         self.call.note(SourceCleared(self.control_id, dropped))
 
@@ -537,8 +544,8 @@ class CallStream:
         self.end(EndReason.WIRE_ERROR, exc)
 
     def on_full(self) -> None:
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self.call.flush_soon(self)
 
     def on_overflow(self) -> None:
@@ -584,7 +591,7 @@ class CallStream:
 
     def send_digit(self, digit: str, at_sample: int) -> None:
         """Tell the application that the caller pressed a key."""
-        if self._live and self.end_reason is None:
+        if self._live and self.end_reason is None and (self.spec.bidirectional or self.wire.digits_one_way):
             self._digits_received += 1
             rate = self.call.leg.media_format.sample_rate_hz
             at_ms = samples_to_ms(max(0, at_sample - self._origin), rate)
@@ -634,7 +641,8 @@ class CallStream:
                 connection.abort()
                 return
             reason = self.end_reason or EndReason.STOPPED
-            for message in self._dialect.send(StreamStopped(), sequence=int(lib.tp_stream_take_sequence(self._native))):
+            sequence = int(lib.tp_stream_take_sequence(self._native))
+            for message in self._dialect.send(StreamStopped(reason.value), sequence=sequence):
                 connection.send_message(message)
             code = self._close_code if reason is EndReason.WIRE_ERROR else GOODBYE_CODES.get(reason, 1000)
             await connection.close(code)
@@ -741,7 +749,7 @@ class CallStream:
             if not await connection.flush(self.call.engine.config.stall_s):
                 self.end(EndReason.PEER_STALLED)
         finally:
-            self._flushing = False
+            self.flushing = False
 
 
 def _cause_name(cause: BaseException | None) -> str:

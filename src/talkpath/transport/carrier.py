@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from talkpath.transport.grpc import open_grpc, parse_grpc_url
 from talkpath.transport.link import Link, SocketLink, TlsLink
-from talkpath.transport.upgrade import Target, open_websocket
+from talkpath.transport.upgrade import Target, open_websocket, parse_url
 from talkpath.transport.websocket import Connection, ConnectionOwner
 from talkpath.wire.websocket import CLOSE, close_payload, frame
 
@@ -31,10 +32,16 @@ class Carrier(Protocol):
     `ConnectionOwner`, never raised.
     """
 
-    broken: bool
-    """Nothing can be sent any more; no goodbye is worth trying."""
-    pings_sent: int
-    round_trip_ms: float
+    @property
+    def broken(self) -> bool:
+        """Nothing can be sent any more; no goodbye is worth trying."""
+        ...
+
+    @property
+    def pings_sent(self) -> int: ...
+
+    @property
+    def round_trip_ms(self) -> float: ...
 
     def start(self, now_ns: int) -> None:
         """Take over: what has come already is read now, what comes later in the steps."""
@@ -181,15 +188,27 @@ class WebSocketCarriage:
         self.link.close()
 
 
+def parse_target(transport: str, url: str) -> Target:
+    """Take apart the address of an application on a transport. Raises ConfigError: not such an address."""
+    return parse_grpc_url(url) if transport == "grpc" else parse_url(url)
+
+
 async def open_carriage(
     transport: str,
     target: Target,
     *,
     headers: Sequence[tuple[str, str]] = (),
     subprotocol: str = "",
+    method: str = "",
+    wrap: Callable[[memoryview], bytes] = bytes,
     context: ssl.SSLContext | None = None,
 ) -> Carriage:
     """Dial an application over what its wire travels on (`Wire.transport`).
+
+    Args:
+        headers: of the upgrade, or the call's metadata.
+        method: gRPC's.
+        wrap: makes a message of what the native core writes of a media message, where that is not a message already.
 
     Raises:
         OSError, ssl.SSLError: could not connect.
@@ -197,6 +216,10 @@ async def open_carriage(
 
     Cancellation: nothing is left open.
     """
-    assert transport == "websocket", transport
+    if transport == "grpc":
+        metadata = tuple((name.lower(), value) for name, value in headers)
+        carriage = await open_grpc(target, method, metadata=metadata, context=context)
+        carriage.wrap = wrap
+        return carriage
     link, leftover = await open_websocket(target, headers=headers, subprotocol=subprotocol, context=context)
     return WebSocketCarriage(link, leftover, masked=True)

@@ -7,7 +7,8 @@ in memory) is moved by the `tasks` driver's own step, in the same step.
 
 A step is: the pump reads; Python attends to what was not plain media, in the order it came; other reads and commands;
 the pump ticks and sends; Python attends to what happened. When there is nothing for Python to do in between, the two
-halves are one C call, and that is nearly always.
+halves are one C call, and that is nearly always. Then the pump may also `stay`: take the next steps by itself, while
+nobody else in the run has anything to do. What it comes back with is attended to in a step like any other.
 
 *Streams over TLS.* Only the cipher itself passes through Python, in two loops per step: `_decipher` after the pump has
 read gives OpenSSL what came and the pump the plaintext, `_hand_over` after it has ticked gives OpenSSL its messages and
@@ -24,7 +25,6 @@ the pump's lock, one C call at a time; `paused` makes several of them one.
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import socket
 import ssl
@@ -32,15 +32,16 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import trio
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
-from talkpath.transport.clock import Lateness
+from talkpath.path.arena import HUGE_BYTES, Arena
+from talkpath.transport.clock import Lateness, Stay
 from talkpath.transport.driver_tasks import (
     PHASE_NS,
     READ_ROUNDS,
@@ -62,8 +63,18 @@ OUTBOX_BYTES = 256 * 1024
 OUTBOX_OUTPUTS = 4096
 HANDOVER_BYTES = 4 * 1024 * 1024
 HANDOVER_OUTPUTS = 16384
-CIPHER_BYTES = 2 * 1024 * 1024
+CIPHER_BYTES = 1024 * 1024
+TWO_RECORDS_BYTES = 42
+"""The least that the headers, tags and types of two records take: TLS 1.2 with ChaCha20-Poly1305."""
+HOT_BYTES = (
+    MAX_SLOTS * (ffi.sizeof("tp_slot") + 8)
+    + MAX_PORTS * ffi.sizeof("tp_port")
+    + OUTBOX_OUTPUTS * ffi.sizeof("tp_output")
+    + OUTBOX_BYTES
+    + lib.TP_PUMP_SCRATCH_BYTES
+)
 ATTENTION_AT_ONCE = 512
+ORIGIN_READINGS = 5
 MAX_WAITING_BYTES: int = lib.TP_PUMP_CIPHER_MAX
 REALTIME_PRIORITY = 10
 """Of SCHED_FIFO: above every ordinary thread, below the kernel's own."""
@@ -88,11 +99,6 @@ Attend = Callable[[int, int, int], None]
 _untouched = ffi.new_allocator(should_clear_after_alloc=False)
 _attention = struct.Struct("=IIQiI")
 _cipher = struct.Struct("=QII")
-
-
-def _zeroed(kind: str, n: int) -> Any:
-    """Return pages of the system's own: they are zero, and cost nothing until they are used."""
-    return ffi.from_buffer(f"{kind}[]", mmap.mmap(-1, n * ffi.sizeof(kind)))
 
 
 class Ciphered(Protocol):
@@ -148,20 +154,24 @@ class Pumped:
 class Pump:
     """Own one native pump and the memory it works in."""
 
-    def __init__(self, origin_ns: int) -> None:
+    def __init__(self, origin_ns: int, *, ring: bool) -> None:
         self.native: Any = ffi.new("tp_pump *")
         memory = self._memory = ffi.new("tp_pump_memory *")
+        # What each tick goes through is on one huge page, up to some thousands of ports.
+        self._arena = arena = Arena(HOT_BYTES, huge_bytes=HUGE_BYTES)
+        memory.slots = arena.take("tp_slot", MAX_SLOTS)
+        memory.due = arena.take("int64_t", MAX_SLOTS)
+        memory.scratch = arena.take("uint8_t", lib.TP_PUMP_SCRATCH_BYTES)
+        memory.outbox_bytes = arena.take("uint8_t", OUTBOX_BYTES)
+        memory.outbox_outputs = arena.take("tp_output", OUTBOX_OUTPUTS)
+        memory.ports = arena.take("tp_port", MAX_PORTS)
         self._kept = {
-            "slots": _zeroed("tp_slot", MAX_SLOTS),
-            "due": _untouched("int64_t[]", MAX_SLOTS),
-            "ports": _zeroed("tp_port", MAX_PORTS),
             "attention": _untouched("tp_attention[]", MAX_SLOTS + MAX_PORTS),
             "free_ports": _untouched("uint32_t[]", MAX_PORTS),
             "pool_bytes": _untouched("uint8_t[]", POOL_BYTES),
-            "scratch": _untouched("uint8_t[]", lib.TP_PUMP_SCRATCH_BYTES),
-            "outbox_bytes": _untouched("uint8_t[]", OUTBOX_BYTES),
-            "outbox_outputs": _untouched("tp_output[]", OUTBOX_OUTPUTS),
         }
+        if ring:
+            self._kept["ring_bytes"] = _untouched("uint8_t[]", lib.TP_PUMP_RING_BYTES)
         for name, value in self._kept.items():
             setattr(memory, name, value)
         self._handover = [_untouched("uint8_t[]", HANDOVER_BYTES) for _ in range(2)]
@@ -191,8 +201,20 @@ class Pump:
         lib.tp_pump_close(self.native)
 
 
+def ring_refusal() -> OSError | None:
+    """Open an io_uring as the pump does and close it; return why the system would not have it."""
+    ring = ffi.new("tp_uring *")
+    if not lib.tp_uring_open(ring):
+        return OSError(ffi.errno, os.strerror(ffi.errno))
+    lib.tp_uring_close(ring)
+    return None
+
+
 class PumpDriver(TasksDriver):
     """See the module. Without a pumped member it is the `tasks` driver and nothing else."""
+
+    may_ring: ClassVar[bool] = True
+    """Whether the pump makes its system calls through io_uring where it can; the bytes are the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,14 +251,21 @@ class PumpDriver(TasksDriver):
         self.waiting_c: Any = None
         self.unread_c: Any = None
         self._n_unread = ffi.new("uint32_t *")
+        self._stay = ffi.new("tp_stay *")
+
+    @property
+    def has_ring(self) -> bool:
+        """Whether the pump's system calls go through io_uring now."""
+        return self._pump is not None and self._pump.native.uring.fd >= 0
 
     # Opening -----------------------------------------------------------------------------------------------------
 
     def want_pump(self, *, media_thread: bool = False) -> bool:
         if self._pump is None:
             # Time 0 on the system's monotonic clock, which is the one that Trio's own clock is made of.
-            origin = time.monotonic_ns() - self.clock.now_ns()
-            self._pump = Pump(origin)
+            # Whatever comes between the two readings makes it earlier.
+            origin = max(time.monotonic_ns() - self.clock.now_ns() for _ in range(ORIGIN_READINGS))
+            self._pump = Pump(origin, ring=self.may_ring)
             self._native = self._pump.native
             self.waiting = bytearray(MAX_WAITING_BYTES)
             self.unread = bytearray(lib.TP_PUMP_SCRATCH_BYTES)
@@ -249,6 +278,9 @@ class PumpDriver(TasksDriver):
             counters = self._native.counters
             self.clock.load.media_cpu_ns = lambda: int(counters.busy_ns)
         return True
+
+    def pump_of(self, member: Member) -> Any:
+        return self._native if member.pumped else None
 
     async def _run_thread(self) -> None:
         """Be the media thread's owner: it runs until `stopping`, and this task until it has gone."""
@@ -263,11 +295,11 @@ class PumpDriver(TasksDriver):
         if self._pump is not None:
             self._pump.close()
 
+    def paused(self) -> AbstractContextManager[None]:
+        return self._paused() if self.threaded else super().paused()
+
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        if not self.threaded:
-            yield
-            return
+    def _paused(self) -> Iterator[None]:
         lib.tp_pump_pause(self._native, 1)
         try:
             yield
@@ -320,7 +352,9 @@ class PumpDriver(TasksDriver):
     def remove(self, member: Member) -> None:
         if self._pumped.get(member.slot) is member:
             del self._pumped[member.slot]
-            lib.tp_pump_remove(self._native, member.slot)
+            with self.paused():  # what the thread has left for it would be taken for the slot's next owner's
+                self.settle()
+                lib.tp_pump_remove(self._native, member.slot)
             group = getattr(member, "group", None)
             if isinstance(group, Pumped):
                 self._phases[group.key] -= 1
@@ -441,7 +475,9 @@ class PumpDriver(TasksDriver):
 
     def has_work(self) -> bool:
         native = self._native
-        if self.threaded and (native.n_attention or native.n_cipher or native.handover[native.filling].n_outputs):
+        if native is not None and (
+            native.n_attention or (self.threaded and native.n_cipher) or native.handover[native.filling].n_outputs
+        ):
             return True
         return super().has_work()
 
@@ -465,11 +501,24 @@ class PumpDriver(TasksDriver):
             due = self._housekeeping_due_ns
         return due
 
+    def stay(self, timer_fd: int, others_fd: int, until_ns: int, enough_ns: int) -> Stay | None:
+        if not self._pumped or self.threaded or self._to_decipher or self._to_keep or self._has_own_work():
+            return None
+        stay = self._stay
+        stay.timer, stay.others = timer_fd, others_fd
+        stay.until = min(until_ns, self._housekeeping_due_ns)
+        stay.enough, stay.last, stay.polls = enough_ns, self._last_step_ns, self._pumped_lines > 0
+        n = lib.tp_pump_stay(self._native, stay)
+        self._last_step_ns = stay.last
+        late_ns = ffi.unpack(stay.late, n) if n > 0 else []
+        return Stay(late_ns, stay.armed, stay.done, stay.before, stay.cpu_before)
+
     def step(self, now_ns: int) -> None:
-        if self._native is not None and self._pumped and not self.threaded and not self._has_own_work(now_ns):
+        if self._native is not None and self._pumped and not self.threaded and not self._has_own_work():
             self.in_step = True
             try:
                 self._last_step_ns = now_ns
+                self._hand_over_rest()
                 n = lib.tp_pump_step(self._native, now_ns, self._ticked)
                 if self._ticked[0]:
                     self._after_tick(n, now_ns)
@@ -480,12 +529,12 @@ class PumpDriver(TasksDriver):
                     self._tick_due(now_ns)
                 self._keep_house(now_ns)
             finally:
-                self.in_step = False
+                self._end_step()
             return
         super().step(now_ns)
         self._last_step_ns = now_ns
 
-    def _has_own_work(self, now_ns: int) -> bool:
+    def _has_own_work(self) -> bool:
         """Whether the `tasks` driver's part of a step has anything in it."""
         return bool(
             self._commanded or self._later or self._memory_ready or self._poller.handlers or self._groups or self._lines
@@ -503,6 +552,7 @@ class PumpDriver(TasksDriver):
             self._hand_over()  # First: it was written before anything that is done now, perhaps for another stream.
             self._attend(now_ns)
             return
+        self._hand_over_rest()
         self._after_read(lib.tp_pump_read(self._native, now_ns), now_ns)
 
     def _after_read(self, n: int, now_ns: int) -> None:
@@ -529,11 +579,18 @@ class PumpDriver(TasksDriver):
                 self._after_tick(lib.tp_pump_tick(self._native, now_ns), now_ns)
 
     def _after_tick(self, n: int, now_ns: int) -> None:
-        if self._native.handover[self._native.filling].n_outputs:
+        native = self._native
+        while native.handover[native.filling].n_outputs:
             self._hand_over()  # First: what is said of it comes behind it.
-            n = self._native.n_attention
-        if n:
+            if native.next_due <= now_ns:  # it was much, and others have waited for it
+                lib.tp_pump_tick(native, now_ns)
+        if n or native.n_attention:
             self._attend(now_ns)
+
+    def _hand_over_rest(self) -> None:
+        """Send what a turn without Python has handed over, before anything else is read or done."""
+        if self._native.handover[self._native.filling].n_outputs:
+            self._hand_over()
 
     def _hear_signal(self) -> None:
         with suppress(BlockingIOError):
@@ -579,54 +636,52 @@ class PumpDriver(TasksDriver):
             return False
         pump = self._pump
         assert pump is not None
-        n_entries = self._n_cipher[0]
-        view = pump.cipher_views[which]
-        plain, room = self.scratch_view, len(self.scratch) // 2
+        view, entries = pump.cipher_views[which], pump.cipher_entries[which][: 16 * self._n_cipher[0]]
         known = self._to_decipher.get
         again = False
         lengths: list[int] = []
-        done, first, index = 0, 0, 0
+        first = offset = length = 0
         self._deciphering = True
         try:
-            for port, offset, length in _cipher.iter_unpack(pump.cipher_entries[which][: 16 * n_entries]):
-                index += 1
+            for port, offset, length in _cipher.iter_unpack(entries):
                 entry = known(port)
                 if entry is not None and length <= PIECE_BYTES:
                     feed, read, incoming, outgoing, connection = entry
-                    feed(view[offset : offset + length])
+                    piece = view[offset : offset + length]
+                    feed(piece)
                     failure: ssl.SSLError | None = None
                     try:
-                        n = read(room, plain[done:])
+                        n = read(length, piece)
                     except ssl.SSLError as exc:
                         n, failure = 0, exc
-                    if n and not incoming.pending and not outgoing.pending:
+                    # One record, and all of it. Nothing that TLS answers to has room beside it; to look whether it has
+                    # would fetch into the cache what nobody needs.
+                    alone = length < n + TWO_RECORDS_BYTES
+                    if 0 < n < length and not incoming.pending and (alone or not outgoing.pending):
                         lengths.append(n)
-                        done += n
-                        if done < room:
-                            continue
-                        self._receive_many(first, lengths, now_ns)
-                    else:
-                        rest = bytes(plain[done : done + n])
-                        self._receive_many(first, lengths, now_ns)
-                        plain[:n] = rest
-                        connection.decipher_on(n, failure, now_ns)
+                        continue
+                    first = self._receive_many(first, lengths, now_ns)
+                    self.scratch_view[:n] = piece[:n]
+                    connection.decipher_on(n, failure, now_ns)
                 else:
-                    self._receive_many(first, lengths, now_ns)
+                    first = self._receive_many(first, lengths, now_ns)
                     if entry is not None:
-                        again = again or length == CIPHER_ONCE
                         entry[4].decipher(view[offset : offset + length], now_ns)
-                done, first = 0, index
+                        again = again or length == CIPHER_ONCE
+                first += 1
             self._receive_many(first, lengths, now_ns)
         finally:
             self._deciphering = False
-        return again
+        return again or offset + length > CIPHER_BYTES - CIPHER_ONCE  # then there was no room for more
 
-    def _receive_many(self, first: int, lengths: list[int], now_ns: int) -> None:
-        """Give the pump the plaintext of entries in a row, which lies in the scratch."""
-        if lengths:
+    def _receive_many(self, first: int, lengths: list[int], now_ns: int) -> int:
+        """Give the pump the plaintext of entries in a row, which lies where they lay. -> the number of the next"""
+        n = len(lengths)
+        if n:
             numbers = ffi.from_buffer("uint32_t[]", array("I", lengths))
-            lib.tp_pump_receive_many(self._native, first, len(lengths), numbers, self.scratch_c, now_ns)
+            lib.tp_pump_receive_many(self._native, first, n, numbers, now_ns)
             lengths.clear()
+        return first + n
 
     def _hand_over(self) -> None:
         """Send the messages that the pump has left to Python: of cipher ports, and of streams without a port."""
@@ -641,11 +696,10 @@ class PumpDriver(TasksDriver):
         known = self._to_encrypt.get
         quadruple = iter(numbers[: 4 * self._native.handover[which].n_outputs].tolist())
         ciphers: list[bytes] = []
-        first, index = 0, 0
+        first = 0
         self._handing_over = True
         try:
             for offset, length, slot, kind in zip(quadruple, quadruple, quadruple, quadruple, strict=True):
-                index += 1
                 entry = known(slot) if kind & 0xFFFF == OUTPUT_CIPHER else None
                 if entry is not None and length <= PIECE_BYTES:
                     write, take, _ = entry
@@ -656,22 +710,24 @@ class PumpDriver(TasksDriver):
                     else:
                         ciphers.append(take())
                         continue
-                self._send_many(first, ciphers)
-                first = index
+                first = self._send_many(first, ciphers)
                 if entry is not None:  # long, or TLS is broken, which is found out again
                     entry[2].encrypt(view[offset : offset + length])
                 elif kind & 0xFFFF != OUTPUT_CIPHER:
-                    self._send_outputs(view, numbers[4 * index - 4 : 4 * index], 1)
+                    self._send_outputs(view, numbers[4 * first : 4 * first + 4], 1)
+                first += 1
             self._send_many(first, ciphers)
         finally:
             self._handing_over = False
 
-    def _send_many(self, first: int, ciphers: list[bytes]) -> None:
-        """Give the pump the cipher of outputs in a row."""
-        if ciphers:
+    def _send_many(self, first: int, ciphers: list[bytes]) -> int:
+        """Give the pump the cipher of outputs in a row. -> the number of the next"""
+        n = len(ciphers)
+        if n:
             numbers = ffi.from_buffer("uint32_t[]", array("I", map(len, ciphers)))
-            lib.tp_pump_send_many(self._native, first, len(ciphers), numbers, b"".join(ciphers))
+            lib.tp_pump_send_many(self._native, first, n, numbers, b"".join(ciphers))
             ciphers.clear()
+        return first + n
 
     @property
     def lateness(self) -> Lateness:
@@ -685,6 +741,11 @@ class PumpDriver(TasksDriver):
         both.sum_ns = own.sum_ns + int(self._native.counters.late_sum_ns)
         both.total = sum(both.counts)
         return both
+
+    @property
+    def media_cpu_ns(self) -> int:
+        """Processor time of the pump's turns so far, by the clock of the thread that takes them."""
+        return int(self._native.counters.busy_ns) if self._native is not None else 0
 
     @property
     def ticks(self) -> int:

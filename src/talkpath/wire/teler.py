@@ -136,7 +136,7 @@ class TelerDialect:
                 case "audio":
                     return (self._read_played(message),)
                 case "interrupt":
-                    chunk = _JSON.number(message, "chunk_id", kind)
+                    chunk = self._chunk_id(message, kind)
                     if chunk is None:
                         _JSON.refuse("missing_field", "no chunk_id", kind)
                     return (Interrupt(chunk),)
@@ -366,7 +366,13 @@ class TelerDialect:
         samples = _JSON.payload(body, event, "audio_b64")
         if len(samples) % 2:
             _JSON.refuse("odd_length", f"{len(samples)} bytes of 16-bit audio", event)
-        return Media(samples, chunk=_JSON.number(body, "chunk_id", event))
+        return Media(samples, chunk=self._chunk_id(message, event))
+
+    def _chunk_id(self, message: dict[str, Any], event: str) -> int | None:
+        """A chunk's number, which stands where the audio does: at the top, or in ``data``."""
+        if "chunk_id" not in message and isinstance(message.get("data"), dict):
+            message = message["data"]
+        return _JSON.number(message, "chunk_id", event)
 
 
 def check_format(media_format: MediaFormat) -> None:
