@@ -42,7 +42,7 @@ class Recogniser:
 
     def __init__(self, wire: str | None, options: Any) -> None:
         self._named = wire is not None
-        names = [wire] if wire is not None else list(WIRES)
+        names = [wire] if wire is not None else [name for name, one in WIRES.items() if one.transport == "websocket"]
         self._dialects: dict[str, Dialect] = {}
         for name in names:
             entry = wire_named(name)
