@@ -386,7 +386,7 @@ def test_both_ends_of_ours_understand_each_other() -> None:
     first = int(np.flatnonzero(heard)[0])
     assert np.array_equal(heard[first : first + 8000], said)
     assert digits == ["1", "#"]
-    assert (stream.reason, line.reason) == (EndReason.BLOCK_LEFT, EndReason.PLATFORM_HUNG_UP)
+    assert (stream.reason, line.reason) == (EndReason.PLATFORM_HUNG_UP, EndReason.PLATFORM_HUNG_UP)
     assert stream.refused == line.statistics.refused == {}
     assert stream.stream_id == line.info.stream_id
 
