@@ -71,7 +71,7 @@ class LineConfig:
 
     send_ahead_ms: int = 2000
     """How far ahead of what has been played audio is sent: what was sent cannot be recalled, only cleared over the
-    wire.
+    wire. On a wire that has no clear (AudioSocket) it is at most 60.
     """
     message_ms: int = 20
     """Audio in one message while little waits; up to 200 ms when much does."""
