@@ -94,10 +94,6 @@ def test_what_is_not_served_is_said(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         async with served() as server:
             peer = connect("bot")
-            await peer.send(b"\x01\x00\x10" + bytes(16))
-            assert await peer.read() is None
-            assert "AudioSocket" in caplog.text
-            peer = connect("bot")
             await peer.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
             assert (await peer.read_head()).startswith("HTTP/1.1 400 ")
             assert "begins TLS, and there is no tls_context" in caplog.text
@@ -106,6 +102,10 @@ def test_what_is_not_served_is_said(caplog: pytest.LogCaptureFixture) -> None:
         async with served(wire="freeclimb"):
             assert (await knock())[0] == "404"
         async with served(wire="plivo") as server:
+            peer = connect("bot")
+            await peer.send(b"\x01\x00\x10" + bytes(16))
+            assert await peer.read() is None
+            assert "an AudioSocket, which is not served here" in caplog.text
             assert await status_of(start_message()) is Status.UNIMPLEMENTED
             assert server.lines == []
         async with served():
@@ -338,7 +338,7 @@ def test_a_connection_that_makes_no_call_is_hung_up_on(dribbles: bool) -> None:
 def test_lines_of_every_wire_are_recognised_at_one_address() -> None:
     async def scene() -> None:
         async with served() as server, engine() as which:
-            names = (*wires_on("websocket"), *wires_on("grpc"))
+            names = [*wires_on("websocket"), *wires_on("grpc"), *wires_on("audiosocket")]
             async with which.open_call(MemoryLeg()) as call:
                 for name in random.Random(1).sample(names, len(names)):
                     await call.start_stream(StreamSpec(url="memory://bot", wire=name))
@@ -346,6 +346,57 @@ def test_lines_of_every_wire_are_recognised_at_one_address() -> None:
                     await call.stop_stream()
                     assert server.lines[-1].info.wire == name
             assert len(server.lines) == len(names)
+
+    in_virtual_time(scene)
+
+
+# AudioSocket
+
+UUID = b"\x01\x00\x10" + bytes(range(16))
+SILENCE = b"\x10\x01\x40" + bytes(320)
+
+
+@pytest.mark.parametrize(
+    ("config", "opened"),
+    [
+        (ServeConfig(), True),
+        (ServeConfig(access=Access(networks=("192.0.2.0/24",))), False),
+        (ServeConfig(access=Access(bearer_tokens=(TOKEN,))), False),
+        (ServeConfig(access=Access(parameter_token=("key", TOKEN))), False),
+    ],
+)
+def test_an_audiosocket_is_a_line_or_is_told_to_terminate(config: ServeConfig, opened: bool) -> None:
+    async def scene() -> None:
+        async with served(config) as server:
+            peer = connect("bot")
+            for byte in UUID + SILENCE:
+                await peer.send(bytes([byte]))
+            await trio.sleep(1)
+            assert [line.info.wire for line in server.lines] == ["audiosocket"] * opened
+            assert server.server.statistics().refused == ({} if opened else {"access": 1})
+            if not opened:
+                await peer._fill()
+                assert bytes(peer._unread) == b"\0\0\0"
+                assert server.server.lines == 0
+            peer.link.close()
+            await trio.sleep(1)
+
+    in_virtual_time(scene)
+
+
+def test_an_audiosocket_too_many_is_told_to_terminate() -> None:
+    async def scene() -> None:
+        async with served(ServeConfig(max_lines=1)) as server:
+            peers = [connect("bot"), connect("bot")]
+            for peer in peers:
+                await peer.send(UUID + SILENCE)
+                await trio.sleep(1)
+            assert len(server.lines) == 1
+            await peers[1]._fill()
+            assert bytes(peers[1]._unread) == b"\0\0\0"
+            assert server.server.statistics().refused == {"lines": 1}
+            for peer in peers:
+                peer.link.close()
 
     in_virtual_time(scene)
 

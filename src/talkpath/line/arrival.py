@@ -32,9 +32,11 @@ from talkpath.line.config import LineRecord
 from talkpath.line.grpc_lines import serve_calls
 from talkpath.line.line import Line
 from talkpath.line.opening import FirstBytes, Recogniser, first_bytes_say, receive_start, wires_on
+from talkpath.transport.audiosocket import accept_audiosocket
 from talkpath.transport.carrier import Carriage, WebSocketCarriage
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.upgrade import receive_some, receive_upgrade, refuse, send_all
+from talkpath.wire.audiosocket import AudioSocketOptions, Kind, message
 from talkpath.wire.catalog import SUBPROTOCOLS
 from talkpath.wire.websocket import CLOSE, ServerHandshake, UpgradeRequest, close_payload, frame
 
@@ -92,7 +94,7 @@ class Arrival:
                 if kind is FirstBytes.GRPC:
                     calls = begun
                 elif kind is FirstBytes.AUDIOSOCKET:
-                    raise RemoteWireError("an AudioSocket, which is not served here", kind="unknown_wire")
+                    line = await self._open_audiosocket(begun)
                 else:
                     line = await self._open_websocket(begun)
         finally:
@@ -205,6 +207,37 @@ class Arrival:
             return True
         self.server.door.turned_away += 1
         return False
+
+    # An AudioSocket ----------------------------------------------------------------------------------------------
+
+    async def _open_audiosocket(self, begun: bytes) -> Line | None:
+        """Read the UUID and the first audio; None when the peer was told to go away, which its wire says without a
+        reason. A line that is returned is counted.
+        """
+        server = self.server
+        wires = wires_on("audiosocket", server.wire)
+        if not wires:
+            raise RemoteWireError("an AudioSocket, which is not served here", kind="unknown_wire")
+        ways = self.ways_left(self.shown(wires, {}, "/", None))
+        refusal = server.admission.refusal() if ways is not None else None
+        if ways is None or refusal is not None:
+            why = NOTHING_SHOWN if refusal is None else refusal.explanation
+            log.info("an AudioSocket from %s was refused: %s", self.link.peer_name(), why)
+            await refuse(self.link, message(Kind.TERMINATE))
+            return None
+        server.lines += 1
+        try:
+            options = server.config.options
+            dialect, started, carriage = await accept_audiosocket(
+                self.link, begun, options if isinstance(options, AudioSocketOptions) else None
+            )
+            if not self.admits(ways, dialect, started):
+                await refuse(self.link, message(Kind.TERMINATE))
+                raise RemoteWireError(NOT_ALLOWED, wire=dialect.wire, kind="no_access")
+            return self.make_line(dialect, started, carriage, path="/")
+        except BaseException:
+            server.lines -= 1
+            raise
 
     # A WebSocket -------------------------------------------------------------------------------------------------
 

@@ -117,8 +117,6 @@ class FreeClimbDialect:
     confirms_digits: bool = True
     returns_marks_on_clear: bool = False
     confirms_clear: bool = True
-    confirms_digits: bool = True
-    reports_errors: bool = True
 
     def __init__(
         self,
