@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from talkpath.transport.signals import run_until_signalled as run_until_signalled
     from talkpath.transport.tls import client_context as client_context
     from talkpath.transport.tls import server_context as server_context
+    from talkpath.transport.url_policy import UrlPolicy as UrlPolicy
 
 _HOME = {
     "talkpath.audio": ("AudioChunk", "AudioClip", "convert_rate", "read_audio", "write_audio"),
@@ -121,6 +122,7 @@ _HOME = {
     ),
     "talkpath.transport.tls": ("client_context", "server_context"),
     "talkpath.transport.signals": ("run_until_signalled",),
+    "talkpath.transport.url_policy": ("UrlPolicy",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

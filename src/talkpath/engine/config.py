@@ -15,6 +15,7 @@ from talkpath.transport.admission import LoadOptions, check_limit
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
 from talkpath.transport.tls import check_context
 from talkpath.transport.upgrade import parse_url
+from talkpath.transport.url_policy import EVERYWHERE, PUBLIC, UrlPolicy
 from talkpath.wire.callback import check_callback_url
 from talkpath.wire.catalog import wire_named
 from talkpath.wire.json_message import is_text
@@ -86,7 +87,13 @@ class EngineConfig(LoadOptions):
     makes one with authorities or a certificate of your own; one that allows older versions is refused."""
     callback_attempts: int = 3
     callback_deadline_s: float = 30.0
-    """One status callback, all attempts together."""
+    """One status callback, all attempts together; and all that is left of them when an engine is closed."""
+    callback_policy: UrlPolicy = PUBLIC
+    """Where status callbacks may go. Their URLs come with a customer's document as a rule, so by default they may go to
+    public addresses alone: ``UrlPolicy(networks=("127.0.0.0/8",))`` permits a web server on the same machine."""
+    stream_policy: UrlPolicy = EVERYWHERE
+    """Where streams may go. Everywhere by default: bots live inside the network of whoever runs the engine. Where the
+    streams' URLs are a customer's too, give it what `callback_policy` has."""
     max_callbacks: int = 1024
     """Status callbacks waiting or under way; the next is dropped and counted. Half of it is kept for streams'
     beginnings and ends."""
@@ -98,6 +105,9 @@ class EngineConfig(LoadOptions):
     def __post_init__(self) -> None:
         check_driver(self.driver, self.media_thread)
         _check_whole(self, "pool_bytes", "connect_attempts", "callback_attempts", "max_callbacks", "hang_up_pace")
+        for what in ("callback_policy", "stream_policy"):
+            if not isinstance(getattr(self, what), UrlPolicy):
+                raise ConfigError(f"{what} is {type(getattr(self, what)).__name__}; it must be a UrlPolicy")
         if self.tls_context is not None:
             check_context(self.tls_context, server_side=False)
         check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)

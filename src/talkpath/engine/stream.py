@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from talkpath._native import ffi, lib
+from talkpath.engine.callbacks import CallbackQueue
 from talkpath.engine.chunks import Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
 from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
@@ -56,6 +57,7 @@ from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.carrier import Carriage, Carrier, open_carriage
 from talkpath.transport.refusals import Refusals
 from talkpath.transport.upgrade import Target, parse_url
+from talkpath.transport.url_policy import DestinationForbidden
 from talkpath.transport.wake import Bell, Moment
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
@@ -87,6 +89,7 @@ class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
     __slots__ = (
+        "_callbacks",
         "_chunks",
         "_clears",
         "_close_code",
@@ -156,6 +159,7 @@ class CallStream:
         self._refused: Refusals | None = None
         self._flushing = False
         self._clears = 0
+        self._callbacks: CallbackQueue | None = None
         self._chunks: Chunks | None = None
         """Made for the first chunk that has a number to be taken back by."""
         self._digits_received = 0
@@ -236,7 +240,10 @@ class CallStream:
                         headers=headers,
                         subprotocol=self.wire.subprotocol,
                         context=config.tls_context,
+                        policy=config.stream_policy,
                     )
+            except DestinationForbidden as exc:
+                raise CallEnded(EndReason.CONNECT_FAILED, exc) from None
             except trio.TooSlowError as exc:
                 last, reason = exc, EndReason.HANDSHAKE_TIMED_OUT
             except RemoteWireError as exc:
@@ -670,7 +677,9 @@ class CallStream:
             return
         if request is not None:
             in_passing = kind in (StatusKind.PLAYED, StatusKind.CLEARED, StatusKind.DEGRADED)
-            call.engine.deliver(request, in_passing=in_passing)
+            if self._callbacks is None:
+                self._callbacks = CallbackQueue()
+            call.engine.deliver(request, after=self._callbacks, in_passing=in_passing)
 
     async def flush(self) -> None:
         """Empty a full socket, or give the stream up; run by the call's send task."""

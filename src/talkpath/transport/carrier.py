@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.upgrade import Target, open_websocket
+from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
 from talkpath.transport.websocket import Connection, ConnectionOwner
 from talkpath.wire.websocket import CLOSE, close_payload, frame
 
@@ -188,15 +189,19 @@ async def open_carriage(
     headers: Sequence[tuple[str, str]] = (),
     subprotocol: str = "",
     context: ssl.SSLContext | None = None,
+    policy: UrlPolicy = EVERYWHERE,
 ) -> Carriage:
     """Dial an application over what its wire travels on (`Wire.transport`).
 
     Raises:
+        DestinationForbidden: `policy` does not permit it.
         OSError, ssl.SSLError: could not connect.
         RemoteWireError: the peer answered, but not in the transport's language.
 
     Cancellation: nothing is left open.
     """
     assert transport == "websocket", transport
-    link, leftover = await open_websocket(target, headers=headers, subprotocol=subprotocol, context=context)
+    link, leftover = await open_websocket(
+        target, headers=headers, subprotocol=subprotocol, context=context, policy=policy
+    )
     return WebSocketCarriage(link, leftover, masked=True)

@@ -17,6 +17,7 @@ from typing import Protocol
 import trio
 
 from talkpath.transport.tls import TlsRecords
+from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy, open_permitted
 
 MEDIA_SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2
@@ -354,10 +355,11 @@ class TlsLink:
         return self.inner.peer_name()
 
 
-async def open_socket_link(host: str, port: int) -> SocketLink:
+async def open_socket_link(host: str, port: int, scheme: str = "ws", policy: UrlPolicy = EVERYWHERE) -> SocketLink:
     """Connect to `host`:`port`, whichever of its addresses answers first: one that swallows packets holds up no other.
 
     Raises:
+        DestinationForbidden: `policy` does not permit it.
         OSError: none of them answered; the last error. The host's name is not in it.
 
     Cancellation: no socket is left open.
@@ -365,7 +367,7 @@ async def open_socket_link(host: str, port: int) -> SocketLink:
     Source: RFC 8305 (happy eyeballs), by way of Trio.
     """
     try:
-        stream = await trio.open_tcp_stream(host, port)
+        stream = await open_permitted(policy, scheme, host, port)
     except socket.gaierror as exc:
         raise socket.gaierror(exc.errno, "cannot resolve the host name") from None
     except UnicodeError:
