@@ -99,7 +99,7 @@ build/asan/%.passed: tests/c/%.c $(C_LIB)
 
 build/asan/%.passed: tests/fuzz/%.c $(C_LIB)
 	@$(CC) $(C_FLAGS) -DTP_FUZZ_STANDALONE -MMD -MP -MT $@ -MF build/asan/$*.d -o build/asan/$* $< $(C_LIB) -lm -lpthread
-	@timeout 120 build/asan/$* $(FUZZ_ITERATIONS) && echo "c-test: $* held for $(FUZZ_ITERATIONS) inputs"
+	@timeout 120 build/asan/$* $(FUZZ_ITERATIONS) && echo "c-test: $* held (FUZZ_ITERATIONS=$(FUZZ_ITERATIONS))"
 	@touch $@
 
 -include $(wildcard build/asan/*.d)

@@ -4,7 +4,7 @@
     marginal   CPU of a call more, among many against among few: whether anything grows with the number of calls
     churn      calls that come and go at 100 a second: set-up time, lateness meanwhile, what is left afterwards
     cancel     CPU of cancelling and joining all calls at once, each
-    workers    two processes of half the calls each against one of all
+    workers    two worker processes under their front, each half loaded, against one
 
 Each part stands alone and has its goal beside it. What a design under the knee does at 150 % is in bench_knee.py.
 """
@@ -21,8 +21,8 @@ from typing import Any, TextIO
 
 from benchmarks.bench_knee import choose
 from benchmarks.harness import (
-    FRAMES_PER_S,
     PUMP_WSS,
+    REFERENCE_LOAD,
     TASKS,
     TASKS_WSS,
     Bench,
@@ -37,6 +37,8 @@ WSS = {TASKS.name: TASKS_WSS}
 """The design over TLS that belongs to one; the pump's for all others."""
 CHURN_MARGIN = 1.3
 """Ports for calls at a time, of those that live: a call that ends takes a moment to be gone."""
+WORKERS_LOAD = 0.65
+"""Of a core that the calls of the workers' part fill when one worker carries them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,37 +190,52 @@ def measure_cancel(bench: Bench, design: Design, plan: DensityPlan) -> dict[str,
     }
 
 
-def measure_workers(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
-    """Measure two processes of half the calls each against one of all, on the same core, in turns.
+def on_workers(design: Design, workers: int, cores: int) -> Design:
+    """Have talkpath's own workers carry a design's calls: so many processes under a front, on so many cores."""
+    return dataclasses.replace(
+        design,
+        name=f"{design.name}, {workers} worker{'s' * (workers > 1)}",
+        module="benchmarks.workers_server",
+        arguments=(*design.arguments, "--workers", str(workers), "--pin"),
+        cores=cores,
+    )
 
-    They share nothing, so what they carry on two cores is what they cost on one. A third core would show it directly;
-    with two, one is the load generator's.
+
+def measure_workers(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
+    """Measure two workers, each half loaded, against one: CPU of the front and of all workers, in turns.
+
+    With cores for both and the generator, each of the two has its own, one carries half of what both do, and what is
+    compared is how many calls fill 70 % of a core each. With fewer, all share the core under test and carry the same
+    number of calls: what two then cost over one is what a second process costs, and nothing else.
     """
-    calls = _calls(design, plan)[1] // 2 * 2
+    cores = 2 if len(bench.system_cpus) > 1 else 1
+    one, two = (on_workers(design, count, cores) for count in (1, 2))
+    bench.wait_quiet(plan.patience_s)
+    trial = bench.measure(one, design.first_guess, plan.settle_s, plan.seconds)
+    calls = max(4, round(plan.scale * WORKERS_LOAD / REFERENCE_LOAD * trial["calls_per_core"] / 2) * 2)
     rounds: list[dict[str, Any]] = []
-    for _ in range(plan.rounds):
-        bench.wait_quiet(plan.patience_s)
-        one = bench.measure(design, calls, plan.settle_s, plan.seconds)
-        lasts_s = plan.settle_s + plan.seconds
-        with (
-            bench.session(design, calls // 2, plan.seconds, lasts_s=lasts_s) as first,
-            bench.session(design, calls // 2, plan.seconds, lasts_s=lasts_s) as second,
-        ):
-            for session in (first, second):
-                session.open(calls // 2)
-            time.sleep(plan.settle_s)
-            before = [session.ask("mark") for session in (first, second)]
-            time.sleep(plan.seconds)
-            after = [session.ask("mark") for session in (first, second)]
-        cost_us = statistics.mean(
-            (now["cpu_s"] - then["cpu_s"]) / (now["monotonic_s"] - then["monotonic_s"])
-            for then, now in zip(before, after, strict=True)
-        ) * (1e6 / FRAMES_PER_S / (calls // 2))
-        ratio = cost_us / one["us_per_call_frame"]
-        rounds.append({"one": one, "two_us_per_call_frame": cost_us, "under_test": [before, after], "ratio": ratio})
-        progress(f"workers: {one['us_per_call_frame']:.1f} us per call-frame in one process, {cost_us:.1f} in two")
-    goal = Goal(f"CPU of a call, two processes of {calls // 2} over one of {calls}", "x", 1.1, at_least=False)
-    return {"rounds": rounds, "goals": [judge_goal(goal, spread([each["ratio"] for each in rounds]))]}
+    for at in range(plan.rounds):
+        samples: dict[str, dict[str, Any]] = {}
+        for which in (one, two) if at % 2 == 0 else (two, one):
+            bench.wait_quiet(plan.patience_s)
+            carried = calls // cores if which is one else calls
+            samples[which.name] = bench.measure(which, carried, plan.settle_s, plan.seconds)
+        alone, both = samples[one.name], samples[two.name]
+        # Cores' worth of calls at the same load each: twice as many, if a call costs the same.
+        ratio = 2 * both["calls_per_core"] / alone["calls_per_core"]
+        if cores == 1:
+            ratio = both["us_per_call_frame"] / alone["us_per_call_frame"]
+        rounds.append({"one": alone, "two": both, "ratio": ratio})
+        faults = "; ".join(alone["faults"] + both["faults"]) or "no faults"
+        progress(
+            f"workers: {alone['us_per_call_frame']:.2f} us per call-frame with {alone['calls']} calls in one, "
+            f"{both['us_per_call_frame']:.2f} with {both['calls']} in two: {ratio:.3f}; {faults}"
+        )
+    goal = Goal("calls at 70 % of a core each, two workers over one", "x", 1.9, at_least=True)
+    if cores == 1:
+        shape = f"two workers of {calls // 2} over one of {calls}"
+        goal = Goal(f"CPU of a call, {shape}, on one core", "x", 1.1, at_least=False)
+    return {"cores": cores, "rounds": rounds, "goals": [judge_goal(goal, spread([each["ratio"] for each in rounds]))]}
 
 
 PARTS: dict[str, Callable[[Bench, Design, DensityPlan], dict[str, Any]]] = {
@@ -273,8 +290,14 @@ def show(result: dict[str, Any], file: TextIO) -> None:
         for each in parts.get("cancel", {}).get("rounds", [])
     ]
     for each in parts.get("workers", {}).get("rounds", []):
-        one, two = each["one"]["us_per_call_frame"], each["two_us_per_call_frame"]
-        rows.append(["workers", f"{each['one']['calls']} calls", f"{one:.1f} us in one, {two:.1f} us in two"])
+        one, two = each["one"], each["two"]
+        rows.append(
+            [
+                "workers",
+                f"{one['calls']} calls in one, {two['calls']} in two",
+                f"{one['us_per_call_frame']:.1f} us, {two['us_per_call_frame']:.1f} us per call-frame",
+            ]
+        )
     print_table(f"density of {result['design']}", ("part", "with", "measured"), rows, file)
     left = [line for part in parts.values() for line in part.get("left", [])]
     for name, reason in parts.get("memory", {}).get("left_out", {}).items():

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +68,8 @@ class Design:
     """Audio in one media message, both ways."""
     tls: bool = False
     """Its streams are ``wss``; the process gets ``--wss`` with the authority's file."""
+    cores: int = 1
+    """How many cores it may use, of those that there are for systems under test."""
 
 
 def _talkpath(name: str, *arguments: str, first_guess: int, message_ms: int = 20, tls: bool = False) -> Design:
@@ -105,9 +107,9 @@ DESIGNS = {design.name: design for design in (*PEERS, UVLOOP_PICOWS_POLLED, *OUR
 
 
 class Child:
-    """A process pinned to a core that answers a line with a line of JSON. Ends with the block, whatever happens."""
+    """A process pinned to its cores that answers a line with a line of JSON. Ends with the block, whatever happens."""
 
-    def __init__(self, command: Sequence[str], cpu: int | None, title: str) -> None:
+    def __init__(self, command: Sequence[str], cpus: Collection[int], title: str) -> None:
         self._title = title
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in __exit__
         self._process = subprocess.Popen(
@@ -118,8 +120,8 @@ class Child:
             cwd=ROOT,
             start_new_session=True,
         )
-        if cpu is not None:
-            os.sched_setaffinity(self._process.pid, {cpu})
+        if cpus:
+            os.sched_setaffinity(self._process.pid, cpus)
             _raise_priority(self._process.pid)
         self._pending = b""
 
@@ -195,33 +197,37 @@ def _raise_priority(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(PRIORITY))
 
 
-def choose_cores() -> tuple[int | None, int | None]:
-    """Choose a core for the system under test and another for everything else; None twice where there is but one."""
+def choose_cores() -> tuple[tuple[int, ...], int | None]:
+    """Choose cores for systems under test, the first for those of one core, and another for everything else.
+
+    Returns:
+        (cores, core): none, and None, where there is but one.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+    return ((cores[0], *cores[2:]), cores[1]) if len(cores) > 1 else ((), None)
 
 
-def _core_busy_s(cpu: int | None) -> float:
-    """Busy seconds of one core since boot, all its users; 0 where the kernel does not say."""
-    if cpu is None:
-        return 0.0
-    for line in Path("/proc/stat").read_text().splitlines():
+def _cores_busy_s(cpus: Collection[int]) -> float:
+    """Busy seconds of cores since boot, all their users; 0 where the kernel does not say."""
+    wanted = {f"cpu{cpu}" for cpu in cpus}
+    busy = 0
+    for line in Path("/proc/stat").read_text().splitlines() if wanted else ():
         name, *ticks = line.split()
-        if name == f"cpu{cpu}":
+        if name in wanted:
             user, nice, system, _idle, _wait, irq, softirq, steal = (int(tick) for tick in ticks[:8])
-            return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+            busy += user + nice + system + irq + softirq + steal
+    return busy / os.sysconf("SC_CLK_TCK")
 
 
 class Session:
     """One system under test and its load generator, both running; calls open at the end and close from there."""
 
-    def __init__(self, design: Design, under_test: Child, generator: Child, cpu: int | None) -> None:
+    def __init__(self, design: Design, under_test: Child, generator: Child, cpus: Collection[int]) -> None:
         self.design = design
         self.live = 0
         self._under_test = under_test
         self._generator = generator
-        self._cpu = cpu
+        self._cpus = cpus
         self._ends = generator.hear()
 
     def ask(self, do: str, patience_s: float = PATIENCE_S, **command: Any) -> dict[str, Any]:
@@ -254,15 +260,16 @@ class Session:
         """Measure what is live, for so long.
 
         Returns:
-            The sample: load of the core, CPU microseconds per call and frame, calls per core at 70 % scaled
-            linearly, lateness in ms, what was carried, and `faults`, the reasons to distrust it (none when good).
+            The sample: load of the core (cores' worth, for a design of several), CPU microseconds per call and frame,
+            calls per core at 70 % scaled linearly, lateness in ms, what was carried, and `faults`, the reasons to
+            distrust it (none when good).
         """
         self._generator.tell("begin")
-        busy = _core_busy_s(self._cpu)
+        busy = _cores_busy_s(self._cpus)
         before = self.ask("mark")
         time.sleep(seconds)
         after = self.ask("mark")
-        busy = _core_busy_s(self._cpu) - busy
+        busy = _cores_busy_s(self._cpus) - busy
         return _judge(self.design, self.live, before, after, busy, self._generator.ask("end"))
 
     def begin(self) -> None:
@@ -281,19 +288,20 @@ class Bench:
         self._generator = generator
         self.without_tls = tls
         """Why ``wss`` cannot be measured here; empty when it can."""
-        self.system_cpu, self.generator_cpu = choose_cores()
+        self.system_cpus, self.generator_cpu = choose_cores()
 
     def generator(self, *arguments: str) -> Child:
         """Start a load generator with options of the caller's own, on the generator's core."""
-        return Child([str(self._generator), *arguments], self.generator_cpu, "load generator")
+        cpus = () if self.generator_cpu is None else (self.generator_cpu,)
+        return Child([str(self._generator), *arguments], cpus, "load generator")
 
     def busy_s(self) -> float:
         """Busy seconds of the core under test so far, whoever used it."""
-        return _core_busy_s(self.system_cpu)
+        return _cores_busy_s(self.system_cpus[:1])
 
-    def under_test(self, title: str, module: str, *arguments: str) -> Child:
-        """Start a system under test on its core."""
-        return Child([sys.executable, "-m", module, *arguments], self.system_cpu, title)
+    def under_test(self, title: str, module: str, *arguments: str, cores: int = 1) -> Child:
+        """Start a system under test on its core, or on so many of those that there are."""
+        return Child([sys.executable, "-m", module, *arguments], self.system_cpus[:cores], title)
 
     @contextlib.contextmanager
     def session(
@@ -322,9 +330,9 @@ class Bench:
             arguments += ["--wss", certificate]
         with (
             self.generator(*options) as generator,
-            self.under_test(design.name, design.module, *arguments) as under_test,
+            self.under_test(design.name, design.module, *arguments, cores=design.cores) as under_test,
         ):
-            yield Session(design, under_test, generator, self.system_cpu)
+            yield Session(design, under_test, generator, self.system_cpus[: design.cores])
 
     def why_not(self, design: Design) -> str:
         """Say why a design cannot be measured here; empty when it can."""
@@ -342,13 +350,13 @@ class Bench:
 
     def wait_quiet(self, patience_s: float) -> None:
         """Wait until nobody else uses the core under test, at most so long; what disturbs later shows as a fault."""
-        if self.system_cpu is None:
+        if not self.system_cpus:
             return
         deadline = time.monotonic() + patience_s
         while True:
-            busy = _core_busy_s(self.system_cpu)
+            busy = self.busy_s()
             time.sleep(QUIET_FOR_S)
-            share = (_core_busy_s(self.system_cpu) - busy) / QUIET_FOR_S
+            share = (self.busy_s() - busy) / QUIET_FOR_S
             if share <= DISTURBED_BY or time.monotonic() > deadline:
                 return
 
@@ -384,12 +392,18 @@ class Bench:
         }
 
 
+def _cpu_s(mark: dict[str, Any]) -> float:
+    """Return the CPU seconds of a design: its process's, unless it says itself what several have used together."""
+    used: float = mark["design"].get("cpu_s", mark["cpu_s"])
+    return used
+
+
 def _judge(
     design: Design, calls: int, before: dict[str, Any], after: dict[str, Any], busy_s: float, report: dict[str, Any]
 ) -> dict[str, Any]:
     seconds = after["monotonic_s"] - before["monotonic_s"]
     lumps_s = after["design"].get("lump_cpu_s", 0.0) - before["design"].get("lump_cpu_s", 0.0)
-    cpu_s = after["cpu_s"] - before["cpu_s"] - lumps_s
+    cpu_s = _cpu_s(after) - _cpu_s(before) - lumps_s
     load = cpu_s / seconds
     rtp, messages, generator = report["rtp"], report["messages"], report["generator"]
     faults: list[str] = []
@@ -413,7 +427,7 @@ def _judge(
         faults.append(
             f"the generator was the limit: load {generator['load']:.0%}, {generator['ticks_skipped']} ticks skipped"
         )
-    disturbance = busy_s / seconds - (cpu_s + lumps_s) / seconds if busy_s else 0.0
+    disturbance = (busy_s - cpu_s - lumps_s) / seconds / design.cores if busy_s else 0.0
     if disturbance > DISTURBED_BY:
         faults.append(f"others used {disturbance:.0%} of the core")
     return {
@@ -470,7 +484,7 @@ def open_bench() -> Iterator[Bench]:
         with tempfile.TemporaryDirectory() as directory:
             generator = Path(directory) / "loadgen"
             bench = Bench(generator, _build(compiler, generator))
-            if bench.system_cpu is None:
+            if not bench.system_cpus:
                 progress("only one core: system and generator share it, the figures are not comparable")
             elif (own := bench.generator_cpu) is not None:
                 os.sched_setaffinity(0, {own})

@@ -228,12 +228,18 @@ def configure(options: argparse.Namespace) -> talkpath.EngineConfig:
     return talkpath.EngineConfig(**chosen)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make the parser of the command line that `configure` reads; another server may have more words on it."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--driver", help="who moves plain media; the engine's default when not given")
     parser.add_argument("--media-thread", action="store_true", help="on a thread of its own")
     parser.add_argument("--message-ms", type=int, default=20, help="audio in one media message")
     parser.add_argument("--wss", metavar="CA_FILE", help="streams over TLS, trusting this authority")
+    return parser
+
+
+if __name__ == "__main__":
+    parser = make_parser(__doc__)
     parser.add_argument("--lumps", action="store_true", help="20 ms of Python work every 100 ms beside the calls")
     asked = parser.parse_args()
     try:

@@ -16,7 +16,9 @@ from benchmarks.control import Peers
 
 PHASES = 4
 STREAM_ID = "00000000-0000-4000-8000-000000000000"
-PAYLOAD = base64.b64encode(bytes(range(160))).decode()
+AUDIO = bytes(range(160))
+"""20 ms of G.711, as it is before and after the wire."""
+PAYLOAD = base64.b64encode(AUDIO).decode()
 START = (
     '{"event":"start","sequenceNumber":1,"start":{"callId":"' + STREAM_ID + '","streamId":"' + STREAM_ID + '",'
     '"accountId":"MABENCH","tracks":["inbound"],"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000}},'
@@ -41,6 +43,8 @@ class Ends:
     """talkpath's alone: who moves media; None leaves it to talkpath."""
     library: str
     """Trio's alone: trio-websocket or websockets."""
+    codec: bool
+    """picows' alone: make each message from audio, and audio from each message, as ours does anyway."""
 
     @property
     def text(self) -> str:
@@ -56,8 +60,9 @@ def asked() -> Ends:
     options.add_argument("--hears", action="store_true")
     options.add_argument("--driver")
     options.add_argument("--library", choices=("trio-websocket", "websockets"), default="trio-websocket")
+    options.add_argument("--codec", action="store_true")
     given = options.parse_args()
-    return Ends(given.end == "platform", given.sends, given.hears, given.driver, given.library)
+    return Ends(given.end == "platform", given.sends, given.hears, given.driver, given.library, given.codec)
 
 
 def urls(peers: Peers) -> Sequence[str]:

@@ -28,12 +28,13 @@ GLUE = """
 #define TP_CALL_BEGINS(name) (__builtin_strncmp(__func__, "_cffi_f_" name, sizeof("_cffi_f_" name) - 1) == 0)
 #define TP_CALL_IS(name) (__builtin_strcmp(__func__, "_cffi_f_" name) == 0)
 #define TP_CALL_RUNS TP_CALL_IS("tp_pump_run")
+#define TP_CALL_STAYS TP_CALL_IS("tp_pump_stay")
 #define TP_CALL_IS_LONG \
-    (TP_CALL_RUNS || TP_CALL_IS("tp_pump_step") || TP_CALL_IS("tp_pump_read") || TP_CALL_IS("tp_pump_tick"))
+    (TP_CALL_RUNS || TP_CALL_STAYS || TP_CALL_IS("tp_pump_step") || TP_CALL_IS("tp_pump_read") || TP_CALL_IS("tp_pump_tick"))
 #define TP_CALL_IS_GUARDED \
     ((TP_CALL_BEGINS("tp_path_") || TP_CALL_BEGINS("tp_stream_") || TP_CALL_BEGINS("tp_latch_") || \
       TP_CALL_BEGINS("tp_pump_")) && \
-     !TP_CALL_RUNS && !TP_CALL_IS("tp_pump_stop"))
+     !TP_CALL_RUNS && !TP_CALL_STAYS && !TP_CALL_IS("tp_pump_stop"))
 #undef Py_BEGIN_ALLOW_THREADS
 #undef Py_END_ALLOW_THREADS
 #define Py_BEGIN_ALLOW_THREADS \

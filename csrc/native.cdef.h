@@ -223,6 +223,7 @@ int tp_stream_receive_message(tp_stream *stream, uint8_t *in, size_t in_bytes, i
 ptrdiff_t tp_stream_receive_audio(tp_stream *stream, uint32_t track, tp_format format, const uint8_t *in, size_t in_bytes,
                                   int64_t now);
 ptrdiff_t tp_stream_play(tp_stream *stream, tp_format format, const uint8_t *in, size_t in_bytes);
+int tp_stream_say(tp_stream *stream, uint32_t encoding, const void *in, size_t in_bytes);
 int tp_stream_mark(tp_stream *stream, int64_t id);
 int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample);
 void tp_stream_pause(tp_stream *stream, int paused);
@@ -231,6 +232,7 @@ uint64_t tp_stream_queued_us(const tp_stream *stream);
 uint32_t tp_stream_pool_bytes(const tp_stream *stream);
 const tp_stream_counters *tp_stream_statistics(const tp_stream *stream);
 int tp_stream_next_event(tp_stream *stream, tp_event *event);
+uint32_t tp_stream_take_audio(tp_stream *stream);
 bool tp_stream_has_events(const tp_stream *stream);
 uint64_t tp_stream_take_sequence(tp_stream *stream);
 int tp_stream_tick(tp_stream *stream, uint32_t slot, int64_t now, tp_outbox *out);
@@ -405,6 +407,7 @@ int tp_pump_add_path(tp_pump *pump, uint32_t slot, tp_path *path);
 int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line);
 void tp_pump_remove(tp_pump *pump, uint32_t slot);
 void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
+int tp_pump_say(tp_pump *pump, uint32_t slot, uint32_t encoding, const void *in, size_t in_bytes);
 int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now);
 int64_t tp_pump_open_stream(tp_pump *pump, uint32_t slot, uint32_t index, int fd, tp_stream *stream, int flags, int64_t now);
 int64_t tp_pump_close_port(tp_pump *pump, int64_t port, uint8_t *waiting, uint8_t *unread, uint32_t *n_unread);
@@ -412,6 +415,14 @@ const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
 int tp_pump_read(tp_pump *pump, int64_t now);
 int tp_pump_tick(tp_pump *pump, int64_t now);
 int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
+#define TP_STAY_TURNS 64
+typedef struct {
+    int32_t timer, others;
+    int64_t until, enough, last, armed, done, before, cpu_before;
+    uint32_t polls, n;
+    int64_t late[64];
+} tp_stay;
+int tp_pump_stay(tp_pump *pump, tp_stay *stay);
 int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 int64_t tp_pump_take_held(tp_pump *pump, int64_t port, tp_received *report, int *result, uint8_t *out, size_t capacity);
 int tp_pump_give(tp_pump *pump, int64_t port, const uint8_t *left, size_t n, uint32_t needed);

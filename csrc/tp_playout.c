@@ -146,6 +146,15 @@ int tp_playout_open(tp_playout *p, tp_pool *pool, tp_format format, uint32_t res
     return status;
 }
 
+bool tp_playout_is_sure(const tp_playout *p, tp_format format, size_t n_samples, uint32_t reserve_ms) {
+    uint64_t most = (uint64_t)reserve_ms * (TP_PLAYOUT_UNITS_HZ / 1000);
+    if (p->waiting > most || n_samples > (most - p->waiting) / (TP_PLAYOUT_UNITS_HZ / format.rate_hz)) return false;
+    /* The tail block may be of another format, and then its room is lost: it is not counted on. */
+    uint64_t bytes = (uint64_t)n_samples * tp_sample_bytes(format.encoding);
+    return p->audio.n_blocks <= p->audio.reserve &&
+           bytes <= (uint64_t)(p->audio.reserve - p->audio.n_blocks) * TP_PLAYOUT_BLOCK_BYTES;
+}
+
 size_t tp_playout_write(tp_playout *p, tp_format format, const uint8_t *in, size_t n_samples) {
     uint32_t unit = TP_PLAYOUT_UNITS_HZ / format.rate_hz;
     uint32_t size = tp_sample_bytes(format.encoding);

@@ -85,6 +85,8 @@ bool tp_playout_knows(tp_format format);
 
 /* Appends what bound and pool allow. -> samples taken */
 size_t tp_playout_write(tp_playout *playout, tp_format format, const uint8_t *in, size_t n_samples);
+/* Whether n samples can be taken whole with no more blocks and time than reserve_ms of `format` was promised. */
+bool tp_playout_is_sure(const tp_playout *playout, tp_format format, size_t n_samples, uint32_t reserve_ms);
 void tp_playout_drop(tp_playout *playout, size_t n_samples); /* that many could not be taken: the next mark is LOST */
 /* At the queue's present end; `at` is the track's clock, for one that is lost at once. TP_E_FULL */
 int tp_playout_mark(tp_playout *playout, int64_t id, int64_t at);

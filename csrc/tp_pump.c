@@ -719,6 +719,7 @@ static void tick_slots(tp_pump *pump, int64_t now, bool guarded) {
         tp_pump_guard_leave(entered);
     }
     bool entered = guarded && tp_pump_guard_enter();
+    pump->now = now;
     pump->next_due = next;
     pump->counters.turns++;
     if (pump->origin != 0 && first != INT64_MAX && now - first > STALL_NS) pump->counters.stalls++;
@@ -887,6 +888,13 @@ void tp_pump_rearm(tp_pump *pump, uint32_t number, int64_t now) {
     set_due(pump, number, due > now ? due : now);
 }
 
+int tp_pump_say(tp_pump *pump, uint32_t number, uint32_t encoding, const void *in, size_t in_bytes) {
+    const tp_slot *slot = slot_of(pump, number);
+    if (slot == NULL || slot->line == NULL || tp_stream_say(slot->line, encoding, in, in_bytes) != 1) return 0;
+    tp_pump_rearm(pump, number, pump->now);
+    return 1;
+}
+
 /* ---- ports ---- */
 
 /* A descriptor means one thing at a time: a port that still names it was not closed before its descriptor was. What it
@@ -1003,7 +1011,8 @@ int tp_pump_give(tp_pump *pump, int64_t handle, const uint8_t *left, size_t n, u
     tp_port *port = live_stream(pump, handle);
     if (port == NULL || port->held != HELD) return TP_E_STATE;
     forget_input(pump, port);
-    if (n > TP_PUMP_IN_MAX || n > chain_room(&pump->pool, &port->in)) return TP_E_FULL;
+    /* Nothing could be read behind what fills the room: with a pool full of beginnings nobody would come to an end. */
+    if (n > TP_PUMP_IN_MAX || n >= chain_room(&pump->pool, &port->in)) return TP_E_FULL;
     keep_input(pump, port, left, n);
     port->in_needed = needed;
     port->held = 0;

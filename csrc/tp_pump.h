@@ -48,6 +48,10 @@
  * says whether it got it; it keeps a budget: after a turn that ran into the next tick it rests for at least a tenth of
  * what it has run since it last rested, so a core of its own or not, Python gets its turn.
  *
+ * Staying. While nobody else in Python's thread has anything to do, going back to it between two turns is only cost: 0.15-0.2 ms
+ * of a scheduler's pass through a cold cache. tp_pump_stay() waits for the next turns itself, and comes back as soon as anybody
+ * is to be seen to: attention, a hand-over, cipher, a turn that came late, or whatever else makes `others` readable.
+ *
  * How to use it. open() with memory that the caller owns; add slots, open ports; each tick: step() (or read(), attend,
  * tick(), attend); take the attention and the hand-over; close ports before their descriptors. `now` is the run's time as
  * everywhere; only lateness and the thread read the clock, and they only when `origin` is not 0. The thread writes `signal`
@@ -183,6 +187,7 @@ typedef struct tp_pump {
     uint32_t n_free_ports, n_attention, n_members, n_open_ports;
     int32_t epoll, signal, wake; /* signal: eventfd for Python; wake: eventfd for the thread */
     int64_t origin;              /* CLOCK_MONOTONIC of time 0; 0: nothing is measured */
+    int64_t now;                 /* of the last turn that ticked */
     int64_t next_due;            /* earliest deadline as of the last tick; INT64_MAX: none */
     uint32_t signalled;
     int32_t realtime;            /* of the thread: 1 got SCHED_FIFO, 0 did not, -1 no thread runs */
@@ -205,6 +210,8 @@ int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line);
 void tp_pump_remove(tp_pump *pump, uint32_t slot);
 /* After Python changed what a line has to send, or answered TP_EVENT_MARK_DUE: look at its deadline again. */
 void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
+/* tp_stream_say to a line, which looks at its deadline again: one call for each piece that a program says. -> 1 or 0 */
+int tp_pump_say(tp_pump *pump, uint32_t slot, uint32_t encoding, const void *in, size_t in_bytes);
 
 /* Ports. -> a handle > 0 (generation << 32 | number), or TP_E_FULL (no port or no reserve left), TP_E_STATE (epoll refused) */
 int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now);
@@ -223,6 +230,23 @@ const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
 int tp_pump_read(tp_pump *pump, int64_t now);
 int tp_pump_tick(tp_pump *pump, int64_t now);
 int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
+/* Turns in a row, without Python. `timer` is a timerfd, in the set whose epoll `others` is, and is armed for the next turn: then
+ * and when it is left it fires no later than anybody has to look again (`armed` says when; -1: as it was). -> turns taken (0:
+ * the next one is not due by `until`, or others came first), TP_E_STATE: no `origin`, or a thread runs */
+#define TP_STAY_TURNS 64u
+typedef struct tp_stay {
+    int32_t timer, others;
+    int64_t until;              /* no turn that is due later, and back by then */
+    int64_t enough;             /* the first turn that ends after this is the last */
+    int64_t last;               /* when the latest turn began, before and after */
+    int64_t armed;
+    int64_t done;               /* out: when the last turn ended */
+    int64_t before, cpu_before; /* out, of two turns or more: the end of the last but one, and the thread's CPU time as the last began */
+    uint32_t polls;             /* whether there is a turn on every tick of the grid */
+    uint32_t n;
+    int64_t late[TP_STAY_TURNS]; /* out: how late each turn was done; none but the last more than 20 ms */
+} tp_stay;
+int tp_pump_stay(tp_pump *pump, tp_stay *stay);
 /* Moves up to n entries out of the list, the oldest first; an entry whose slot or port is gone is left out. -> entries */
 int tp_pump_take_attention(tp_pump *pump, tp_attention *out, uint32_t n);
 

@@ -22,6 +22,11 @@ int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line) {
 
 void tp_pump_remove(tp_pump *pump, uint32_t slot) { (void)pump, (void)slot; }
 
+int tp_pump_say(tp_pump *pump, uint32_t slot, uint32_t encoding, const void *in, size_t in_bytes) {
+    (void)pump, (void)slot, (void)encoding, (void)in, (void)in_bytes;
+    return 0;
+}
+
 void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now) { (void)pump, (void)slot, (void)now; }
 
 int64_t tp_pump_open_leg(tp_pump *pump, uint32_t slot, int fd, int family, tp_latch *latch, int64_t now) {
@@ -122,6 +127,11 @@ int tp_pump_end(tp_pump *pump, int64_t port) {
 
 int tp_pump_run(tp_pump *pump, int realtime_priority) {
     (void)pump, (void)realtime_priority;
+    return TP_E_STATE;
+}
+
+int tp_pump_stay(tp_pump *pump, tp_stay *stay) {
+    (void)pump, (void)stay;
     return TP_E_STATE;
 }
 

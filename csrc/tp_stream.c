@@ -320,6 +320,29 @@ ptrdiff_t tp_stream_play(tp_stream *s, tp_format format, const uint8_t *in, size
     return (ptrdiff_t)taken;
 }
 
+int tp_stream_say(tp_stream *s, uint32_t encoding, const void *in, size_t in_bytes) {
+    const tp_format format = s->config->format;
+    if (s->closed || s->config->role != TP_ROLE_APPLICATION || (encoding != 0 && encoding != format.encoding)) return 0;
+    size_t size = encoding != 0 ? tp_sample_bytes(encoding) : sizeof(int16_t);
+    size_t n = in_bytes / size;
+    if (n * size != in_bytes || !tp_playout_is_sure(&s->playout, format, n, s->config->reserve_ms)) return 0;
+    intake message = intake_begin(s);
+    if (encoding != 0) {
+        (void)tp_playout_write(&s->playout, format, in, n);
+    } else {
+        for (size_t at = 0; at < n; at += LINEAR_PIECE) {
+            int16_t linear[LINEAR_PIECE];
+            uint8_t piece[2 * LINEAR_PIECE];
+            size_t k = n - at < LINEAR_PIECE ? n - at : LINEAR_PIECE;
+            memcpy(linear, (const uint8_t *)in + at * sizeof *linear, k * sizeof *linear);
+            (void)tp_g711_encode(format.encoding, piece, linear, k);
+            (void)tp_playout_write(&s->playout, format, piece, k);
+        }
+    }
+    fill_after(s, message.was_low, 0);
+    return 1;
+}
+
 int tp_stream_mark(tp_stream *s, int64_t id) {
     if (s->closed) return TP_E_STATE;
     int status = tp_playout_mark(&s->playout, id, s->config->role == TP_ROLE_APPLICATION ? (int64_t)s->sent : s->clock);
@@ -370,6 +393,14 @@ void tp_stream_played(tp_stream *s, uint64_t n_read, size_t n_audio, size_t n) {
 bool tp_stream_has_events(const tp_stream *s) {
     return tp_playout_has_outcome(&s->playout) || s->underruns_pending != 0 ||
            (s->fill_pending | s->audio_pending | s->due_pending | s->low_pending | s->alarm_pending) != 0;
+}
+
+uint32_t tp_stream_take_audio(tp_stream *s) {
+    uint32_t tracks = s->audio_pending;
+    s->audio_pending = 0;
+    if (!tp_stream_has_events(s)) return tracks;
+    s->audio_pending = tracks;
+    return 0;
 }
 
 int tp_stream_next_event(tp_stream *s, tp_event *event) {

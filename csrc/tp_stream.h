@@ -220,6 +220,10 @@ ptrdiff_t tp_stream_receive_audio(tp_stream *stream, uint32_t track, tp_format f
 
 /* The playout of this stream, whichever role. */
 ptrdiff_t tp_stream_play(tp_stream *stream, tp_format format, const uint8_t *in, size_t in_bytes); /* -> samples accepted, may be fewer than given */
+/* Application role: what a program says piece by piece. `in` is payload of the stream's own `encoding`, or with encoding 0
+ * samples of the machine's own int16, at any address. Taken only as far as this stream's own reserve goes, so that what
+ * other streams of the pool hold makes no difference. -> 1: all of it is queued; 0: nothing is done, tp_stream_play it */
+int tp_stream_say(tp_stream *stream, uint32_t encoding, const void *in, size_t in_bytes);
 int tp_stream_mark(tp_stream *stream, int64_t id); /* at the queue's present end; TP_E_FULL beyond TP_MARKS_MAX */
 int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample); /* -> samples dropped; pending marks CLEARED at at_sample; the
                                                                   application's model: what was sent is over */
@@ -229,6 +233,8 @@ uint64_t tp_stream_queued_us(const tp_stream *stream);
 uint32_t tp_stream_pool_bytes(const tp_stream *stream);
 const tp_stream_counters *tp_stream_statistics(const tp_stream *stream);
 int tp_stream_next_event(tp_stream *stream, tp_event *event); /* 1 or 0 */
+/* TP_EVENT_AUDIO alone, without the rest of an event. -> its value; 0 with nothing done: there is none, or others too */
+uint32_t tp_stream_take_audio(tp_stream *stream);
 /* The next number of the wire's message sequence, for control messages that Python writes. */
 uint64_t tp_stream_take_sequence(tp_stream *stream);
 

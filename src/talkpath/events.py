@@ -40,6 +40,12 @@ class StreamStarted:
     custom_parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
     clock_rate_hz: int = 0
     """Of the samples in which the platform tells positions, where the wire says it."""
+    from_number: str = field(default="", repr=False)
+    to_number: str = field(default="", repr=False)
+    direction: str = ""
+    """``inbound`` or ``outbound``, as the platform sees the call, where the wire says it; the numbers likewise."""
+    started_ms: int = 0
+    """Platform: the stream's beginning in Unix milliseconds, for a wire that writes moments of the wall clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,13 @@ def test_every_peer_carries_the_callers_and_the_applications_audio(
         assert carried["other"] == 0
 
 
-WAYS = (bench_wire.talkpath_way(None), bench_wire.PICOWS, bench_wire.TRIO_WEBSOCKET, bench_wire.WEBSOCKETS)
+WAYS = (
+    bench_wire.talkpath_way(None),
+    bench_wire.PICOWS,
+    bench_wire.PICOWS_TEXT,
+    bench_wire.TRIO_WEBSOCKET,
+    bench_wire.WEBSOCKETS,
+)
 MOMENT = bench_wire.Plan(rounds=1, seconds=0.2, warm_up_s=0.2, patience_s=0.0, streams=3)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_calls, bench_knee, table
-from benchmarks.harness import DESIGNS, Design
+from benchmarks import bench_calls, bench_density, bench_knee, table
+from benchmarks.harness import DESIGNS, PUMP, Design
 from benchmarks.report import Goal, judge_goal, spread
 from talkpath.cli import main
 
@@ -91,6 +91,46 @@ def test_designs_pass_their_options_to_the_server_and_the_generator() -> None:
     assert seen("talkpath pump wss") == (("--driver", "pump"), 20, True)
     assert seen("talkpath thread lumps") == (("--driver", "pump", "--media-thread", "--lumps"), 20, False)
     assert seen("talkpath tasks") == (("--driver", "tasks"), 20, False)
+
+
+class Measured:
+    """A bench on which a call on one worker costs 14 us a frame, and on two what it is told."""
+
+    def __init__(self, cores: int, us_on_two: float) -> None:
+        self.system_cpus = tuple(range(cores))
+        self.us = {"1": 14.0, "2": us_on_two}
+        self.carried: list[tuple[str, int, int]] = []
+
+    def wait_quiet(self, patience_s: float) -> None:
+        pass
+
+    def measure(self, design: Design, calls: int, warm_up_s: float, seconds: float) -> dict[str, Any]:
+        assert design.module == "benchmarks.workers_server"
+        workers = design.arguments[design.arguments.index("--workers") + 1]
+        self.carried.append((workers, calls, design.cores))
+        return sample(design.name, 0, self.us[workers]) | {"calls": calls}
+
+
+@pytest.mark.parametrize(("us", "ratio", "met"), [(15.0, 15 / 14, True), (16.0, 16 / 14, False)])
+def test_two_workers_on_one_core_are_judged_by_what_a_call_costs(us: float, ratio: float, met: bool) -> None:
+    bench = Measured(1, us)
+    plan = bench_density.DensityPlan(rounds=2)
+    part = bench_density.measure_workers(bench, PUMP, plan)  # type: ignore[arg-type]
+    calls = 928  # 65 % of a core that 1,000 calls fill to 70 %
+    assert bench.carried[1:] == [("1", calls, 1), ("2", calls, 1), ("2", calls, 1), ("1", calls, 1)]
+    (goal,) = part["goals"]
+    assert goal["measured"]["median"] == pytest.approx(ratio)
+    assert (goal["sense"], goal["target"], goal["met"]) == ("<=", 1.1, met)
+
+
+@pytest.mark.parametrize(("us", "met"), [(14.7, True), (14.8, False)])
+def test_two_workers_with_a_core_each_are_judged_by_how_many_calls_they_carry(us: float, met: bool) -> None:
+    bench = Measured(2, us)
+    part = bench_density.measure_workers(bench, PUMP, bench_density.DensityPlan(rounds=1))  # type: ignore[arg-type]
+    assert bench.carried[1:] == [("1", 464, 2), ("2", 928, 2)]
+    (goal,) = part["goals"]
+    assert goal["measured"]["median"] == pytest.approx(2 * 14 / us)
+    assert (goal["sense"], goal["target"], goal["met"]) == (">=", 1.9, met)
 
 
 def test_readme_holds_the_figures_of_the_newest_result() -> None:

@@ -71,7 +71,7 @@ def start() -> Iterator[Start]:
 
         def start_one(program: Path, *arguments: object) -> Child:
             command = [str(program), "--limit-s", "60", *map(str, arguments)]
-            return stack.enter_context(Child(command, None, "load generator"))
+            return stack.enter_context(Child(command, (), "load generator"))
 
         yield start_one
 

@@ -24,6 +24,7 @@
 #define HANDOVER_OUTPUTS 6u
 #define CIPHER_BYTES 100000u
 #define RECEIVED_BYTES (4u << 20)
+#define POOL_BYTES (4000u * (TP_BLOCK_BYTES + 4u))
 #define FRAME_SAMPLES 160u
 
 static const char own_head[] = "{\"event\":\"media\",\"media\":{\"payload\":\"";
@@ -69,7 +70,7 @@ typedef struct rig {
     size_t n_received;
 } rig;
 
-static inline rig *rig_open(size_t pool_blocks, int64_t origin) {
+static inline rig *rig_allocate(size_t pool_blocks) {
     rig *r = calloc(1, sizeof *r);
     if (r == NULL) return NULL;
     tp_pump_memory *m = &r->memory;
@@ -98,11 +99,23 @@ static inline rig *rig_open(size_t pool_blocks, int64_t origin) {
         m->cipher_bytes[i] = malloc(CIPHER_BYTES);
         m->cipher_entries[i] = malloc(N_PORTS * sizeof(tp_cipher));
     }
-    size_t bytes = 4000 * (TP_BLOCK_BYTES + 4);
-    r->pool_bytes = malloc(bytes);
+    r->pool_bytes = malloc(POOL_BYTES);
     r->received = malloc(RECEIVED_BYTES);
-    if (r->pool_bytes == NULL || tp_pool_init(&r->pool, r->pool_bytes, bytes) < 0) return NULL;
-    return tp_pump_open(&r->pump, m, origin) == TP_OK ? r : NULL;
+    return r;
+}
+
+/* A pump in memory that may have been another's, which has ended. */
+static inline int rig_begin(rig *r, int64_t origin) {
+    memset(r->memory.slots, 0, N_SLOTS * sizeof *r->memory.slots);
+    memset(r->memory.ports, 0, N_PORTS * sizeof *r->memory.ports);
+    CHECK(r->pool_bytes != NULL && tp_pool_init(&r->pool, r->pool_bytes, POOL_BYTES) > 0);
+    CHECK(tp_pump_open(&r->pump, &r->memory, origin) == TP_OK);
+    return 0;
+}
+
+static inline rig *rig_open(size_t pool_blocks, int64_t origin) {
+    rig *r = rig_allocate(pool_blocks);
+    return r != NULL && rig_begin(r, origin) == 0 ? r : NULL;
 }
 
 static inline void close_fd(int *fd) {
@@ -127,7 +140,7 @@ static inline void member_close(rig *r, uint32_t i) {
 }
 
 /* Everything is given back: what is left over is an error. */
-static inline int rig_close(rig *r) {
+static inline int rig_end(rig *r) {
     for (uint32_t i = 0; i < N_SLOTS; i++) member_close(r, i);
     CHECK(r->pump.n_members == 0 && r->pump.n_open_ports == 0 && r->pump.n_attention == 0);
     CHECK(r->pump.n_free_ports == N_PORTS - 1);
@@ -135,6 +148,11 @@ static inline int rig_close(rig *r) {
     CHECK(r->pool.n_free == r->pool.n_blocks && r->pool.n_reserved == 0);
     tp_pump_close(&r->pump);
     tp_pump_close(&r->pump);
+    return 0;
+}
+
+static inline int rig_close(rig *r) {
+    if (rig_end(r) != 0) return 1;
     tp_pump_memory *m = &r->memory;
     free(m->slots), free(m->due), free(m->ports), free(m->attention), free(m->free_ports), free(m->pool_bytes);
     free(m->scratch), free(m->outbox_bytes), free(m->outbox_outputs);
@@ -146,9 +164,11 @@ static inline int rig_close(rig *r) {
     return 0;
 }
 
+/* On an address of this process's own: what others on the machine still send to a port that was theirs is not for us. */
 static inline int bind_loopback(int *fd, struct sockaddr_in *address) {
     socklen_t n = sizeof *address;
-    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    uint32_t own = INADDR_LOOPBACK | ((uint32_t)getpid() & 0xffffu) << 8;
+    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(own)};
     *fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     CHECK(*fd > 0 && bind(*fd, (struct sockaddr *)address, n) == 0);
     CHECK(getsockname(*fd, (struct sockaddr *)address, &n) == 0);

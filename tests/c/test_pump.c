@@ -582,6 +582,25 @@ static int test_line(void) {
     return rig_close(r);
 }
 
+/* A piece that is said leaves in the next turn, whoever has looked at the line meanwhile. */
+static int test_line_says(void) {
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    CHECK(r != NULL && add_call(r, 0, 0) == 0 && add_line(r, 1, 0) == 0);
+    member *m = &r->members[1];
+    int16_t pcm[160] = {0};
+    CHECK(tp_pump_tick(&r->pump, 3600000 * MS) >= 0);
+    for (int i = 1; i <= 3; i++) {
+        int64_t now = (3600000 + 5 * i) * MS;
+        CHECK(tp_pump_say(&r->pump, 1, 0, pcm, sizeof pcm) == 1 && r->pump.next_due == now - 5 * MS);
+        CHECK(tp_pump_tick(&r->pump, now) >= 0 && m->stream.sent == 160u * (unsigned)i);
+    }
+    receive_all(r, m->peer_fd);
+    frames found;
+    CHECK(parse_frames(r, &found, true) == 0 && found.n_media == 3);
+    CHECK(tp_pump_say(&r->pump, 0, 0, pcm, sizeof pcm) == 0 && tp_pump_say(&r->pump, 2, 0, pcm, sizeof pcm) == 0);
+    return rig_close(r);
+}
+
 static int test_line_waits_for_its_peer(void) {
     rig *r = rig_open(POOL_BLOCKS, 0);
     CHECK(r != NULL && add_line(r, 0, 0) == 0 && shrink(r->members[0].stream_fd) == 0);
@@ -899,7 +918,7 @@ int main(void) {
     int failed = test_parity() + test_order_of_audio_and_control() + test_every_split() + test_protocol_error() +
                  test_long_frame() + test_no_pool() + test_end_and_break() + test_reused_descriptor() + test_reused_slot() +
                  test_media_is_dropped_whole() + test_control_is_refused_whole() + test_burst() +
-                 test_strangers() + test_ipv6_leg() + test_handover() + test_line() + test_line_waits_for_its_peer() +
+                 test_strangers() + test_ipv6_leg() + test_handover() + test_line() + test_line_says() + test_line_waits_for_its_peer() +
                  test_cipher_is_the_same() + test_cipher_is_held() + test_cipher_arena() +
                  test_cipher_is_never_dropped() + test_cipher_line() +
                  test_stuck() + test_clock_jump() + test_measures() + test_arguments();

@@ -1,5 +1,6 @@
 /* A plain main() for a libFuzzer target, for machines without libFuzzer: N pseudo-random mutations of the target's own
- * seeds, the same ones every time. Build with -DTP_FUZZ_STANDALONE; the argument is N. With libFuzzer, leave it out. */
+ * seeds, the same ones every time. Build with -DTP_FUZZ_STANDALONE; the argument is N. With libFuzzer, leave it out. A slow
+ * target defines FUZZ_COST before this header: it gets N / FUZZ_COST. */
 #ifndef STANDALONE_H
 #define STANDALONE_H
 #include <stdint.h>
@@ -25,6 +26,9 @@ typedef struct seed {
 } seed;
 
 #ifdef TP_FUZZ_STANDALONE
+#ifndef FUZZ_COST
+#define FUZZ_COST 1
+#endif
 #define LONGEST_INPUT 600
 
 static uint32_t random_state = 0x9e3779b9u;
@@ -72,6 +76,7 @@ static size_t mutate(uint8_t *input, size_t n, const seed *other) {
 
 static int run_mutations(const seed *seeds, uint32_t n_seeds, int argc, char **argv) {
     long n_inputs = argc > 1 ? strtol(argv[1], NULL, 10) : 20000;
+    n_inputs /= FUZZ_COST;
     for (uint32_t i = 0; i < n_seeds; i++)
         LLVMFuzzerTestOneInput(seeds[i].bytes, seeds[i].n);
     for (long i = 0; i < n_inputs; i++) {

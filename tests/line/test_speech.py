@@ -55,6 +55,43 @@ async def test_what_is_said_is_heard_once_in_order_and_at_once(autojump_clock: A
         assert platform.gaps_s() == []
 
 
+async def test_however_an_array_lies_in_memory_it_is_heard(autojump_clock: Any) -> None:
+    said = [speech(160, seed=seed) for seed in range(6)]
+    pieces = [
+        np.repeat(said[0], 2)[::2],
+        np.frombuffer(b"\0" + said[1].tobytes(), np.uint8)[1:].view(np.int16),  # at an odd address, read-only
+        said[2].astype(">i2"),
+        np.stack([said[3], said[3]], axis=1)[:, 1],
+        np.asfortranarray(said[4].reshape(1, -1))[0],
+        said[5].view(type("Samples", (np.ndarray,), {})),
+    ]
+    async with open_line() as (line, platform):
+        for piece in pieces:
+            line.speak(piece, sample_rate_hz=8000)
+            line.speak(np.empty(0, np.int16), sample_rate_hz=8000)
+        await line.drain()
+        assert np.array_equal(platform.heard(), np.concatenate(said))
+
+
+async def test_what_is_said_at_once_stays_behind_what_was_said_before(autojump_clock: Any) -> None:
+    """Some pieces are queued as they are said, others by the next step; clears and checkpoints always by that."""
+    said = [speech(160, seed=seed) for seed in range(40)]
+    async with open_line() as (line, platform), trio.open_nursery() as nursery:
+        nursery.start_soon(platform.obey)
+        marks = []
+        for number, piece in enumerate(said):
+            # The big-endian ones are not for the short way; a checkpoint makes commands of all until the next step.
+            line.speak(piece.astype(">i2") if number % 3 == 1 else piece, sample_rate_hz=8000)
+            if number % 5 == 2:
+                marks.append(line.checkpoint(f"m{number}"))
+            if number % 7 == 6:
+                await trio.sleep(0.005)
+        outcomes = [(await mark.wait()).outcome for mark in marks]
+        assert outcomes == [Outcome.PLAYED] * 8
+        assert np.array_equal(platform.heard(), np.concatenate(said))
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_queue_that_is_full_takes_nothing_of_what_it_refuses(autojump_clock: Any) -> None:
     said, refused, later = speech(16000, seed=1), speech(16000, seed=2), speech(800, seed=3)
     async with open_line(config=LineConfig(queue_s=3)) as (line, platform):

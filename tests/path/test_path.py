@@ -173,7 +173,7 @@ def test_longer_messages_are_assembled() -> None:
     with pytest.raises(ConfigError):
         leg.stream(1, message_ms=50)
     with pytest.raises(ConfigError):
-        leg.stream(1, L16_16K, message_ms=100)
+        leg.stream(1, L16_16K, message_ms=1200)
 
 
 def test_other_formats_are_converted_for_each_stream() -> None:

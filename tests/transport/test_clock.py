@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from support.virtual import run_virtually, task_order, virtual_engine
 from talkpath.engine.leg import MemoryLeg
-from talkpath.transport.clock import Clock, Lateness, current_clock, has_timerfd, open_clock
+from talkpath.transport.clock import Clock, Lateness, Stay, current_clock, has_timerfd, open_clock
 from talkpath.transport.driver_tasks import SOCKET_POLL_NS, TasksDriver
 from talkpath.transport.memory import memory_link_pair
 from talkpath.units import NS_PER_MS, seconds_to_ns
@@ -56,6 +58,9 @@ class Driven:
 
     def stopping(self) -> None:
         self.stops = True
+
+    def stay(self, timer_fd: int, others_fd: int, until_ns: int, enough_ns: int) -> Stay | None:
+        return None
 
     def close(self) -> None:
         self.closed += 1
@@ -342,6 +347,44 @@ async def test_in_real_time_a_nudge_brings_an_earlier_due_time_forward() -> None
         clock.nudge()
         await driven.wait_steps(1)
         clock._scope.cancel()
+
+
+@pytest.mark.smoke
+@pytest.mark.skipif(not has_timerfd(), reason="the system has no timerfd")
+async def test_the_driver_may_stay_while_nobody_else_has_anything_to_do() -> None:
+    """Told until when, and by what to know that it is over: that is readable when anybody in the run is to go on."""
+
+    class Staying(Driven):
+        stays: ClassVar[list[tuple[bool, float]]] = []
+
+        def stay(self, timer_fd: int, others_fd: int, until_ns: int, enough_ns: int) -> Stay | None:
+            rest, _, _ = select.select([others_fd], [], [], 0)
+            self.stays.append((bool(rest), until_ns / 1e9))
+            os.write(there, b"x")  # as if it had come meanwhile
+            rest, _, _ = select.select([others_fd], [], [], 0)
+            assert rest
+            return Stay([1000, 2000], -1, 2, 1, 0)
+
+    here, there = os.pipe2(os.O_NONBLOCK)
+    try:
+        async with trio.open_nursery() as nursery:
+            driven = Staying(3_600_000 * NS_PER_MS, 2)
+            clock = Clock(driven)
+            nursery.start_soon(clock._run)
+            with trio.fail_after(20) as scope:
+                while len(driven.stays) < 3:
+                    await trio.lowlevel.wait_readable(here)
+                    os.read(here, 1)
+            clock._scope.cancel()
+        assert not any(readable for readable, _ in driven.stays)
+        latest_s = scope.deadline - clock.t0
+        assert all(
+            until_s == pytest.approx(latest_s, abs=1) and until_s < latest_s + 0.1 for _, until_s in driven.stays
+        )
+        assert len(driven.steps) == 1  # what was due at once; the rest of an hour it had no reason to step
+    finally:
+        os.close(here)
+        os.close(there)
 
 
 @given(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkpath.transport.clock import Lateness
+from talkpath.transport.clock import Lateness, Stay
 from talkpath.transport.collector import Collector
 from talkpath.transport.load import LOOK_NS, Load, Stall
 from talkpath.units import NS_PER_MS
@@ -49,6 +49,33 @@ class Machine:
                 self.lateness.add(self.at_ns - due)
             self.load.stepped(due, self.at_ns)
             self.at_ns = due
+
+
+@given(st.lists(st.integers(0, 20_000_000), min_size=1, max_size=20))
+def test_steps_without_python_count_as_those_with_it(late_ns: list[int]) -> None:
+    one, other = Machine(), Machine()
+    due = 0
+    for late in late_ns:
+        due += 20 * NS_PER_MS
+        one.load.stepped(due, due + late)
+    other.load.stayed(Stay(late_ns, -1, due + late_ns[-1], due, 0))
+    assert other.load.steps.counts == one.load.steps.counts
+    assert (other.load.steps.max_ns, other.load.steps.sum_ns) == (max(late_ns), sum(late_ns))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_stall_in_a_stay_is_told_with_what_came_between_it_and_the_step_before(share: float) -> None:
+    machine = Machine()
+    machine.run(3, share=0.1)
+    before, cpu = machine.at_ns + 90 * NS_PER_MS, machine.cpu + 9 * NS_PER_MS
+    machine.at_ns = before + 40 * NS_PER_MS
+    machine.cpu = cpu + round(share * 40 * NS_PER_MS)
+    machine.lateness.add(35 * NS_PER_MS)
+    machine.load.stayed(Stay([1000, 35 * NS_PER_MS], -1, machine.at_ns, before, cpu))
+    machine.run(0.5, share=0.1)
+    (stall,) = machine.stalls
+    assert stall.late_ticks == 1
+    assert stall.busy_share == pytest.approx(share)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))

@@ -100,7 +100,7 @@ async def _serve_on_workers(options: argparse.Namespace) -> None:
         options.host,
         options.port,
         config=ServeConfig(allow_unauthenticated=options.open),
-        workers=WorkersConfig(count=options.workers),
+        workers=WorkersConfig(count=options.workers, drain_s=options.drain / 1000),
         drain_s=options.drain / 1000,
     )
     async with trio.open_nursery() as nursery:

@@ -24,6 +24,7 @@ from talkpath.audio import WavWriter, read_audio
 from talkpath.engine.config import check_port_range, parse_codec
 from talkpath.errors import CallEnded, ConfigError, FormatError, check_range
 from talkpath.events import LegChanged, MediaFormat
+from talkpath.path.arena import new_struct
 from talkpath.path.path import LegKind
 from talkpath.records import EndReason
 from talkpath.transport.link import NOT_OURS
@@ -230,7 +231,7 @@ class RtpLeg(Leg):
         self._socket: socket.socket | None = None
         self._receive_from: Any = None
         self._send_to: Any = None
-        self._latch = ffi.new("tp_latch *")
+        self._latch = new_struct("tp_latch")
         """Whose packets are the caller's; the same judge as the pump asks."""
         lib.tp_latch_init(self._latch, SYMMETRIC[symmetric], payload_type)
         self._source: Any = None

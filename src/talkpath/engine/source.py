@@ -22,6 +22,7 @@ from talkpath.audio import samples_of
 from talkpath.engine.leg import DIGITS_MAX
 from talkpath.errors import CallEnded, ConfigError, NativeError, PlayoutFull
 from talkpath.events import MediaFormat
+from talkpath.path.arena import new_struct
 from talkpath.path.stream import native_format
 from talkpath.records import EndReason, Outcome, Played
 
@@ -76,8 +77,8 @@ class Source:
     def __init__(self, call: Call, index: int) -> None:
         self.call = call
         self.index = index
-        self._native = ffi.new("tp_stream *")
-        self._config = config = ffi.new("tp_stream_config *")
+        self._native = new_struct("tp_stream")
+        self._config = config = new_struct("tp_stream_config")
         config.role = 1
         config.framing = 2
         config.format = native_format(call.leg.media_format)

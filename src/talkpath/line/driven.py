@@ -163,6 +163,12 @@ class DrivenLine:
     def pull_events(self, now_ns: int) -> None:
         """Take the stream's events and act on them."""
         native, event = self._native, self._event
+        audio_alone = False
+        while self.end_reason is None and (tracks := lib.tp_stream_take_audio(native)):
+            self._hearing.hear(tracks, now_ns)
+            audio_alone = True
+        if audio_alone:
+            return  # by which nothing is to be sent earlier or later
         while self.end_reason is None and lib.tp_stream_next_event(native, event) == 1:
             kind = event.kind
             if kind == AUDIO:

@@ -156,7 +156,7 @@ class Hearing:
         """Call whoever has a chunk; in the step, when the stream says that audio has come on these tracks."""
         for bit in (1, 2):
             if bits & bit:
-                written = int(lib.tp_stream_track_written(self.native, bit))
+                written = lib.tp_stream_track_written(self.native, bit)
                 for ear in self._ears:
                     if ear.due <= written and ear.bit == bit:
                         ear.hear(written, now_ns)

@@ -3,8 +3,9 @@
 Theory of operation. A line is a native stream in the application's role: it takes the call's tracks out of media
 messages into rings that listeners read with cursors of their own, and sends what the program says, at most
 `send_ahead_ms` ahead of a model of what has been played. Everything that touches the stream happens in the driver's
-step; the program's calls hand over commands, which a step applies in order. State lies in the rings, and a wake is
-only a hint, so a cancelled reader loses nothing.
+step; the program's calls hand over commands, which a step applies in order. The one exception is a piece of speech that
+is behind nothing but queued speech and within the line's own reserve: it is queued as it is said, because no step could
+tell the difference. State lies in the rings, and a wake is only a hint, so a cancelled reader loses nothing.
 
 What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open, and
 `DrivenLine` is the side that the step touches.
@@ -184,14 +185,19 @@ class Line(DrivenLine):
         native = self._native = stream.native
         self._event = ffi.new("tp_event *")
         self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
-        self._speech = Speech(
-            native, self._dialect.play_format, self._commands, self._checkpoints, queue_s=options.queue_s
-        )
         self.slot = self.driver.take_slot(self)
         self.pumped = (
             options.driver == "pump"
             and self._carriage.pumpable
             and self.driver.want_pump(media_thread=options.media_thread)
+        )
+        self._speech = Speech(
+            native,
+            self._dialect.play_format,
+            self._commands,
+            self._checkpoints,
+            queue_s=options.queue_s,
+            pump=(self.driver.pump_of(self), self.slot),
         )
         self._connection = self._carriage.carry(
             self.driver,
@@ -421,8 +427,10 @@ class Line(DrivenLine):
             FormatError: not int16 mono, or a rate that is not 8, 16, 24 or 48 kHz.
             CallEnded: the line is over.
         """
-        self._check_live()
-        self._speech.speak(chunk, sample_rate_hz)
+        if self.end_reason is not None or self._native is None:
+            self._check_live()
+        if self._speech.speak(chunk, sample_rate_hz):
+            self.driver.command(self)
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio and return what became of it, once that is known.

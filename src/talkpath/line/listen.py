@@ -41,7 +41,11 @@ class Listener(Ear):
             raise trio.BusyResourceError("another task is reading from this listener; make one listener each")
         self._reading = True
         try:
-            if self._is_whole():
+            if self._at + self._chunk == self.due:  # it will be announced
+                if not self._is_over():
+                    self._task = trio.lowlevel.current_task()
+                    await trio.lowlevel.wait_task_rescheduled(self._give_up)
+            elif self._is_whole():
                 await trio.lowlevel.checkpoint()  # before anything is taken: who is cancelled here loses nothing
             elif not self._is_over():
                 await self._wait()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from talkpath._native import ffi, lib
 from talkpath.errors import ConfigError, NativeError
 from talkpath.events import MediaFormat
+from talkpath.path.arena import new_bytes, new_struct
 from talkpath.path.pool import Outbox, Pool
 from talkpath.path.stream import Event, Stream, counters_of, native_format
 
@@ -109,9 +110,9 @@ class Path:
                 "a leg needs a ptime of 10 to 60 ms and, as RTP, G.711 or L16 at 8 or 16 kHz; as PCM, little-endian L16"
             )
         self.pool = pool
-        self._jitter_bytes = ffi.new("uint8_t[]", n_bytes)
+        self._jitter_bytes = new_bytes(n_bytes)
         self._streams: list[Stream | None] = [None] * MAX_STREAMS
-        self.native: Any = ffi.new("tp_path *")
+        self.native: Any = new_struct("tp_path")
         if lib.tp_path_init(self.native, pool.native, config, self._jitter_bytes, now) < 0:
             raise ConfigError("the jitter buffer's delay is 0 to 400 ms, its least not above its most")
 

@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 
 from talkpath._native import ffi, lib
 from talkpath.errors import ConfigError
+from talkpath.path.arena import Arena
 
 BLOCK_BYTES: int = lib.TP_BLOCK_BYTES
 DEFAULT_POOL_BYTES = 64 * 1024 * 1024
+
+HUGE_BYTES = 4 * 1024 * 1024
+"""The blocks that are used first: a few thousand calls', as a rule."""
 
 _BYTES = ffi.typeof("uint8_t[]")
 # Fresh pages from the system are zero already and cost nothing until they are used.
@@ -43,14 +47,15 @@ class Pool:
         ConfigError: too little for a single block.
     """
 
-    __slots__ = ("__weakref__", "_memory", "native")
+    __slots__ = ("__weakref__", "_arena", "native")
 
     def __init__(self, n_bytes: int = DEFAULT_POOL_BYTES) -> None:
         if n_bytes < BLOCK_BYTES + 4:
             raise ConfigError(f"a pool needs at least {BLOCK_BYTES + 4} bytes, not {n_bytes}")
-        self._memory = _untouched(_BYTES, n_bytes)
+        # A line of its own has a small one, and no use for huge pages.
+        self._arena = Arena(n_bytes, huge_bytes=HUGE_BYTES if n_bytes >= DEFAULT_POOL_BYTES else 0)
         self.native: Any = ffi.new("tp_pool *")
-        lib.tp_pool_init(self.native, self._memory, n_bytes)
+        lib.tp_pool_init(self.native, self._arena.take("uint8_t", n_bytes), n_bytes)
 
     def statistics(self) -> PoolStatistics:
         """Return the present count of blocks."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from talkpath._native import ffi, lib
 from talkpath.errors import CallEnded, ConfigError, FormatError, NativeError
 from talkpath.events import MediaFormat
+from talkpath.path.arena import new_bytes, new_struct
 from talkpath.path.pool import Outbox, Pool
 from talkpath.records import EndReason, Outcome
 from talkpath.wire.dialect import MediaShape, MediaTemplate, Role
@@ -186,11 +187,11 @@ class Stream:
         if not 0 < options.message_ms <= longest:
             raise ConfigError(f"message_ms is 1 to {longest}, not {options.message_ms}")
         self.pool = pool
-        self._templates = [None if t is None else compile_template(t) for t in options.templates]
+        self._templates = [None if t is None else compile_template(t, new_bytes) for t in options.templates]
         self._shape = None if options.shape is None else compile_shape(options.shape)
         self._rings: dict[Track, Any] = {}
         self._lent: Any = None
-        config = self._config = ffi.new("tp_stream_config *")
+        config = self._config = new_struct("tp_stream_config")
         config.role = 1 if options.role is Role.PLATFORM else 2
         config.framing = _FRAMING_WEBSOCKET if options.websocket else _FRAMING_NONE
         config.format.rate_hz, config.format.encoding = rate_hz, encoding
@@ -212,7 +213,7 @@ class Stream:
         if self._shape is not None and options.shape is not None:
             config.shape = self._shape
             config.encoding_name = options.shape.encoding_name.encode("ascii")
-        self.native: Any = ffi.new("tp_stream *")
+        self.native: Any = new_struct("tp_stream")
         status = lib.tp_stream_init(self.native, pool.native, config, leg_rate_hz, now)
         if status == -4:
             raise CallEnded(EndReason.NO_CAPACITY)
@@ -223,7 +224,7 @@ class Stream:
         """Give the native stream what only some need: before it is attached to a path of this ptime."""
         n_bytes = lib.tp_stream_lent_bytes(self.native, ptime_ms)
         if n_bytes:
-            self._lent = ffi.new("uint8_t[]", n_bytes)
+            self._lent = new_bytes(n_bytes)
             lib.tp_stream_lend(self.native, ptime_ms, self._lent, n_bytes)
 
     def close(self, at_sample: int) -> list[Event]:

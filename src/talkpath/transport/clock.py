@@ -14,6 +14,10 @@ time goes in, and how late it was is measured beside it. Nothing is accumulated.
   task of this instant run until all are blocked. So what a step finds does not depend on the order in which Trio ran
   them.
 
+In real time most steps of the pump need nothing of Python. A pass of Trio's loop for each, some 0.2 ms with its code
+and data long out of the caches, would be the greatest cost of a step. So, when Trio is about to wait for whatever comes
+and says for how long at most, the driver is asked to `stay`: to take steps by itself, until somebody is to be seen to.
+
 The task is a system task that lives exactly as long as somebody holds the clock: `open_clock` counts its users, and
 the last one out waits for the task to be gone.
 """
@@ -30,7 +34,7 @@ import sys
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import trio
@@ -48,6 +52,11 @@ LATENESS_BUCKETS = 256
 _FINE_NS = 100_000
 """Lateness is counted in steps of 0.1 ms up to 20 ms, then of 5 ms up to 300 ms, then in one last bucket."""
 _FINE_BUCKETS = 200
+
+
+LEAST_STAY_S = 0.001
+WAITS_NOT_STAYED = 8
+"""After a stay that was in vain."""
 
 
 class Lateness:
@@ -123,11 +132,33 @@ def bucket_edge_ms(bucket: int) -> float:
     return (bucket + 1) * _FINE_NS / 1e6 if fine else 20.0 + (bucket - _FINE_BUCKETS + 1) * 5.0
 
 
+class Stay(NamedTuple):
+    """What came of steps that were taken without Python; see `tp_pump_stay`."""
+
+    late_ns: list[int]
+    """How late each was done."""
+    armed_ns: int
+    """For when the timer is armed; -1: as before."""
+    done_ns: int
+    """When the last was done."""
+    before_ns: int
+    """When the last but one was, where there were two."""
+    cpu_before_ns: int
+    """The thread's processor time as the last began, then."""
+
+
 class Watched(Protocol):
     """Who wants to know how steps came out; see `Load`."""
 
+    due_ns: int
+    """When it next wants to look around, in a step."""
+
     def stepped(self, due_ns: int | None, now_ns: int) -> None:
         """A step that was due at `due_ns` has just been done. Cheap; never raises."""
+        ...
+
+    def stayed(self, stay: Stay) -> None:
+        """Steps have been done without Python. Cheap; never raises."""
         ...
 
 
@@ -159,11 +190,38 @@ class _TimerFd:
         if self._libc.timerfd_settime(self._timer, 0, self._spec, None) != 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime failed")
 
+    def is_alone(self) -> bool:
+        """Whether nothing but the timer is waited for."""
+        return self._both is None
+
     def close(self) -> None:
         trio.lowlevel.notify_closing(self.fd)
         if self._both is not None:
             self._both.close()
         os.close(self._timer)
+
+
+def _waits_of_trio() -> int | None:
+    """Return the epoll in which Trio waits for everything but deadlines; None where that cannot be had.
+
+    Trio does not offer it. A later Trio that keeps it elsewhere costs a scheduler's pass for each step, and no more.
+    """
+    try:
+        core: Any = trio._core
+        runner = core._run.GLOBAL_RUN_CONTEXT.runner
+        return None if runner.is_guest else int(runner.io_manager._epoll.fileno())  # a host's loop must not be kept
+    except AttributeError:
+        return None
+
+
+class _BeforeWait(trio.abc.Instrument):
+    """Tells the clock when Trio has nothing to do, and for how long at most."""
+
+    def __init__(self, told: Callable[[float], None]) -> None:
+        self._told = told
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._told(timeout)
 
 
 def has_timerfd() -> bool:
@@ -205,6 +263,10 @@ class Clock:
         self._nursery: trio.Nursery | None = None
         self._jobs: list[Callable[[], Awaitable[None]]] = []
         self._timer = _TimerFd() if has_timerfd() and not self.virtual else None
+        self._asleep = False
+        """On the timer."""
+        self._others: int | None = None
+        self._not_staying = 0
 
     def now_ns(self) -> int:
         """Return the present moment on this clock."""
@@ -250,8 +312,17 @@ class Clock:
                     try:
                         if self.virtual:
                             await self._run_virtual()
-                        else:
+                        elif self._timer is None or (others := _waits_of_trio()) is None:
                             await self._run_real()
+                        else:
+                            self._others = others
+                            before_wait = _BeforeWait(self._stay)
+                            trio.lowlevel.add_instrument(before_wait)
+                            try:
+                                await self._run_real()
+                            finally:
+                                with contextlib.suppress(KeyError):  # Trio takes one out that has raised
+                                    trio.lowlevel.remove_instrument(before_wait)
                     finally:
                         self.driver.stopping()
         finally:
@@ -273,8 +344,13 @@ class Clock:
                     await self._wake.wait()
             elif (delay := due - self.now_ns()) > 0:
                 timer.arm(delay)
-                with contextlib.suppress(trio.ClosedResourceError):  # it listens to more than before
+                self._asleep = True
+                try:
                     await trio.lowlevel.wait_readable(timer.fd)
+                except trio.ClosedResourceError:  # it listens to more than before
+                    pass
+                finally:
+                    self._asleep = False
             else:
                 await trio.lowlevel.checkpoint()
             now = self.now_ns()
@@ -283,6 +359,32 @@ class Clock:
                 driver.step(now)
                 if self.watched is not None:
                     self.watched.stepped(due, self.now_ns())
+
+    def _stay(self, timeout_s: float) -> None:
+        """Have the driver take steps by itself, while nobody else in the run has anything to do: Trio, which is about
+        to wait, then needs no pass of its loop for them.
+
+        Trio's wait returns at once when this task is to see to something: the timer says so. What Trio waits for, be it
+        a socket, another thread or a signal, ends the stay, for all of it makes Trio's epoll readable; so does the
+        first deadline.
+        """
+        timer = self._timer
+        if not self._asleep or timeout_s < LEAST_STAY_S or timer is None or self._others is None:
+            return
+        if self._not_staying or not timer.is_alone():
+            self._not_staying -= 1
+            return
+        watched = self.watched
+        until_ns = self.now_ns() + seconds_to_ns(timeout_s)
+        stay = self.driver.stay(timer.fd, self._others, until_ns, until_ns if watched is None else watched.due_ns)
+        if stay is None:
+            return
+        if stay.armed_ns >= 0:
+            self._armed_ns = stay.armed_ns
+        if len(stay.late_ns) < 2:  # in vain: there is much to do
+            self._not_staying = WAITS_NOT_STAYED
+        if stay.late_ns and watched is not None:
+            watched.stayed(stay)
 
     async def _run_virtual(self) -> None:
         """As `_run_real`, but a step is only taken when every other task of the instant is blocked.

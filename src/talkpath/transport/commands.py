@@ -55,6 +55,10 @@ class Commands:
         if len(self._waiting) + n > MAX_COMMANDS:
             raise PlayoutFull(f"{MAX_COMMANDS} operations wait for the next tick; await something between them")
 
+    def is_idle(self) -> bool:
+        """Whether nothing waits: what is done to the member now is in order."""
+        return not (self._waiting or self._running)
+
     def put(self, what: Callable[[int], None]) -> None:
         """Have `what(now_ns)` done in the next step.
 

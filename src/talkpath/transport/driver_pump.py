@@ -7,7 +7,8 @@ in memory) is moved by the `tasks` driver's own step, in the same step.
 
 A step is: the pump reads; Python attends to what was not plain media, in the order it came; other reads and commands;
 the pump ticks and sends; Python attends to what happened. When there is nothing for Python to do in between, the two
-halves are one C call, and that is nearly always.
+halves are one C call, and that is nearly always. Then the pump may also `stay`: take the next steps by itself, while
+nobody else in the run has anything to do. What it comes back with is attended to in a step like any other.
 
 *Streams over TLS.* Only the cipher itself passes through Python, in two loops per step: `_decipher` after the pump has
 read gives OpenSSL what came and the pump the plaintext, `_hand_over` after it has ticked gives OpenSSL its messages and
@@ -24,7 +25,6 @@ the pump's lock, one C call at a time; `paused` makes several of them one.
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import socket
 import ssl
@@ -40,7 +40,8 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
-from talkpath.transport.clock import Lateness
+from talkpath.path.arena import HUGE_BYTES, Arena
+from talkpath.transport.clock import Lateness, Stay
 from talkpath.transport.driver_tasks import (
     PHASE_NS,
     READ_ROUNDS,
@@ -63,7 +64,15 @@ OUTBOX_OUTPUTS = 4096
 HANDOVER_BYTES = 4 * 1024 * 1024
 HANDOVER_OUTPUTS = 16384
 CIPHER_BYTES = 2 * 1024 * 1024
+HOT_BYTES = (
+    MAX_SLOTS * (ffi.sizeof("tp_slot") + 8)
+    + MAX_PORTS * ffi.sizeof("tp_port")
+    + OUTBOX_OUTPUTS * ffi.sizeof("tp_output")
+    + OUTBOX_BYTES
+    + lib.TP_PUMP_SCRATCH_BYTES
+)
 ATTENTION_AT_ONCE = 512
+ORIGIN_READINGS = 5
 MAX_WAITING_BYTES: int = lib.TP_PUMP_CIPHER_MAX
 REALTIME_PRIORITY = 10
 """Of SCHED_FIFO: above every ordinary thread, below the kernel's own."""
@@ -88,11 +97,6 @@ Attend = Callable[[int, int, int], None]
 _untouched = ffi.new_allocator(should_clear_after_alloc=False)
 _attention = struct.Struct("=IIQiI")
 _cipher = struct.Struct("=QII")
-
-
-def _zeroed(kind: str, n: int) -> Any:
-    """Return pages of the system's own: they are zero, and cost nothing until they are used."""
-    return ffi.from_buffer(f"{kind}[]", mmap.mmap(-1, n * ffi.sizeof(kind)))
 
 
 class Ciphered(Protocol):
@@ -151,16 +155,18 @@ class Pump:
     def __init__(self, origin_ns: int) -> None:
         self.native: Any = ffi.new("tp_pump *")
         memory = self._memory = ffi.new("tp_pump_memory *")
+        # What each tick goes through is on one huge page, up to some thousands of ports.
+        self._arena = arena = Arena(HOT_BYTES, huge_bytes=HUGE_BYTES)
+        memory.slots = arena.take("tp_slot", MAX_SLOTS)
+        memory.due = arena.take("int64_t", MAX_SLOTS)
+        memory.scratch = arena.take("uint8_t", lib.TP_PUMP_SCRATCH_BYTES)
+        memory.outbox_bytes = arena.take("uint8_t", OUTBOX_BYTES)
+        memory.outbox_outputs = arena.take("tp_output", OUTBOX_OUTPUTS)
+        memory.ports = arena.take("tp_port", MAX_PORTS)
         self._kept = {
-            "slots": _zeroed("tp_slot", MAX_SLOTS),
-            "due": _untouched("int64_t[]", MAX_SLOTS),
-            "ports": _zeroed("tp_port", MAX_PORTS),
             "attention": _untouched("tp_attention[]", MAX_SLOTS + MAX_PORTS),
             "free_ports": _untouched("uint32_t[]", MAX_PORTS),
             "pool_bytes": _untouched("uint8_t[]", POOL_BYTES),
-            "scratch": _untouched("uint8_t[]", lib.TP_PUMP_SCRATCH_BYTES),
-            "outbox_bytes": _untouched("uint8_t[]", OUTBOX_BYTES),
-            "outbox_outputs": _untouched("tp_output[]", OUTBOX_OUTPUTS),
         }
         for name, value in self._kept.items():
             setattr(memory, name, value)
@@ -229,13 +235,15 @@ class PumpDriver(TasksDriver):
         self.waiting_c: Any = None
         self.unread_c: Any = None
         self._n_unread = ffi.new("uint32_t *")
+        self._stay = ffi.new("tp_stay *")
 
     # Opening -----------------------------------------------------------------------------------------------------
 
     def want_pump(self, *, media_thread: bool = False) -> bool:
         if self._pump is None:
             # Time 0 on the system's monotonic clock, which is the one that Trio's own clock is made of.
-            origin = time.monotonic_ns() - self.clock.now_ns()
+            # Whatever comes between the two readings makes it earlier.
+            origin = max(time.monotonic_ns() - self.clock.now_ns() for _ in range(ORIGIN_READINGS))
             self._pump = Pump(origin)
             self._native = self._pump.native
             self.waiting = bytearray(MAX_WAITING_BYTES)
@@ -249,6 +257,9 @@ class PumpDriver(TasksDriver):
             counters = self._native.counters
             self.clock.load.media_cpu_ns = lambda: int(counters.busy_ns)
         return True
+
+    def pump_of(self, member: Member) -> Any:
+        return self._native if member.pumped else None
 
     async def _run_thread(self) -> None:
         """Be the media thread's owner: it runs until `stopping`, and this task until it has gone."""
@@ -320,7 +331,9 @@ class PumpDriver(TasksDriver):
     def remove(self, member: Member) -> None:
         if self._pumped.get(member.slot) is member:
             del self._pumped[member.slot]
-            lib.tp_pump_remove(self._native, member.slot)
+            with self.paused():  # what the thread has left for it would be taken for the slot's next owner's
+                self.settle()
+                lib.tp_pump_remove(self._native, member.slot)
             group = getattr(member, "group", None)
             if isinstance(group, Pumped):
                 self._phases[group.key] -= 1
@@ -441,7 +454,9 @@ class PumpDriver(TasksDriver):
 
     def has_work(self) -> bool:
         native = self._native
-        if self.threaded and (native.n_attention or native.n_cipher or native.handover[native.filling].n_outputs):
+        if native is not None and (
+            native.n_attention or (self.threaded and native.n_cipher) or native.handover[native.filling].n_outputs
+        ):
             return True
         return super().has_work()
 
@@ -465,11 +480,24 @@ class PumpDriver(TasksDriver):
             due = self._housekeeping_due_ns
         return due
 
+    def stay(self, timer_fd: int, others_fd: int, until_ns: int, enough_ns: int) -> Stay | None:
+        if not self._pumped or self.threaded or self._to_decipher or self._to_keep or self._has_own_work():
+            return None
+        stay = self._stay
+        stay.timer, stay.others = timer_fd, others_fd
+        stay.until = min(until_ns, self._housekeeping_due_ns)
+        stay.enough, stay.last, stay.polls = enough_ns, self._last_step_ns, self._pumped_lines > 0
+        n = lib.tp_pump_stay(self._native, stay)
+        self._last_step_ns = stay.last
+        late_ns = ffi.unpack(stay.late, n) if n > 0 else []
+        return Stay(late_ns, stay.armed, stay.done, stay.before, stay.cpu_before)
+
     def step(self, now_ns: int) -> None:
-        if self._native is not None and self._pumped and not self.threaded and not self._has_own_work(now_ns):
+        if self._native is not None and self._pumped and not self.threaded and not self._has_own_work():
             self.in_step = True
             try:
                 self._last_step_ns = now_ns
+                self._hand_over_rest()
                 n = lib.tp_pump_step(self._native, now_ns, self._ticked)
                 if self._ticked[0]:
                     self._after_tick(n, now_ns)
@@ -485,7 +513,7 @@ class PumpDriver(TasksDriver):
         super().step(now_ns)
         self._last_step_ns = now_ns
 
-    def _has_own_work(self, now_ns: int) -> bool:
+    def _has_own_work(self) -> bool:
         """Whether the `tasks` driver's part of a step has anything in it."""
         return bool(
             self._commanded or self._later or self._memory_ready or self._poller.handlers or self._groups or self._lines
@@ -503,6 +531,7 @@ class PumpDriver(TasksDriver):
             self._hand_over()  # First: it was written before anything that is done now, perhaps for another stream.
             self._attend(now_ns)
             return
+        self._hand_over_rest()
         self._after_read(lib.tp_pump_read(self._native, now_ns), now_ns)
 
     def _after_read(self, n: int, now_ns: int) -> None:
@@ -529,11 +558,14 @@ class PumpDriver(TasksDriver):
                 self._after_tick(lib.tp_pump_tick(self._native, now_ns), now_ns)
 
     def _after_tick(self, n: int, now_ns: int) -> None:
-        if self._native.handover[self._native.filling].n_outputs:
-            self._hand_over()  # First: what is said of it comes behind it.
-            n = self._native.n_attention
-        if n:
+        self._hand_over_rest()  # First: what is said of it comes behind it.
+        if n or self._native.n_attention:
             self._attend(now_ns)
+
+    def _hand_over_rest(self) -> None:
+        """Send what a turn without Python has handed over, before anything else is read or done."""
+        if self._native.handover[self._native.filling].n_outputs:
+            self._hand_over()
 
     def _hear_signal(self) -> None:
         with suppress(BlockingIOError):

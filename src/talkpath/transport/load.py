@@ -37,7 +37,7 @@ from talkpath.transport.process import Descriptors, resident_bytes
 from talkpath.units import NS_PER_MS
 
 if TYPE_CHECKING:
-    from talkpath.transport.clock import Clock
+    from talkpath.transport.clock import Clock, Stay
 
 LOOK_NS = 250 * NS_PER_MS
 BUSY_WINDOW_NS = 2000 * NS_PER_MS
@@ -161,7 +161,8 @@ class Load:
         self._cpu_ns = cpu_ns
         self._collector = collector
         self._looks: deque[_Look] = deque()
-        self._due_ns = 0
+        self.due_ns = 0
+        """When the next look is due."""
         self._stalls_before = (self.histogram(), self.histogram().copy_counts())
         self._pause_ns = collector.pause_ns
         self._step_before = (clock.now_ns(), cpu_ns(), collector.pause_ns)
@@ -175,21 +176,34 @@ class Load:
         """Count a step of the clock, and look around when it is time."""
         cpu_ns = self._cpu_ns()
         if due_ns is not None and due_ns <= now_ns:
-            late_ns = now_ns - due_ns
-            self.steps.add(late_ns)
-            if late_ns > LATE_NS and (self._latest is None or late_ns > self._latest[0]):
-                at_ns, cpu_before_ns, pause_before_ns = self._step_before
-                share = (cpu_ns - cpu_before_ns) / max(now_ns - at_ns, 1)
-                self._latest = (late_ns, share, self._collector.pause_ns - pause_before_ns)
+            self._count(now_ns - due_ns, now_ns, cpu_ns)
         self._step_before = (now_ns, cpu_ns, self._collector.pause_ns)
-        if now_ns >= self._due_ns:
+        if now_ns >= self.due_ns:
             self.look(now_ns)
+
+    def stayed(self, stay: Stay) -> None:
+        """Count steps that were taken without Python; the next one with it looks around."""
+        *earlier, last_ns = stay.late_ns
+        cpu_ns = self._cpu_ns()
+        if earlier:
+            for late_ns in earlier:  # none of them more than `LATE_NS`
+                self.steps.add(late_ns)
+            self._step_before = (stay.before_ns, stay.cpu_before_ns, self._collector.pause_ns)
+        self._count(last_ns, stay.done_ns, cpu_ns)
+        self._step_before = (stay.done_ns, cpu_ns, self._collector.pause_ns)
+
+    def _count(self, late_ns: int, now_ns: int, cpu_ns: int) -> None:
+        self.steps.add(late_ns)
+        if late_ns > LATE_NS and (self._latest is None or late_ns > self._latest[0]):
+            at_ns, cpu_before_ns, pause_before_ns = self._step_before
+            share = (cpu_ns - cpu_before_ns) / max(now_ns - at_ns, 1)
+            self._latest = (late_ns, share, self._collector.pause_ns - pause_before_ns)
 
     def look(self, now_ns: int) -> None:
         """Take a look; in the thread that is measured."""
         if self.virtual:
             return
-        self._due_ns = now_ns // LOOK_NS * LOOK_NS + LOOK_NS
+        self.due_ns = now_ns // LOOK_NS * LOOK_NS + LOOK_NS
         members = self._mover.members()
         looks = self._looks
         media_ns = self.media_cpu_ns() if self.media_cpu_ns is not None else 0
@@ -203,7 +217,7 @@ class Load:
 
     def _look_if_stale(self) -> None:
         now_ns = self._clock.now_ns()
-        if now_ns >= self._due_ns:
+        if now_ns >= self.due_ns:
             self.look(now_ns)
 
     def _is_quiet(self) -> bool:

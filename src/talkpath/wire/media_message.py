@@ -8,6 +8,7 @@ and for whatever is rare.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -37,8 +38,16 @@ class MediaFields:
     sequence: int | None
 
 
-def compile_template(template: MediaTemplate) -> Any:
+def _bytes_of_its_own(n: int) -> Any:
+    return ffi.new("uint8_t[]", n)
+
+
+def compile_template(template: MediaTemplate, new_bytes: Callable[[int], Any] = _bytes_of_its_own) -> Any:
     """Compile a media template for the native writer.
+
+    Args:
+        template: of a dialect.
+        new_bytes: gives the owning ``uint8_t[n]`` that it is to lie in.
 
     Returns:
         An owning ``tp_media_template *``; keep it as long as anything points to it.
@@ -63,7 +72,7 @@ def compile_template(template: MediaTemplate) -> Any:
         raise ConfigError(f"a media template has at most {lib.TP_TEMPLATE_MAX_TEXT} bytes of text, not {len(text)}")
     # One per stream and track, and of the longest text they have room for most need a tenth.
     n_bytes = ffi.offsetof("tp_media_template", "text") + len(text)
-    compiled = ffi.new_allocator(lambda _: ffi.new("uint8_t[]", n_bytes), None, False)("tp_media_template *")
+    compiled = ffi.new_allocator(lambda _: new_bytes(n_bytes), None, False)("tp_media_template *")
     compiled.n_pieces = len(pieces)
     compiled.text_bytes = len(text)
     compiled.binary = template.binary
