@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from talkpath.audio import AudioClip, samples_of
 from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
 from talkpath.transport.admission import LoadOptions, check_limit
@@ -24,6 +25,7 @@ from talkpath.wire.websocket import ClientHandshake
 _CODEC = re.compile(r"^(?P<name>[A-Za-z0-9]+)(?:@(?P<rate>\d{4,6})h)?(?:@(?P<ptime>\d{1,3})i)?$")
 _HEADERS_MAX = 8192
 """Characters of all headers of the upgrade that the caller of our API adds; common servers stop at 8 KiB."""
+FALLBACK_LEAST_MS = 100
 CODEC_NAMES = ("PCMU", "PCMA", "L16")
 UNSUPPORTED_CODECS = ("G722", "OPUS")
 L16_RATES_HZ = (8000, 16000, 24000, 48000)
@@ -154,6 +156,14 @@ def _check_text(what: str, value: object, most: int) -> None:
         raise ConfigError(f"{what} is not well-formed Unicode")
 
 
+def _fallback_clip(fallback: object) -> AudioClip:
+    """Read and check what is heard in an application's place. Raises ConfigError, FormatError, OSError."""
+    clip = AudioClip(*samples_of(fallback, or_file=True))
+    if clip.duration_ms < FALLBACK_LEAST_MS:
+        raise ConfigError(f"the fallback audio lasts {clip.duration_ms:g} ms; right is at least {FALLBACK_LEAST_MS}")
+    return clip
+
+
 TRACKS: Mapping[str, tuple[str, ...]] = {
     "inbound_track": ("inbound",),
     "outbound_track": ("outbound",),
@@ -219,6 +229,15 @@ class StreamSpec:
     """How much of the application's audio may wait; Plivo promises 40 s."""
     ends_call: bool = False
     """Whether the call ends when the application ends this stream, or the stream fails."""
+    reconnect_s: float = 0.0
+    """How long a lost connection is tried anew before the stream ends; 0: not at all. What is lost, and what is not, is
+    in `talkpath.engine.stream`."""
+    fallback: object = field(default=None, repr=False)
+    """What the caller hears in the application's place: an `AudioClip`, or the path of a WAV file, read here and now.
+    Over and over while a lost connection is tried anew; what has begun is heard to its end when it is given up, and
+    only then does the call end, if `ends_call`. At a failure without an outage before it, once. None: silence."""
+    fallback_clip: AudioClip | None = field(init=False, default=None, repr=False, compare=False)
+    """`fallback`, read and checked."""
     options: Any = None
     """The wire's own options, `PlivoOptions` for example."""
 
@@ -258,6 +277,9 @@ class StreamSpec:
             check_callback_url(self.status_url)
         self._check_upgrade()
         check_range("stream_timeout_s", self.stream_timeout_s, 0.1, 7 * 86400)
+        check_range("reconnect_s", self.reconnect_s, 0, 600)
+        if self.fallback is not None:
+            object.__setattr__(self, "fallback_clip", _fallback_clip(self.fallback))
         check_range("playout_s", self.playout_s, 1, 300)
         account_id = self.account_id or wire.default_account_id
         wire.check_stream(media_format, self.custom_parameters, account_id, self.options)
