@@ -3,7 +3,7 @@
     memory     resident bytes a call, as a slope between two numbers of live calls, plain and TLS
     marginal   CPU of a call more, among many against among few: whether anything grows with the number of calls
     churn      calls that come and go at 100 a second: set-up time, lateness meanwhile, what is left afterwards
-    cancel     CPU of cancelling and joining all calls at once, each
+    cancel     CPU of cancelling and joining all calls at once, each, with the others' media and without
     workers    two worker processes under their front, each half loaded, against one
 
 Each part stands alone and has its goal beside it. What a design under the knee does at 150 % is in bench_knee.py.
@@ -154,9 +154,12 @@ def measure_churn(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, 
 
 
 def measure_cancel(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
-    """Measure the process clock from cancelling all calls at once until the last is joined, a call.
+    """Measure the process clock from cancelling all calls at once until the last is joined, a call: two figures.
 
-    The media of those not yet gone goes on meanwhile and is in it.
+    Hang-ups are paced, and the media of those whose turn has not come goes on meanwhile. *With media* is all that the
+    process took; *alone* is that less the pump's turns, by the pump's own clock. Python's part of those turns (the
+    clock's task, some 0.2 ms for 20 hang-ups) is in both. The goal is about *alone*: where the figure behind it was
+    measured, all were cancelled in one stretch in which no tick ran.
     """
     many = _calls(design, plan)[2]
     rounds: list[dict[str, Any]] = []
@@ -173,18 +176,22 @@ def measure_cancel(bench: Bench, design: Design, plan: DensityPlan) -> dict[str,
             {
                 "calls": went["closed"],
                 "cpu_ms_a_call": 1e3 * went["close_cpu_s"] / went["closed"],
+                "alone_ms_a_call": 1e3 * (went["close_cpu_s"] - went["close_media_s"]) / went["closed"],
                 "seconds": went["close_s"],
                 "load_before": before["load"],
                 "left": audit["left"],
             }
         )
-        progress(f"cancel: {rounds[-1]['cpu_ms_a_call']:.3f} ms a call, all gone after {went['close_s']:.2f} s")
-    cost = Goal(f"cancel and join, each of {many} at once", "ms", 0.25, at_least=False)
+        progress(
+            f"cancel: {rounds[-1]['alone_ms_a_call']:.3f} ms a call alone, {rounds[-1]['cpu_ms_a_call']:.3f} with "
+            f"media, all gone after {went['close_s']:.2f} s"
+        )
+    cost = Goal(f"cancel and join, each of {many} at once, without the others' media", "ms", 0.25, at_least=False)
     leaks = Goal(f"left over after {many} calls were cancelled", "", 0, at_least=False)
     return {
         "rounds": rounds,
         "goals": [
-            judge_goal(cost, spread([each["cpu_ms_a_call"] for each in rounds])),
+            judge_goal(cost, spread([each["alone_ms_a_call"] for each in rounds])),
             judge_goal(leaks, spread([len(each["left"]) for each in rounds])),
         ],
     }
@@ -286,7 +293,11 @@ def show(result: dict[str, Any], file: TextIO) -> None:
             ]
         )
     rows += [
-        ["cancel", f"{each['calls']} calls in {each['seconds']:.2f} s", f"{each['cpu_ms_a_call']:.3f} ms a call"]
+        [
+            "cancel",
+            f"{each['calls']} calls in {each['seconds']:.2f} s",
+            f"{each['alone_ms_a_call']:.3f} ms a call alone, {each['cpu_ms_a_call']:.3f} with media",
+        ]
         for each in parts.get("cancel", {}).get("rounds", [])
     ]
     for each in parts.get("workers", {}).get("rounds", []):

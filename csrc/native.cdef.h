@@ -315,6 +315,14 @@ void tp_latch_expect(tp_latch *latch, const tp_address *remote, int64_t now);
 int tp_latch_receive(tp_latch *latch, const tp_address *from, const uint8_t *datagram, size_t datagram_bytes, int64_t now);
 const tp_address *tp_latch_target(const tp_latch *latch);
 
+/* ---- tp_uring ---- */
+typedef struct {
+    int32_t fd;
+    ...;
+} tp_uring;
+bool tp_uring_open(tp_uring *uring);
+void tp_uring_close(tp_uring *uring);
+
 /* ---- tp_pump ---- */
 #define TP_PUMP_TICK_NS 5000000
 #define TP_PUMP_IN_MAX 65536
@@ -326,6 +334,7 @@ const tp_address *tp_latch_target(const tp_latch *latch);
 #define TP_PUMP_PHASES 12
 #define TP_PUMP_LATENESS_BUCKETS 256
 #define TP_NO_PORT 0
+#define TP_PUMP_RING_BYTES 331776
 #define TP_PUMP_CIPHER_ONCE 65536
 #define TP_PUMP_CIPHER_MAX 147456
 enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
@@ -382,6 +391,7 @@ typedef struct {
     uint8_t *cipher_bytes[2];
     tp_cipher *cipher_entries[2];
     uint32_t cipher_capacity;
+    uint8_t *ring_bytes;
 } tp_pump_memory;
 typedef struct {
     uint64_t turns, path_ticks, line_ticks, datagrams_in, datagrams_out, messages_out, reads;
@@ -397,6 +407,7 @@ typedef struct {
     int64_t origin, next_due;
     int32_t realtime;
     uint32_t stopping, running;
+    tp_uring uring;
     tp_pump_counters counters;
     uint64_t lateness[12][256];
     ...;
@@ -432,7 +443,7 @@ int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, siz
 int tp_pump_take_handover(tp_pump *pump);
 int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries);
 int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now);
-void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now);
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, int64_t now);
 void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher);
 int tp_pump_end(tp_pump *pump, int64_t port);
 int tp_pump_run(tp_pump *pump, int realtime_priority);

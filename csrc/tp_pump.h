@@ -34,6 +34,12 @@
  * Messages of a stream that has no port (memory), and of a cipher port, are copied to a *hand-over* outbox that Python sends from; RTP still
  * leaves at once. When Python is so late that the hand-over is full, media messages are dropped whole and counted.
  *
+ * The ring. With `ring_bytes`, and where the system permits it, a turn's receives and sends go through tp_uring, so many in one
+ * system call: the ready streams of a round, and all datagrams, then all messages, of the slots ticked together. (A datagram
+ * is received alone: through a ring that costs more, not less, than without.) What each call answers is dealt with as if it had been made alone, in the same order; a piece that came full is read to its end before it
+ * is parsed. Without a ring, and in the thread's turns (the ring is its opener's), each call is made alone: the same bytes.
+ * What Python sends, a line's speech and a waiting chain go by calls of their own either way.
+ *
  * Bounds. A port's unfinished input: TP_PUMP_IN_MAX bytes, beyond which it is held for Python to collect (a message may be
  * megabytes). What waits for a socket: media of a call is dropped whole beyond TP_PUMP_MEDIA_MAX bytes (live audio is worth
  * nothing later), control messages are refused beyond TP_PUMP_CONTROL_MAX more, whatever it is that waits; a line's speech
@@ -57,12 +63,16 @@
  * everywhere; only lateness and the thread read the clock, and they only when `origin` is not 0. The thread writes `signal`
  * when something waits: read it, then take the attention and the hand-over, both.
  *
+ * The files. tp_pump.c: the turn, members, opening and closing; tp_port.c: what one socket reads and sends; tp_uring.c: many
+ * of their system calls in one; tp_pump_thread.c: the thread; tp_pump_none.c: where there is no Linux.
+ *
  * Figures to hold: no allocation; a two-way call-frame below 3 us outside the kernel; an idle slot below 2 ns a turn.
  * Source: own; epoll(7), RFC 6455. */
 #ifndef TP_PUMP_H
 #define TP_PUMP_H
 #include "tp_latch.h"
 #include "tp_path.h"
+#include "tp_uring.h"
 
 #define TP_PUMP_TICK_NS 5000000
 #define TP_PUMP_ROUNDS 8
@@ -79,6 +89,9 @@
 #define TP_PUMP_CIPHER_PIECE 4096u           /* what a cipher port has to say at once is one output up to this: one record */
 #define TP_PUMP_PHASES 12                    /* of 5 ms in the longest ptime */
 #define TP_PUMP_LATENESS_BUCKETS 256         /* of 0.1 ms up to 20 ms, then of 5 ms; the last has no end */
+#define TP_PUMP_RING_READS 64u               /* made at once */
+#define TP_PUMP_RING_PIECE (5u * 1024u + 64u) /* of each; no power of two, or all would want the same lines of the cache */
+#define TP_PUMP_RING_BYTES (TP_PUMP_RING_READS * TP_PUMP_RING_PIECE)
 #define TP_NO_PORT 0u                        /* port 0 is never given out */
 
 enum { TP_PORT_FREE = 0, TP_PORT_LEG = 1, TP_PORT_STREAM = 2 };
@@ -122,6 +135,7 @@ typedef struct tp_port {
     uint8_t cipher;              /* STREAM: TLS, what is on the wire passes through Python */
     uint8_t deciphering;         /* cipher of it is on its way through Python: no more is read before tp_pump_receive */
     uint8_t flushing;            /* FULL was said and not yet answered by a flush to the end */
+    uint8_t queued;              /* a message of it is in the ring */
     uint8_t held_result;         /* what tp_stream_receive answered to the first held bytes */
     uint32_t attention;          /* bits not yet taken; the port is in the list when not 0 */
     int32_t error;
@@ -165,6 +179,7 @@ typedef struct tp_pump_memory {
     uint8_t *cipher_bytes[2];     /* NULL: no port can be opened with TP_STREAM_CIPHER */
     tp_cipher *cipher_entries[2]; /* n_ports of each */
     uint32_t cipher_capacity;
+    uint8_t *ring_bytes; /* TP_PUMP_RING_BYTES; NULL: no ring, every system call is made alone */
 } tp_pump_memory;
 
 typedef struct tp_pump_counters {
@@ -194,6 +209,7 @@ typedef struct tp_pump {
     uint32_t stopping, running;
     uint32_t paused;             /* how often Python has asked the thread to wait */
     uint32_t interrupted;        /* the thread's own: this turn found it paused, and is not at its end */
+    tp_uring uring;
     tp_pump_counters counters;
     uint64_t lateness[TP_PUMP_PHASES][TP_PUMP_LATENESS_BUCKETS]; /* of each path's tick once its packets are sent, by phase of its grid */
 } tp_pump;
@@ -226,7 +242,9 @@ int64_t tp_pump_close_port(tp_pump *pump, int64_t port, uint8_t *waiting, uint8_
 /* NULL for a stale handle; for statistics. */
 const tp_port *tp_pump_port(const tp_pump *pump, int64_t port);
 
-/* The turn. step = read, and when nothing needs attention or deciphering after it, tick. -> entries of attention waiting; *ticked tells */
+/* The turn. step = read, and when nothing needs attention or deciphering after it, tick. A tick that has filled a sixteenth of
+ * the hand-over leaves the other members for another (next_due <= now): take the hand-over, then tick again. -> entries of
+ * attention waiting; *ticked tells */
 int tp_pump_read(tp_pump *pump, int64_t now);
 int tp_pump_tick(tp_pump *pump, int64_t now);
 int tp_pump_step(tp_pump *pump, int64_t now, int *ticked);
@@ -268,17 +286,19 @@ int tp_pump_flush(tp_pump *pump, int64_t port);
 int tp_pump_send_datagram(tp_pump *pump, int64_t port, const uint8_t *bytes, size_t n);
 
 /* The hand-over: swaps the two outboxes and returns the number (0, 1) of the one that is now the caller's, valid until the
- * next swap; -1 when nothing waits. */
+ * next swap (without a thread: the next read or tick); -1 when nothing waits. */
 int tp_pump_take_handover(tp_pump *pump);
 
 /* Cipher ports. take_cipher: swaps the two arenas and returns the number (0, 1) of the one that is now the caller's, valid until
- * the next swap, and how many entries it has; -1 when none has come. receive, once for each entry at least: its plaintext, dealt
- * with as what a plain port reads; n = 0: no record is whole yet. `plain` is unmasked in place. -> 1: the port is held now, the
- * caller keeps what else it has decrypted until after tp_pump_give; TP_OK; TP_E_FULL: no room for it, the port is broken;
- * TP_E_STATE: stale, dead or held. end: nothing more will come, deal with it as the end of a plain connection (ENDED). */
+ * the next swap (without a thread: the next read), and how many entries it has; -1 when none has come. receive, once for each
+ * entry at least: its plaintext, dealt with as what a plain port reads; n = 0: no record is whole yet. `plain` is unmasked in
+ * place. -> 1: the port is held now, the caller keeps what else it has decrypted until after tp_pump_give; TP_OK; TP_E_FULL: no
+ * room for it, the port is broken; TP_E_STATE: stale, dead or held. end: nothing more will come, deal with it as the end of a
+ * plain connection (ENDED). */
 int tp_pump_take_cipher(tp_pump *pump, uint32_t *n_entries);
-/* The same for n entries in a row from `first` on, of the arena that was taken last; their plaintext lies behind one another. */
-void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, uint8_t *plain, int64_t now);
+/* The same for n entries in a row from `first` on, of the arena that was taken last; their plaintext lies where their cipher
+ * lay. */
+void tp_pump_receive_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, int64_t now);
 /* And for n outputs in a row of the hand-over that was taken last: their cipher, each sent as by tp_pump_send. */
 void tp_pump_send_many(tp_pump *pump, uint32_t first, uint32_t n, const uint32_t *lengths, const uint8_t *cipher);
 int tp_pump_receive(tp_pump *pump, int64_t port, uint8_t *plain, size_t n, int64_t now);

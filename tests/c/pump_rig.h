@@ -17,7 +17,8 @@
 #include "tp_websocket.h"
 
 #define PTIME_NS 20000000
-#define N_SLOTS 8u
+#define N_SLOTS 100u
+#define N_LIVE 8u /* members that have ports and room in the pool for all they want */
 #define N_PORTS 24u
 #define OUTBOX_BYTES 60000u
 #define HANDOVER_BYTES 4000u
@@ -42,6 +43,10 @@ static inline void make_template(tp_media_template *t, const char *head) {
     memcpy(t->text, head, t->lengths[0]);
     memcpy(t->text + t->lengths[0], media_tail, t->lengths[1]);
 }
+
+/* How the pump makes its system calls: alone, through its ring, or through one that fails some time. */
+enum { RING_NONE, RING_WHOLE, RING_FAILS_READING, RING_FAILS_SENDING };
+static int rig_ring = RING_NONE;
 
 /* A call or a line, and the other ends of its sockets. */
 typedef struct member {
@@ -99,6 +104,7 @@ static inline rig *rig_allocate(size_t pool_blocks) {
         m->cipher_bytes[i] = malloc(CIPHER_BYTES);
         m->cipher_entries[i] = malloc(N_PORTS * sizeof(tp_cipher));
     }
+    if (rig_ring != RING_NONE) m->ring_bytes = malloc(TP_PUMP_RING_BYTES);
     r->pool_bytes = malloc(POOL_BYTES);
     r->received = malloc(RECEIVED_BYTES);
     return r;
@@ -158,6 +164,7 @@ static inline int rig_close(rig *r) {
     free(m->scratch), free(m->outbox_bytes), free(m->outbox_outputs);
     for (int i = 0; i < 2; i++) free(m->handover_bytes[i]), free(m->handover_outputs[i]);
     for (int i = 0; i < 2; i++) free(m->cipher_bytes[i]), free(m->cipher_entries[i]);
+    free(m->ring_bytes);
     free(r->pool_bytes);
     free(r->received);
     free(r);

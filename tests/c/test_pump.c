@@ -80,8 +80,10 @@ static int test_parity(void) {
                 CHECK(tp_stream_receive(&by_hand[i].stream, &report, copy, n, now) == TP_RECEIVED_ALL && report.n_media == 1);
             }
         }
-        int ticked;
-        CHECK(tp_pump_step(&r->pump, now, &ticked) >= 0 && ticked == 1);
+        if (rig_ring == RING_FAILS_READING && now >= 2000 * MS && r->pump.uring.fd >= 0) (void)close(r->pump.uring.fd);
+        CHECK(tp_pump_read(&r->pump, now) == 0);
+        if (rig_ring == RING_FAILS_SENDING && now >= 2000 * MS && r->pump.uring.fd >= 0) (void)close(r->pump.uring.fd);
+        CHECK(tp_pump_tick(&r->pump, now) >= 0);
         outbox.used = outbox.n_outputs = 0;
         for (uint32_t i = 0; i < N; i++) {
             uint8_t flags = 0;
@@ -98,6 +100,7 @@ static int test_parity(void) {
         }
         n_out += outbox.n_outputs;
     }
+    CHECK((r->pump.uring.fd >= 0) == (rig_ring == RING_WHOLE));
     CHECK(n_out > 1500 && r->pump.counters.datagrams_out + r->pump.counters.messages_out == n_out);
     CHECK(r->pump.counters.datagrams_in > 500 && r->pump.counters.path_ticks > 800);
     for (uint32_t i = 0; i < N; i++) {
@@ -522,20 +525,21 @@ static int test_handover(void) {
     CHECK(tp_pump_add_path(&r->pump, 0, &m->path) == TP_OK && open_leg(r, 0, TP_SYMMETRIC_NO, 0) == 0);
     CHECK(tp_pump_take_handover(&r->pump) == -1);
     for (int64_t now = 0; now < 60 * MS; now += 20 * MS) CHECK(tp_pump_tick(&r->pump, now) == 0);
-    int first = tp_pump_take_handover(&r->pump);
-    CHECK(first >= 0 && r->pump.handover[first].n_outputs == 3);
-    for (int64_t now = 60 * MS; now < 260 * MS; now += 20 * MS) CHECK(tp_pump_tick(&r->pump, now) == 0);
-    CHECK(r->pump.counters.handover_dropped == 10 - HANDOVER_OUTPUTS && r->pump.m.slots[0].handover_dropped == 10 - HANDOVER_OUTPUTS);
-    CHECK(r->pump.counters.datagrams_out == 13); /* RTP does not wait for Python */
-    for (int round = 0; round < 2; round++) {
-        const tp_outbox *box = &r->pump.handover[first];
+    for (uint32_t round = 0; round < 2; round++) {
+        int which = tp_pump_take_handover(&r->pump);
+        CHECK(which == 0); /* without a thread one of the two is enough */
+        const tp_outbox *box = &r->pump.handover[which];
+        CHECK(box->n_outputs == (round == 0 ? 3 : HANDOVER_OUTPUTS));
         for (uint32_t i = 0; i < box->n_outputs; i++) {
             CHECK(box->outputs[i].slot == 0 && box->outputs[i].kind == TP_OUTPUT_MESSAGE && box->outputs[i].stream == 0);
             memcpy(r->received + r->n_received, box->bytes + box->outputs[i].offset, box->outputs[i].length);
             r->n_received += box->outputs[i].length;
         }
-        if (round == 0) CHECK(tp_pump_take_handover(&r->pump) == 1 - first);
-        first = 1 - first;
+        if (round != 0) break;
+        for (int64_t now = 60 * MS; now < 260 * MS; now += 20 * MS) CHECK(tp_pump_tick(&r->pump, now) == 0);
+        CHECK(r->pump.counters.handover_dropped == 10 - HANDOVER_OUTPUTS);
+        CHECK(r->pump.m.slots[0].handover_dropped == 10 - HANDOVER_OUTPUTS);
+        CHECK(r->pump.counters.datagrams_out == 13); /* RTP does not wait for Python */
     }
     frames found;
     CHECK(parse_frames(r, &found, true) == 0 && found.n_media == 3 + HANDOVER_OUTPUTS);
@@ -544,6 +548,36 @@ static int test_handover(void) {
 }
 
 /* ---- lines ---- */
+
+/* More than a sixteenth of its room: the members that are left are ticked when that has been taken, at the same time. */
+static int test_much_to_hand_over(void) {
+    enum { OUTPUTS = 16 * N_SLOTS, BYTES = 512 * OUTPUTS };
+    rig *r = rig_open(N_SLOTS * 60, 0);
+    CHECK(r != NULL);
+    uint8_t *bytes = malloc(BYTES);
+    tp_output *outputs = malloc(OUTPUTS * sizeof *outputs);
+    CHECK(bytes != NULL && outputs != NULL);
+    r->pump.handover[0] = (tp_outbox){.bytes = bytes, .outputs = outputs, .capacity = BYTES, .outputs_capacity = OUTPUTS};
+    for (uint32_t i = 0; i < N_SLOTS; i++) {
+        CHECK(make_call(&r->pool, &r->members[i], i, 0) == 0);
+        CHECK(tp_pump_add_path(&r->pump, i, &r->members[i].path) == TP_OK);
+    }
+    uint32_t heard[N_SLOTS] = {0}, takes = 0;
+    int64_t now = 60 * MS;
+    do {
+        CHECK(tp_pump_tick(&r->pump, now) == 0);
+        int which = tp_pump_take_handover(&r->pump);
+        CHECK(which == 0 && takes < N_SLOTS);
+        takes++;
+        for (uint32_t i = 0; i < r->pump.handover[0].n_outputs; i++) heard[outputs[i].slot]++;
+    } while (r->pump.next_due <= now);
+    CHECK(takes > 1 && r->pump.counters.handover_dropped == 0);
+    for (uint32_t i = 0; i < N_SLOTS; i++) {
+        CHECK(heard[i] == r->members[i].path.counters.ticks && heard[i] != 0 && r->members[i].path.deadline > now);
+    }
+    free(bytes), free(outputs);
+    return rig_close(r);
+}
 
 static int test_line(void) {
     rig *r = rig_open(POOL_BLOCKS, 0);
@@ -641,13 +675,13 @@ static int decipher(rig *r, bool pieces, int64_t now) {
     const tp_cipher *entries = r->memory.cipher_entries[which];
     size_t at = 0;
     for (uint32_t i = 0; i < n; i++) {
-        if (entries[i].offset != at) return -1; /* they lie behind one another, and so does their plaintext */
+        if (entries[i].offset != at) return -1; /* they lie behind one another */
         lengths[i] = entries[i].length;
         at += lengths[i];
     }
     turn_over(bytes, at);
     if (!pieces) {
-        tp_pump_receive_many(&r->pump, 0, n, lengths, bytes, now);
+        tp_pump_receive_many(&r->pump, 0, n, lengths, now);
         return (int)n;
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -914,13 +948,58 @@ static int test_arguments(void) {
     return rig_close(r);
 }
 
-int main(void) {
+/* A slot's two datagrams to one leg, and two messages of one connection, in one batch: their order stays. A socket that takes
+ * a part of one message and none of the next keeps the rest. */
+static int test_batch(void) {
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    CHECK(r != NULL && add_call(r, 0, 0) == 0 && add_call(r, 1, 0) == 0 && shrink(r->members[0].stream_fd) == 0);
+    int ticked;
+    uint8_t got[2000];
+    uint64_t datagrams = 0;
+    for (int64_t now = 0; now < 20000 * MS; now += 60 * MS) { /* three messages of each at once, and nobody reads the first's */
+        CHECK(tp_pump_step(&r->pump, now, &ticked) >= 0 && take_attention(r) == 0);
+        for (uint16_t seq; recv(r->members[1].caller_fd, got, sizeof got, MSG_DONTWAIT) > 0; datagrams++) {
+            seq = (uint16_t)(got[2] << 8 | got[3]);
+            CHECK(seq == (uint16_t)(77 + datagrams));
+        }
+        r->n_received = 0;
+        receive_all(r, r->members[1].peer_fd);
+    }
+    const tp_port *stuck = tp_pump_port(&r->pump, r->members[0].port);
+    CHECK(datagrams > 300 && stuck->media_dropped > 0 && stuck->out_bytes > 0 && !stuck->dead);
+    r->n_received = 0;
+    for (int i = 0; i < 1000 && stuck->out_bytes != 0; i++) {
+        receive_all(r, r->members[0].peer_fd);
+        CHECK(tp_pump_flush(&r->pump, r->members[0].port) >= 0);
+    }
+    receive_all(r, r->members[0].peer_fd);
+    frames found;
+    CHECK(parse_frames(r, &found, true) == 0 && found.n_media > 10 && found.n_text == 0);
+    return rig_close(r);
+}
+
+static int test_all(void) {
     int failed = test_parity() + test_order_of_audio_and_control() + test_every_split() + test_protocol_error() +
                  test_long_frame() + test_no_pool() + test_end_and_break() + test_reused_descriptor() + test_reused_slot() +
                  test_media_is_dropped_whole() + test_control_is_refused_whole() + test_burst() +
-                 test_strangers() + test_ipv6_leg() + test_handover() + test_line() + test_line_says() + test_line_waits_for_its_peer() +
+                 test_strangers() + test_ipv6_leg() + test_handover() + test_much_to_hand_over() + test_line() + test_line_says() +
+                 test_line_waits_for_its_peer() +
                  test_cipher_is_the_same() + test_cipher_is_held() + test_cipher_arena() +
                  test_cipher_is_never_dropped() + test_cipher_line() +
-                 test_stuck() + test_clock_jump() + test_measures() + test_arguments();
+                 test_stuck() + test_clock_jump() + test_measures() + test_arguments() + test_batch();
+    return failed;
+}
+
+int main(void) {
+    tp_uring ring;
+    int failed = test_all();
+    if (!tp_uring_open(&ring)) {
+        (void)fprintf(stderr, "no io_uring here: the pump was tested without\n");
+        return failed != 0;
+    }
+    tp_uring_close(&ring);
+    rig_ring = RING_WHOLE;
+    failed += test_all();
+    for (rig_ring = RING_FAILS_READING; rig_ring <= RING_FAILS_SENDING; rig_ring++) failed += test_parity();
     return failed != 0;
 }

@@ -85,7 +85,7 @@ static int test_members_come_and_go(void) {
     CHECK(r != NULL && pthread_create(&thread, NULL, run, &r->pump) == 0);
     nap(3000000);
     for (uint32_t round = 0; round < 40; round++) {
-        uint32_t i = round % N_SLOTS;
+        uint32_t i = round % N_LIVE;
         bool entered = tp_pump_guard_enter();
         member_close(r, i);
         int failed = add_call(r, i, now_of(r));
@@ -96,7 +96,7 @@ static int test_members_come_and_go(void) {
         CHECK(send_rtp(&r->members[i], r->members[i].caller_fd, bytes, write_rtp(&r->members[i], bytes, 1)) == 0);
         if (round % 4 == 0 && wait_for(&r->pump.counters.path_ticks, seen + 2) != 0) return 1;
     }
-    for (uint32_t i = 0; i < N_SLOTS; i++) { /* all of them hang up, and the thread is parked again */
+    for (uint32_t i = 0; i < N_LIVE; i++) { /* all of them hang up, and the thread is parked again */
         bool entered = tp_pump_guard_enter();
         member_close(r, i);
         tp_pump_guard_leave(entered);

@@ -17,6 +17,7 @@ import pytest
 from talkpath.cli import doctor, main
 from talkpath.engine import EngineConfig
 from talkpath.line import ServeConfig
+from talkpath.transport import driver_pump
 from talkpath.transport.admission import DESCRIPTORS_A_CALL
 
 
@@ -38,6 +39,7 @@ def test_here_everything_it_needs_is_there(capsys: pytest.CaptureFixture[str]) -
         "descriptors",
         "memory",
         "real-time thread",
+        "system calls",
     ):
         assert name in said
 
@@ -166,6 +168,17 @@ def test_a_real_time_thread_is_tried_and_this_one_stays_as_it_is(monkeypatch: py
     assert "LimitRTPRIO" in finding.mend
     monkeypatch.setattr(os, "sched_setscheduler", lambda *_: None)
     assert findings()["real-time thread"].state == "ok"
+
+
+def test_an_io_uring_is_tried_and_its_refusal_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings()["system calls"].state in ("ok", "remark")
+    monkeypatch.setattr(driver_pump, "ring_refusal", lambda: None)
+    assert findings()["system calls"].state == "ok"
+    monkeypatch.setattr(driver_pump, "ring_refusal", lambda: PermissionError(1, "Operation not permitted"))
+    finding = findings()["system calls"]
+    assert finding.state == "remark"
+    assert "Operation not permitted" in finding.says
+    assert "io_uring_setup" in finding.mend
 
 
 def test_its_figures_are_those_of_the_package() -> None:

@@ -41,6 +41,7 @@ from talkpath.events import DigitReceived
 from talkpath.records import CallRecord, EndReason
 from talkpath.testing import quiescence
 from talkpath.transport.clock import has_timerfd
+from talkpath.transport.driver_pump import PumpDriver
 
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")
 
@@ -288,8 +289,13 @@ def test_what_came_for_an_ended_call_is_not_the_next_ones_who_has_its_descriptor
     assert_nobody_else_notices(scene, 3 * STEPS_A_SECOND)
 
 
+@pytest.mark.parametrize("ring", [False, True], ids=["each call alone", "through the ring"])
 @pytest.mark.parametrize("which", ["the leg's", "the stream's"])
-def test_a_descriptor_that_was_closed_behind_our_back_costs_its_own_call_and_not_its_new_owner(which: str) -> None:
+def test_a_descriptor_that_was_closed_behind_our_back_costs_its_own_call_and_not_its_new_owner(
+    which: str, ring: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PumpDriver, "may_ring", ring)
+
     async def scene(bench: Bench) -> None:
         victim = await bench.call()
         leg, stream = descriptors(victim)

@@ -250,7 +250,7 @@ static bool decipher(run *x) {
         used += entry->length;
     }
     turn_over(pump->m.cipher_bytes[which], used);
-    tp_pump_receive_many(pump, 0, n, lengths, pump->m.cipher_bytes[which], x->now);
+    tp_pump_receive_many(pump, 0, n, lengths, x->now);
     return true;
 }
 

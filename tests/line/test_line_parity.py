@@ -38,6 +38,7 @@ from talkpath.line import Line, LineConfig, connect_line
 from talkpath.path.barge_in import EnergyGate
 from talkpath.testing import quiescence
 from talkpath.transport.clock import has_timerfd
+from talkpath.transport.driver_pump import PumpDriver
 
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")
 
@@ -342,8 +343,11 @@ def kinds_of(events: list[tuple[Any, ...]]) -> Iterator[str]:
     return (event[1] for event in events)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_same_bytes_give_the_same_line_on_either_driver(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "ring"), [(0, True), (0, False), (1, True), (2, False), (3, True)])
+def test_the_same_bytes_give_the_same_line_on_either_driver(
+    seed: int, ring: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PumpDriver, "may_ring", ring)
     with quiescence():
         tasks = trio.run(run_lines, "tasks", seed)
         pump = trio.run(run_lines, "pump", seed)

@@ -110,6 +110,9 @@ class TlsPeer:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.sock: socket.socket | None = None
+        self.cut: Callable[[int], int] = lambda n: n
+        """Of so many bytes of cipher, how many `sendall` sends; the rest goes before what it sends next."""
+        self._kept = b""
 
     async def _do(self, what: Callable[[], Any]) -> Any:
         while True:
@@ -138,7 +141,10 @@ class TlsPeer:
         assert self.sock is not None
         if data:
             self.tls.write(data)
-            self.sock.sendall(self.outgoing.read())
+        cipher = self._kept + self.outgoing.read()
+        sent = self.cut(len(cipher))
+        self._kept = cipher[sent:]
+        self.sock.sendall(cipher[:sent])
 
     def recv(self, n: int) -> bytes:
         assert self.sock is not None

@@ -61,6 +61,35 @@ async def test_a_failure_keeps_its_kind_and_names_no_host(port: int) -> None:
 
 
 @pytest.mark.smoke
+async def test_an_address_is_connected_to_as_it_is(port: int) -> None:
+    trio.socket.set_custom_hostname_resolver(Names())  # nobody is asked
+    link = await open_socket_link("127.0.0.1", port)
+    assert link.sock.getpeername() == ("127.0.0.1", port)
+    assert link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert link.sock.gettimeout() == 0
+    link.close()
+    with pytest.raises(ConnectionRefusedError):
+        await open_socket_link("127.0.0.77", port)
+
+
+@pytest.mark.smoke
+async def test_a_cancelled_connection_leaves_no_socket(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[socket.socket] = []
+    connect = socket.socket
+
+    def remember(*args: Any, **kwargs: Any) -> socket.socket:
+        made.append(connect(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr("talkpath.transport.link.socket.socket", remember)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await open_socket_link("127.0.0.1", port)
+    assert scope.cancelled_caught
+    assert [one.fileno() for one in made] == [-1]
+
+
+@pytest.mark.smoke
 async def test_the_systems_authorities_are_read_once_and_not_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     may_go_on = threading.Event()
     made: list[ssl.SSLContext] = []

@@ -10,7 +10,7 @@ import json
 import random
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from support.frames import BINARY, CONTINUATION, PING, TEXT, frame
 from support.hand import STEP_NS, HandClock, accept_stream, all_there, drain, entered, hand_clock, media, never_full
 from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
 from talkpath.transport.clock import has_timerfd
+from talkpath.transport.driver_pump import PumpDriver, ring_refusal
 from talkpath.transport.tls import client_context
 
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")
@@ -125,6 +126,11 @@ class Application:
         return out
 
 
+def somewhere(seeded: random.Random) -> Callable[[int], int]:
+    """Return where to cut cipher: mostly behind the last record, else anywhere in it."""
+    return lambda n: n if seeded.random() < 0.8 else seeded.randrange(n + 1)
+
+
 @dataclass
 class Contexts:
     """Both ends' of a run over TLS."""
@@ -182,7 +188,12 @@ async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None) -
                 never_full(call.streams[0]._connection)
             assert [call.pumped for call in calls] == [driver == "pump"] * CALLS
             if driver == "pump":  # TLS or not, the pump has every socket
-                assert clock.driver._native.n_open_ports == 2 * CALLS
+                pump: Any = clock.driver
+                assert pump._native.n_open_ports == 2 * CALLS
+                assert pump.has_ring == (PumpDriver.may_ring and ring_refusal() is None)
+            for number, peer in enumerate(peers):
+                if contexts is not None:
+                    peer.cut = somewhere(random.Random(50 + number))
             says = [Caller(number) for number in range(CALLS)]
             plays = [Application(number) for number in range(CALLS)]
             for step in range(1, STEPS):
@@ -225,8 +236,12 @@ async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None) -
     return heard
 
 
+@pytest.mark.parametrize("ring", [False, True], ids=["each call alone", "through the ring"])
 @pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
-def test_the_same_input_gives_the_same_bytes_and_events(secure: bool) -> None:
+def test_the_same_input_gives_the_same_bytes_and_events(
+    secure: bool, ring: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PumpDriver, "may_ring", ring)
     contexts = make_contexts() if secure else None
     tasks = trio.run(run_calls, "tasks", contexts)
     pump = trio.run(run_calls, "pump", contexts)

@@ -435,8 +435,9 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 @pytest.fixture(scope="module", autouse=True)
 def one_key_for_all() -> Iterator[None]:
-    """wsproto draws its keys from the operating system; here they are the RFC's, so that answers repeat."""
+    """Keys are drawn from the operating system; here they are the RFC's, so that answers repeat."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("talkpath.wire.websocket._draw_key", KEY.encode)
         patch.setattr("wsproto.handshake.generate_nonce", KEY.encode)
         yield
 
@@ -478,6 +479,49 @@ def test_client_and_wsproto_server_open_a_connection() -> None:
         assert again.response_headers["x-served-by"] == "here"
     with pytest.raises(LocalWireError):
         again.receive(b"more")
+
+
+@pytest.mark.parametrize("host", ["app.example", "app.example:8443", "127.0.0.1:80", "[::1]:8443", "a_b-c.example"])
+@pytest.mark.parametrize("target", ["/", "/audio?a=1&b=%20", "/~x;y=1"])
+@pytest.mark.parametrize("headers", [[], [("Authorization", "Bearer abc="), ("x-trace", "a, b c")], [("X-A", "ü")]])
+def test_a_request_is_what_wsproto_would_write(host: str, target: str, headers: list[tuple[str, str]]) -> None:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    peer = WSConnection(ConnectionType.CLIENT)
+    expected = peer.send(peer_events.Request(host=host, target=target, extra_headers=raw))
+    assert ClientHandshake(host, target, headers).request == expected
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["X-Tier:  gold ", "Server: a"],
+        ["Set-Cookie: a=1", "Set-Cookie: b=2"],
+        ["Content-Length: 0"],
+        ["X-Folded: a\r\n b"],
+        ["X-Latin: \xfc"],
+        ["connection: keep-alive, UPGRADE", "upgrade: WebSocket"],
+        ["Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA="],
+        ["Sec-WebSocket-Protocol: audio"],
+        ["Connection: close"],
+        ["X-Empty: "],
+        ["Connection: Upgrade", "Connection: close"],
+    ],
+)
+def test_an_answer_means_the_same_whole_and_in_pieces(lines: list[str]) -> None:
+    """A whole answer that is plain is read at once, one in pieces by wsproto."""
+
+    def outcome(cut: int) -> tuple[bool, dict[str, str], bytes]:
+        client = ClientHandshake("app.example", "/")
+        data = answer_bytes(client, *lines) + b"\x81\x00"
+        try:
+            for piece in (data[:cut], data[cut:]):
+                if piece and client.receive(piece):
+                    return True, dict(client.response_headers), client.leftover
+        except HandshakeError:
+            return False, {}, b""
+        raise AssertionError("a whole answer, and no outcome")
+
+    assert outcome(0) == outcome(30) == outcome(1)
 
 
 def test_wsproto_client_and_server_open_a_connection() -> None:

@@ -120,6 +120,7 @@ def examine(n_calls: int = _CALLS) -> list[Finding]:
         _processors,
         _real_time_thread,
         _drivers,
+        _system_calls,
         _benchmark_peers,
     ):
         try:
@@ -357,6 +358,23 @@ def _drivers() -> Finding:
 
     there = "pump, tasks" if DEFAULT_DRIVER == "pump" else "tasks (the pump needs Linux)"
     return Finding("drivers", "ok", there)
+
+
+def _system_calls() -> Finding:
+    from talkpath.transport.clock import DEFAULT_DRIVER
+    from talkpath.transport.driver_pump import ring_refusal
+
+    if DEFAULT_DRIVER != "pump":
+        return Finding("system calls", "ok", "each alone (io_uring needs Linux)")
+    refusal = ring_refusal()
+    if refusal is None:
+        return Finding("system calls", "ok", "the pump makes them in batches, through io_uring")
+    return Finding(
+        "system calls",
+        "remark",
+        f"no io_uring ({refusal.strerror}): the pump makes each alone, which costs processor time",
+        "Linux 6.1; kernel.io_uring_disabled=0; a seccomp profile that permits io_uring_setup and io_uring_enter",
+    )
 
 
 def _benchmark_peers() -> Finding:

@@ -353,6 +353,8 @@ class Call:
         """Hand events to the hooks a user registered; a hook that raises ends the call with a reason."""
         while True:
             self._tell_hooks()
+            if self.end_reason is not None:
+                return
             await self._hook_bell.wait()
 
     def _tell_hooks(self) -> None:
@@ -367,9 +369,10 @@ class Call:
 
     async def _send(self) -> None:
         """Empty full sockets, each under its own deadline: a slow peer delays nobody else."""
-        while True:
+        while self.end_reason is None:
             if not self._to_flush:
                 await self._send_bell.wait()
+                continue
             async with trio.open_nursery() as flushes:
                 while self._to_flush or flushes.child_tasks:
                     while self._to_flush:
@@ -385,6 +388,8 @@ class Call:
         """Feed the call's own source with what `play` was given, as its queue has room."""
         while self._source is None:
             await self._playback_bell.wait()
+            if self.end_reason is not None:
+                return
         await self._source.feed()
 
     def flush_soon(self, stream: CallStream) -> None:
@@ -556,7 +561,10 @@ class Call:
             lib.tp_path_close(self.path)
         self.commands.close(reason, cause)
         self._wake_readers()
-        self._life.cancel()
+        if any(stream is not None and stream.flushing for stream in self.streams):
+            self._life.cancel()
+        else:  # A stream's own task has been told by its `end`.
+            self._life.dismiss(self._hook_bell, self._send_bell, self._playback_bell)
 
     def start_soon(self, job: Job) -> None:
         """Run a task among the call's; it ends with the call."""

@@ -31,10 +31,6 @@ UNSUPPORTED_CODECS = ("G722", "OPUS")
 L16_RATES_HZ = (8000, 16000, 24000, 48000)
 
 
-_format = functools.lru_cache(maxsize=16)(MediaFormat)
-"""There are few; calls share them."""
-
-
 def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFormat, int | None]:
     """Read a codec string like ``PCMU``, ``L16@16000h`` or ``PCMU@40i``; return the format and the ptime, when one is
     named.
@@ -42,7 +38,14 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
     Raises:
         ConfigError: an unknown codec, or a rate it does not have; the caller's to mend.
     """
-    match = _CODEC.match(codec) if isinstance(codec, str) else None
+    if not isinstance(codec, str):
+        raise ConfigError(f"codec {codec!r} cannot be read; write PCMU, PCMA, L16 or L16@16000h")
+    return _read_codec(codec, sample_rate_hz)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_codec(codec: str, sample_rate_hz: int | None) -> tuple[MediaFormat, int | None]:
+    match = _CODEC.match(codec)
     if match is None:
         raise ConfigError(f"codec {codec!r} cannot be read; write PCMU, PCMA, L16 or L16@16000h")
     name = match["name"].upper()
@@ -55,7 +58,7 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
         raise ConfigError(f"{name} has a sample rate of 8000 Hz, not {rate}")
     if name == "L16" and rate not in L16_RATES_HZ:
         raise ConfigError(f"L16 at {rate} Hz is not supported; use one of {', '.join(map(str, L16_RATES_HZ))}")
-    return _format(name, rate), int(match["ptime"]) if match["ptime"] else None
+    return MediaFormat(name, rate), int(match["ptime"]) if match["ptime"] else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +151,8 @@ def _check_whole(options: object, *names: str) -> None:
 
 
 def _check_text(what: str, value: object, most: int) -> None:
+    if type(value) is str and len(value) <= most and value.isascii():
+        return
     if not isinstance(value, str):
         raise ConfigError(f"{what} is {type(value).__name__}; it must be text")
     if len(value) > most:
@@ -312,7 +317,7 @@ class StreamSpec:
         """Return how this stream's payload is written."""
         if not self.codec:
             formats = wire_named(self.wire).formats
-            return _format(*(formats[0] if ("PCMU", 8000) not in formats else ("PCMU", 8000)))
+            return MediaFormat(*(("PCMU", 8000) if ("PCMU", 8000) in formats else formats[0]))
         return parse_codec(self.codec)[0]
 
     def message_ptime_ms(self) -> int:

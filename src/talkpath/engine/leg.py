@@ -288,9 +288,11 @@ class RtpLeg(Leg):
         else:
             raise last_error if last_error is not None else OSError("port_range holds no even port")
 
-    def _expect(self, remote: Address | None, now_ns: int) -> None:
+    def _expect(self, remote: Address | None, now_ns: int, *, pumped: bool) -> None:
         """Take `remote` for the caller's address, or learn it; see `tp_latch`."""
         lib.tp_latch_expect(self._latch, ffi.NULL if remote is None else _native_address(remote), now_ns)
+        if pumped:
+            return  # The pump asks the latch itself.
         self._source = self._as_socket_writes(self.source)
         self._target = self._source or self._as_socket_writes(remote)
 
@@ -307,8 +309,8 @@ class RtpLeg(Leg):
         self._scratch = call.driver.scratch_view
         self._scratch_c = call.driver.scratch_c
         now_ns = call.clock.now_ns()
-        self._expect(self.remote, now_ns)
         place = call.pump_place(0)
+        self._expect(self.remote, now_ns, pumped=place is not None)
         if place is not None:
             self._port = place[0].open_leg(call.slot, self._socket, self._latch, self._attend, now_ns)
             self._pump = place[0]
@@ -417,7 +419,7 @@ class RtpLeg(Leg):
             if target is not None:
                 self.remote = target
                 with call.driver.paused():  # nothing of the new caller before the path expects it
-                    self._expect(target, now_ns)
+                    self._expect(target, now_ns, pumped=self._pump is not None)
                     lib.tp_path_restart_receive(self._path)
                 call.note(LegChanged("updated"))
             if direction is not None:
@@ -429,7 +431,7 @@ class RtpLeg(Leg):
 
 def _native_address(address: Any) -> Any:
     """Return a socket's address as the native core has it."""
-    ip = ipaddress.ip_address(str(address[0]).partition("%")[0]).packed
+    ip = _packed(str(address[0]).partition("%")[0])
     return ffi.new("tp_address *", {"ip": list(ip), "port": address[1], "ip_bytes": len(ip)})
 
 
@@ -437,14 +439,26 @@ def _numeric(address: Address) -> Address:
     """Return the address as the system writes it: one address may be written in many ways."""
     try:
         host, port = address
-        numeric = ipaddress.ip_address(host)
+        numeric = _numeric_host(host)
     except (TypeError, ValueError):
         raise ConfigError(
             "a leg's remote address must be (IP address, port), the address numeric as in an SDP connection line"
         ) from None
     check_range("the remote port", port, 1, 65535)
     # Packets' sources are compared with it, and the system writes them in one way only.
-    return str(numeric), port
+    return numeric, port
+
+
+def _packed(host: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+
+
+def _numeric_host(host: str) -> str:
+    """Raises ValueError, TypeError."""
+    try:
+        return socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
+    except (OSError, UnicodeError):
+        return str(ipaddress.ip_address(host))
 
 
 class MemoryLeg(Leg):

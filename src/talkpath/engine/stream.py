@@ -116,7 +116,6 @@ class CallStream:
         "_end_bell",
         "_ended_ns",
         "_fallback",
-        "_flushing",
         "_live",
         "_lost",
         "_marks",
@@ -138,6 +137,7 @@ class CallStream:
         "control_id",
         "end_reason",
         "ended",
+        "flushing",
         "index",
         "number",
         "ready",
@@ -177,7 +177,8 @@ class CallStream:
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
         self._refused: Refusals | None = None
-        self._flushing = False
+        self.flushing = False
+        """Whether its socket is full, and the call's send task sees to it."""
         self._clears = 0
         self._callbacks: CallbackQueue | None = None
         self._chunks: Chunks | None = None
@@ -326,12 +327,12 @@ class CallStream:
                 self._attach(carriage, now_ns)
             except Exception as exc:
                 return exc
+            self.ready.set()  # here, so that whoever waits for it goes on beside this stream's task and not after it
             return None
 
         failure = await self.call.commands.perform(attach)
         if failure is not None:
             raise failure
-        self.ready.set()
 
     # In the step -------------------------------------------------------------------------------------------------
 
@@ -440,7 +441,7 @@ class CallStream:
         self._detach(connection)
         self._past = self._totals(connection)
         self._native = self._stream = None
-        self._flushing = False
+        self.flushing = False
         log.info("stream %s: its connection was lost (%s) and is tried anew", self.control_id, reason.value)
         self._tell(StatusKind.FAILED, reason=reason.value, duration_s=int(lasted_s))
         call.note(StreamLost(self.control_id, self.stream_id, reason))
@@ -607,8 +608,8 @@ class CallStream:
         self.end(EndReason.WIRE_ERROR, exc)
 
     def on_full(self) -> None:
-        if not self._flushing:
-            self._flushing = True
+        if not self.flushing:
+            self.flushing = True
             self.call.flush_soon(self)
 
     def on_overflow(self) -> None:
@@ -781,7 +782,7 @@ class CallStream:
                 self._lose(EndReason.PEER_STALLED)
         finally:
             if connection is self._connection:
-                self._flushing = False
+                self.flushing = False
 
 
 def _cause_name(cause: BaseException | None) -> str:

@@ -241,7 +241,7 @@ class Line(DrivenLine):
         if connection is None:
             self._carriage.close()
             return
-        with trio.move_on_after(self.config.goodbye_s):
+        with trio.move_on_after(self.config.goodbye_s, shield=True):
             if not connection.broken:
                 await connection.close(self._close_code)
         connection.abort()

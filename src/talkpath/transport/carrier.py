@@ -32,10 +32,16 @@ class Carrier(Protocol):
     `ConnectionOwner`, never raised.
     """
 
-    broken: bool
-    """Nothing can be sent any more; no goodbye is worth trying."""
-    pings_sent: int
-    round_trip_ms: float
+    @property
+    def broken(self) -> bool:
+        """Nothing can be sent any more; no goodbye is worth trying."""
+        ...
+
+    @property
+    def pings_sent(self) -> int: ...
+
+    @property
+    def round_trip_ms(self) -> float: ...
 
     def start(self, now_ns: int) -> None:
         """Take over: what has come already is read now, what comes later in the steps."""

@@ -92,8 +92,11 @@ class Lateness:
 
     def packed_counts(self) -> array[int]:
         """Return the same in less memory: of each bucket that is not empty its count, times 256, plus its number."""
-        counts = [count << 8 | bucket for bucket, count in enumerate(self.counts) if count]
-        return array("Q" if max(counts, default=0) >> 32 else "I", counts)
+        counts = np.frombuffer(self.counts, np.uint64)
+        buckets = counts.nonzero()[0]
+        packed = counts[buckets] << np.uint64(8) | buckets.astype(np.uint64)
+        wide = bool(packed.size and packed.max() >> np.uint64(32))
+        return array("Q" if wide else "I", packed.astype(np.uint64 if wide else np.uint32).tobytes())
 
     @staticmethod
     def unpacked(packed: Sequence[int]) -> array[int]:
@@ -112,16 +115,17 @@ class Lateness:
 
     def percentiles_ms(self, shares: Sequence[float], since: Sequence[int] | None = None) -> list[float]:
         """Return `percentile_ms` of each share, in one pass."""
-        counts = np.array(self.counts, dtype=np.int64)
+        counts = np.frombuffer(self.counts, np.int64)
         if since is not None:
-            counts -= np.array(since, dtype=np.int64)
+            counts = counts - np.asarray(since, np.int64)
         seen = counts.cumsum()
         total = int(seen[-1])
         if total == 0:
             return [0.0] * len(shares)
         most_ms = self.max_ns / 1e6
         # The first step at which so many had been seen; there is a tick in it.
-        return [min(bucket_edge_ms(int(np.searchsorted(seen, max(share * total, 1)))), most_ms) for share in shares]
+        steps = seen.searchsorted([max(share * total, 1) for share in shares]).tolist()
+        return [min(bucket_edge_ms(step), most_ms) for step in steps]
 
 
 def bucket_edge_ms(bucket: int) -> float:

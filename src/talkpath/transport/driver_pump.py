@@ -32,8 +32,8 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import trio
@@ -63,7 +63,9 @@ OUTBOX_BYTES = 256 * 1024
 OUTBOX_OUTPUTS = 4096
 HANDOVER_BYTES = 4 * 1024 * 1024
 HANDOVER_OUTPUTS = 16384
-CIPHER_BYTES = 2 * 1024 * 1024
+CIPHER_BYTES = 1024 * 1024
+TWO_RECORDS_BYTES = 42
+"""The least that the headers, tags and types of two records take: TLS 1.2 with ChaCha20-Poly1305."""
 HOT_BYTES = (
     MAX_SLOTS * (ffi.sizeof("tp_slot") + 8)
     + MAX_PORTS * ffi.sizeof("tp_port")
@@ -152,7 +154,7 @@ class Pumped:
 class Pump:
     """Own one native pump and the memory it works in."""
 
-    def __init__(self, origin_ns: int) -> None:
+    def __init__(self, origin_ns: int, *, ring: bool) -> None:
         self.native: Any = ffi.new("tp_pump *")
         memory = self._memory = ffi.new("tp_pump_memory *")
         # What each tick goes through is on one huge page, up to some thousands of ports.
@@ -168,6 +170,8 @@ class Pump:
             "free_ports": _untouched("uint32_t[]", MAX_PORTS),
             "pool_bytes": _untouched("uint8_t[]", POOL_BYTES),
         }
+        if ring:
+            self._kept["ring_bytes"] = _untouched("uint8_t[]", lib.TP_PUMP_RING_BYTES)
         for name, value in self._kept.items():
             setattr(memory, name, value)
         self._handover = [_untouched("uint8_t[]", HANDOVER_BYTES) for _ in range(2)]
@@ -197,8 +201,20 @@ class Pump:
         lib.tp_pump_close(self.native)
 
 
+def ring_refusal() -> OSError | None:
+    """Open an io_uring as the pump does and close it; return why the system would not have it."""
+    ring = ffi.new("tp_uring *")
+    if not lib.tp_uring_open(ring):
+        return OSError(ffi.errno, os.strerror(ffi.errno))
+    lib.tp_uring_close(ring)
+    return None
+
+
 class PumpDriver(TasksDriver):
     """See the module. Without a pumped member it is the `tasks` driver and nothing else."""
+
+    may_ring: ClassVar[bool] = True
+    """Whether the pump makes its system calls through io_uring where it can; the bytes are the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -237,6 +253,11 @@ class PumpDriver(TasksDriver):
         self._n_unread = ffi.new("uint32_t *")
         self._stay = ffi.new("tp_stay *")
 
+    @property
+    def has_ring(self) -> bool:
+        """Whether the pump's system calls go through io_uring now."""
+        return self._pump is not None and self._pump.native.uring.fd >= 0
+
     # Opening -----------------------------------------------------------------------------------------------------
 
     def want_pump(self, *, media_thread: bool = False) -> bool:
@@ -244,7 +265,7 @@ class PumpDriver(TasksDriver):
             # Time 0 on the system's monotonic clock, which is the one that Trio's own clock is made of.
             # Whatever comes between the two readings makes it earlier.
             origin = max(time.monotonic_ns() - self.clock.now_ns() for _ in range(ORIGIN_READINGS))
-            self._pump = Pump(origin)
+            self._pump = Pump(origin, ring=self.may_ring)
             self._native = self._pump.native
             self.waiting = bytearray(MAX_WAITING_BYTES)
             self.unread = bytearray(lib.TP_PUMP_SCRATCH_BYTES)
@@ -274,11 +295,11 @@ class PumpDriver(TasksDriver):
         if self._pump is not None:
             self._pump.close()
 
+    def paused(self) -> AbstractContextManager[None]:
+        return self._paused() if self.threaded else super().paused()
+
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        if not self.threaded:
-            yield
-            return
+    def _paused(self) -> Iterator[None]:
         lib.tp_pump_pause(self._native, 1)
         try:
             yield
@@ -508,7 +529,7 @@ class PumpDriver(TasksDriver):
                     self._tick_due(now_ns)
                 self._keep_house(now_ns)
             finally:
-                self.in_step = False
+                self._end_step()
             return
         super().step(now_ns)
         self._last_step_ns = now_ns
@@ -558,8 +579,12 @@ class PumpDriver(TasksDriver):
                 self._after_tick(lib.tp_pump_tick(self._native, now_ns), now_ns)
 
     def _after_tick(self, n: int, now_ns: int) -> None:
-        self._hand_over_rest()  # First: what is said of it comes behind it.
-        if n or self._native.n_attention:
+        native = self._native
+        while native.handover[native.filling].n_outputs:
+            self._hand_over()  # First: what is said of it comes behind it.
+            if native.next_due <= now_ns:  # it was much, and others have waited for it
+                lib.tp_pump_tick(native, now_ns)
+        if n or native.n_attention:
             self._attend(now_ns)
 
     def _hand_over_rest(self) -> None:
@@ -611,54 +636,52 @@ class PumpDriver(TasksDriver):
             return False
         pump = self._pump
         assert pump is not None
-        n_entries = self._n_cipher[0]
-        view = pump.cipher_views[which]
-        plain, room = self.scratch_view, len(self.scratch) // 2
+        view, entries = pump.cipher_views[which], pump.cipher_entries[which][: 16 * self._n_cipher[0]]
         known = self._to_decipher.get
         again = False
         lengths: list[int] = []
-        done, first, index = 0, 0, 0
+        first = offset = length = 0
         self._deciphering = True
         try:
-            for port, offset, length in _cipher.iter_unpack(pump.cipher_entries[which][: 16 * n_entries]):
-                index += 1
+            for port, offset, length in _cipher.iter_unpack(entries):
                 entry = known(port)
                 if entry is not None and length <= PIECE_BYTES:
                     feed, read, incoming, outgoing, connection = entry
-                    feed(view[offset : offset + length])
+                    piece = view[offset : offset + length]
+                    feed(piece)
                     failure: ssl.SSLError | None = None
                     try:
-                        n = read(room, plain[done:])
+                        n = read(length, piece)
                     except ssl.SSLError as exc:
                         n, failure = 0, exc
-                    if n and not incoming.pending and not outgoing.pending:
+                    # One record, and all of it. Nothing that TLS answers to has room beside it; to look whether it has
+                    # would fetch into the cache what nobody needs.
+                    alone = length < n + TWO_RECORDS_BYTES
+                    if 0 < n < length and not incoming.pending and (alone or not outgoing.pending):
                         lengths.append(n)
-                        done += n
-                        if done < room:
-                            continue
-                        self._receive_many(first, lengths, now_ns)
-                    else:
-                        rest = bytes(plain[done : done + n])
-                        self._receive_many(first, lengths, now_ns)
-                        plain[:n] = rest
-                        connection.decipher_on(n, failure, now_ns)
+                        continue
+                    first = self._receive_many(first, lengths, now_ns)
+                    self.scratch_view[:n] = piece[:n]
+                    connection.decipher_on(n, failure, now_ns)
                 else:
-                    self._receive_many(first, lengths, now_ns)
+                    first = self._receive_many(first, lengths, now_ns)
                     if entry is not None:
-                        again = again or length == CIPHER_ONCE
                         entry[4].decipher(view[offset : offset + length], now_ns)
-                done, first = 0, index
+                        again = again or length == CIPHER_ONCE
+                first += 1
             self._receive_many(first, lengths, now_ns)
         finally:
             self._deciphering = False
-        return again
+        return again or offset + length > CIPHER_BYTES - CIPHER_ONCE  # then there was no room for more
 
-    def _receive_many(self, first: int, lengths: list[int], now_ns: int) -> None:
-        """Give the pump the plaintext of entries in a row, which lies in the scratch."""
-        if lengths:
+    def _receive_many(self, first: int, lengths: list[int], now_ns: int) -> int:
+        """Give the pump the plaintext of entries in a row, which lies where they lay. -> the number of the next"""
+        n = len(lengths)
+        if n:
             numbers = ffi.from_buffer("uint32_t[]", array("I", lengths))
-            lib.tp_pump_receive_many(self._native, first, len(lengths), numbers, self.scratch_c, now_ns)
+            lib.tp_pump_receive_many(self._native, first, n, numbers, now_ns)
             lengths.clear()
+        return first + n
 
     def _hand_over(self) -> None:
         """Send the messages that the pump has left to Python: of cipher ports, and of streams without a port."""
@@ -673,11 +696,10 @@ class PumpDriver(TasksDriver):
         known = self._to_encrypt.get
         quadruple = iter(numbers[: 4 * self._native.handover[which].n_outputs].tolist())
         ciphers: list[bytes] = []
-        first, index = 0, 0
+        first = 0
         self._handing_over = True
         try:
             for offset, length, slot, kind in zip(quadruple, quadruple, quadruple, quadruple, strict=True):
-                index += 1
                 entry = known(slot) if kind & 0xFFFF == OUTPUT_CIPHER else None
                 if entry is not None and length <= PIECE_BYTES:
                     write, take, _ = entry
@@ -688,22 +710,24 @@ class PumpDriver(TasksDriver):
                     else:
                         ciphers.append(take())
                         continue
-                self._send_many(first, ciphers)
-                first = index
+                first = self._send_many(first, ciphers)
                 if entry is not None:  # long, or TLS is broken, which is found out again
                     entry[2].encrypt(view[offset : offset + length])
                 elif kind & 0xFFFF != OUTPUT_CIPHER:
-                    self._send_outputs(view, numbers[4 * index - 4 : 4 * index], 1)
+                    self._send_outputs(view, numbers[4 * first : 4 * first + 4], 1)
+                first += 1
             self._send_many(first, ciphers)
         finally:
             self._handing_over = False
 
-    def _send_many(self, first: int, ciphers: list[bytes]) -> None:
-        """Give the pump the cipher of outputs in a row."""
-        if ciphers:
+    def _send_many(self, first: int, ciphers: list[bytes]) -> int:
+        """Give the pump the cipher of outputs in a row. -> the number of the next"""
+        n = len(ciphers)
+        if n:
             numbers = ffi.from_buffer("uint32_t[]", array("I", map(len, ciphers)))
-            lib.tp_pump_send_many(self._native, first, len(ciphers), numbers, b"".join(ciphers))
+            lib.tp_pump_send_many(self._native, first, n, numbers, b"".join(ciphers))
             ciphers.clear()
+        return first + n
 
     @property
     def lateness(self) -> Lateness:
@@ -717,6 +741,11 @@ class PumpDriver(TasksDriver):
         both.sum_ns = own.sum_ns + int(self._native.counters.late_sum_ns)
         both.total = sum(both.counts)
         return both
+
+    @property
+    def media_cpu_ns(self) -> int:
+        """Processor time of the pump's turns so far, by the clock of the thread that takes them."""
+        return int(self._native.counters.busy_ns) if self._native is not None else 0
 
     @property
     def ticks(self) -> int:

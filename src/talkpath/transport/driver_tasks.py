@@ -22,8 +22,8 @@ from __future__ import annotations
 import logging
 import select
 import selectors
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
@@ -56,6 +56,8 @@ HOUSEKEEPING_A_STEP = 64
 """Members looked at in one step, some 2 µs each: few of 200 steps a second need Python for it, none is a long one."""
 SOCKET_POLL_NS = 5 * NS_PER_MS
 """In real time a line is read, and its commands are done, at least this often; calls have their ticks for it."""
+
+_NOTHING = nullcontext()
 
 # Plain integers: an enum's arithmetic costs more than the work.
 TICK_EVENTS = int(Tick.EVENTS)
@@ -202,6 +204,7 @@ class TasksDriver:
         self._to_keep: list[Member] = []
         self._commanded: dict[int, Member] = {}
         self._later: list[Callable[[int], None]] = []
+        self._at_end: list[Callable[[], None]] = []
         self._memory_ready: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
         self._memory_ids: dict[int, tuple[MemoryLink, Callable[[int], None]]] = {}
         self._next_memory_id = 0
@@ -246,10 +249,9 @@ class TasksDriver:
         """Make ready to move members' media natively; False where that cannot be: they are moved by this module."""
         return False
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> AbstractContextManager[None]:
         """Let nothing native happen between the calls of the block; only a media thread could."""
-        yield
+        return _NOTHING
 
     def rearm(self, member: Member, now_ns: int) -> None:
         """Look again at when a pumped line has something to send."""
@@ -406,6 +408,12 @@ class TasksDriver:
         """Call `handler(now_ns)` once, in the next step."""
         self._later.append(handler)
 
+    def at_end(self, handler: Callable[[], None]) -> None:
+        """Call `handler()` once, when this step is over: for a connection that sends all of a step at once. It raises
+        nothing; to be asked for within a step only.
+        """
+        self._at_end.append(handler)
+
     def next_due_ns(self) -> int | None:
         """Return when something is next to be done, or None when nothing ever will be unless nudged."""
         due: int | None = None
@@ -443,7 +451,14 @@ class TasksDriver:
                 self._poll_due_ns = now_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
             self._keep_house(now_ns)
         finally:
-            self.in_step = False
+            self._end_step()
+
+    def _end_step(self) -> None:
+        while self._at_end:
+            at_end, self._at_end = self._at_end, []
+            for finish in at_end:
+                finish()
+        self.in_step = False
 
     def _keep_house(self, now_ns: int) -> None:
         if self._housekeeping_due_ns <= now_ns:

@@ -10,6 +10,7 @@ owner's `end` must be synchronous and idempotent.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,7 @@ import trio
 
 from talkpath.errors import CallEnded
 from talkpath.records import EndReason
+from talkpath.transport.wake import Bell, Moment
 
 if TYPE_CHECKING:
     from talkpath.transport.clock import Clock
@@ -50,7 +52,7 @@ class Living(Protocol):
         ...
 
     async def say_goodbye(self) -> None:
-        """What may wait once everything is detached; runs shielded and bounds itself."""
+        """What may wait once everything is detached; it shields and bounds itself."""
         ...
 
     def finish(self) -> None:
@@ -64,11 +66,14 @@ class Lifetime:
     __slots__ = (
         "_entered",
         "_manager",
+        "_scope",
         "nursery",
     )
 
     def __init__(self) -> None:
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._scope: trio.CancelScope
+        """Of the supervisor's nursery, which is the one that `leave` waits for."""
         self.nursery: trio.Nursery | None = None
         """Of the background tasks, while they run."""
         self._entered = False
@@ -82,10 +87,16 @@ class Lifetime:
         self._entered = True
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
+        self._scope = nursery.cancel_scope
+        begun, failures = Moment(), list[Exception]()
+        nursery.start_soon(self._run, owner, begun, failures)
         try:
-            await nursery.start(self._run, owner)
+            await begun.wait()
+            if failures:
+                raise failures[0]
         except BaseException:
             owner.end(EndReason.CANCELLED)
+            self._scope.shield = True
             await self._manager.__aexit__(None, None, None)
             raise
 
@@ -101,6 +112,8 @@ class Lifetime:
             owner.end(EndReason.BLOCK_FAILED, exc)
         else:
             owner.end(EndReason.CANCELLED)
+            # It is on its way already: the wait need not be told once more, by another exception.
+            self._scope.shield = True
         await manager.__aexit__(None, None, None)
 
     def cancel(self) -> None:
@@ -108,12 +121,21 @@ class Lifetime:
         if self.nursery is not None:
             self.nursery.cancel_scope.cancel()
 
-    async def _run(self, owner: Living, *, task_status: trio.TaskStatus[None]) -> None:
+    def dismiss(self, *bells: Bell) -> None:
+        """As `cancel`, of an owner each of whose tasks waits at one of `bells` and returns when it is rung after the
+        end; where one is elsewhere, all are cancelled. The work is a third: no exceptions, and no groups of them.
+        """
+        told = [bell.ring() for bell in bells]
+        if any(task is None or task.parent_nursery is not self.nursery for task in told):
+            self.cancel()
+
+    async def _run(self, owner: Living, begun: Moment, failures: list[Exception]) -> None:
+        """Supervise. `nursery.start` would make a nursery and a scope more, for a wait that nobody else needs."""
         started = False
         try:
-            # From here to `started` nothing awaits. A cancellation, or an end, that came first is noticed now; later,
-            # nursery.start would keep this task in its own cancelled nursery and wait for it, shielded as it is.
-            await trio.lowlevel.checkpoint_if_cancelled()
+            # From here to `begun` nothing awaits. A cancellation, or an end, that came first is noticed now.
+            if trio.current_effective_deadline() == -math.inf:
+                owner.end(EndReason.CANCELLED)
             if owner.end_reason is not None:
                 raise CallEnded(owner.end_reason, owner.cause)
             owner.set_up()
@@ -124,23 +146,23 @@ class Lifetime:
                 nursery.cancel_scope.shield = started = True
                 if owner.end_reason is not None:
                     nursery.cancel_scope.cancel()
-                task_status.started()
-                del task_status  # It holds the nursery of `start`, which is over.
+                begun.set()
         except Exception as exc:
-            if not started:
-                raise
-            owner.end(EndReason.INTERNAL_ERROR, exc)
+            if started:
+                owner.end(EndReason.INTERNAL_ERROR, exc)
+            else:
+                failures.append(exc)
         finally:
             owner.end(EndReason.CANCELLED)
             self.nursery = None
             try:
                 if started:
-                    with trio.CancelScope(shield=True):
-                        await owner.say_goodbye()
+                    await owner.say_goodbye()
             except Exception as exc:
                 log.error("%s: %s in its goodbye", owner.name, type(exc).__name__, exc_info=exc)
             finally:
                 owner.finish()
+                begun.set()
 
     async def _guard(self, owner: Living, job: Job) -> None:
         """Run one task; its failure ends the owner at once, before its siblings have said goodbye."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Protocol
 import trio
 
 from talkpath.transport.tls import TlsRecords
-from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy, open_permitted
+from talkpath.transport.url_policy import EVERYWHERE, DestinationForbidden, UrlPolicy, open_permitted
 
 MEDIA_SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2
@@ -358,6 +359,9 @@ class TlsLink:
 async def open_socket_link(host: str, port: int, scheme: str = "ws", policy: UrlPolicy = EVERYWHERE) -> SocketLink:
     """Connect to `host`:`port`, whichever of its addresses answers first: one that swallows packets holds up no other.
 
+    An address that is one already is connected to as it is: the race between one runner costs as much again as all
+    else that is done to set up a stream.
+
     Raises:
         DestinationForbidden: `policy` does not permit it.
         OSError: none of them answered; the last error. The host's name is not in it.
@@ -366,6 +370,11 @@ async def open_socket_link(host: str, port: int, scheme: str = "ws", policy: Url
 
     Source: RFC 8305 (happy eyeballs), by way of Trio.
     """
+    if (family := _family_of(host)) is not None:
+        policy.check(scheme, host, port)
+        if not policy.permits(host):
+            raise DestinationForbidden("the address is not permitted")
+        return await _connect(family, host, port)
     try:
         stream = await open_permitted(policy, scheme, host, port)
     except socket.gaierror as exc:
@@ -379,6 +388,37 @@ async def open_socket_link(host: str, port: int, scheme: str = "ws", policy: Url
         raise
     connected = stream.socket
     sock = socket.socket(connected.family, connected.type, connected.proto, fileno=connected.detach())
+    link = SocketLink(sock)
+    link.tune_for_media()
+    return link
+
+
+def _family_of(host: str) -> socket.AddressFamily | None:
+    """Return which kind of IP address it is; None: a name, or an address that names a network interface."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):  # UnicodeError is a ValueError
+            socket.inet_pton(family, host)
+            return family
+    return None
+
+
+async def _connect(family: socket.AddressFamily, host: str, port: int) -> SocketLink:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        error = sock.connect_ex((host, port))
+        if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            await trio.lowlevel.wait_writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        else:
+            await trio.lowlevel.checkpoint()
+        if error:
+            raise OSError(error, os.strerror(error))
+        with contextlib.suppress(OSError, AttributeError):  # as Trio's own connections have it, where the system does
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MEDIA_SEND_BUFFER_BYTES)
+    except BaseException:
+        sock.close()
+        raise
     link = SocketLink(sock)
     link.tune_for_media()
     return link

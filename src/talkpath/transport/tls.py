@@ -75,11 +75,12 @@ class TlsRecords:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=server_side, server_hostname=server_hostname)
+        # What `SSLObject` itself calls in its read and write, where it has it: two Python frames less a message.
+        direct: Any = getattr(self._tls, "_sslobj", self._tls)
         self._feed = self._in.write
         self._take = self._out.read
-        self._write = self._tls.write
-        # typeshed knows only a bytearray to read into.
-        self._read: Any = self._tls.read
+        self._write: Feed = direct.write
+        self._read: Read = direct.read
         self.more = False
         """Whether `decrypt` has more to give (or an end to tell of) without any more cipher."""
         self.answering = False

@@ -6,6 +6,8 @@ All of this may wait, so tasks do it, under bounds of their callers; then a `Con
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from talkpath.wire.websocket import (
     UpgradeRequest,
 )
 
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
 REFUSAL_S = 0.5
 MAX_REFUSED_BYTES = 1024 * 1024
 """How long one that was turned away may take to hang up, and what may still come from it."""
@@ -32,7 +35,7 @@ MAX_REFUSED_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A WebSocket address, taken apart."""
+    """The address of an application, taken apart."""
 
     scheme: str
     host: str
@@ -41,7 +44,7 @@ class Target:
 
     @property
     def secure(self) -> bool:
-        return self.scheme == "wss"
+        return self.scheme in ("wss", "https")
 
     @property
     def authority(self) -> str:
@@ -55,6 +58,7 @@ class Target:
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
+@functools.lru_cache(maxsize=8)  # a specification is checked, then used
 def parse_url(url: str) -> Target:
     """Take apart a ``ws://``, ``wss://`` or ``memory://`` address.
 
@@ -77,7 +81,7 @@ def parse_url(url: str) -> Target:
         raise ConfigError("the stream's url names no host; write it like wss://host:port/path")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("the stream's url carries a user name; pass a bearer token instead")
-    if any(ord(c) <= 32 or ord(c) == 127 for c in url):
+    if _BLANK.search(url):
         raise ConfigError("the stream's url contains white space or control characters")
     if not (parts.path.isascii() and parts.query.isascii()):
         raise ConfigError("the stream's url has a path or query that is not ASCII; percent-encode it")
@@ -90,23 +94,23 @@ async def receive_some(link: Link, buffer: bytearray) -> memoryview:
     """Wait for bytes on `link` and return them as a view of `buffer`; empty at the end. For handshakes and goodbyes
     only.
 
-    It always lets others run: a peer that never stops sending holds up nobody, and its deadline comes.
+    It always lets others run: a peer that never stops sending holds up nobody, and its deadline comes. It waits before
+    it reads, for what is read here is an answer, which is hardly ever there yet.
     """
     view = memoryview(buffer)
-    await trio.lowlevel.checkpoint()
     while True:
+        await link.wait_readable()
         try:
-            n = link.recv_into(view)
+            return view[: link.recv_into(view)]
         except BlockingIOError:
-            await link.wait_readable()
             continue
-        return view[:n]
 
 
 async def send_all(link: Link, data: bytes) -> None:
-    """Send all of `data`, waiting as needed. For handshakes and goodbyes only."""
+    """Send all of `data`, waiting as needed and no longer. For handshakes and goodbyes only, which then wait for an
+    answer.
+    """
     rest = memoryview(data)
-    await trio.lowlevel.checkpoint()
     while rest or link.unsent():
         try:
             if rest:

@@ -32,11 +32,12 @@ class Bell:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def ring(self) -> None:
-        """Wake whoever waits."""
+    def ring(self) -> trio.lowlevel.Task | None:
+        """Wake whoever waits. -> who it was"""
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task)
+        return task
 
 
 class Moment:

@@ -778,7 +778,8 @@ class Connection:
         self.stop()
         try:
             if not self.broken:
-                await self.flush()
+                if self._flushing is not None or self.backlogged():
+                    await self.flush()
                 if not self.close_sent:
                     self.close_sent = True
                     key = self._masks.take() if self._masks is not None else None

@@ -28,9 +28,12 @@ _NUMERAL: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9A-Da-d*#]+", re.ASCII)
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def dump_json(value: object) -> str:
     """Write compact JSON; what is not ASCII stays as it is."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _encode(value)
 
 
 def type_name(value: object) -> str:

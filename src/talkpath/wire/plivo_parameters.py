@@ -78,6 +78,8 @@ def write_extra_headers(custom_parameters: Mapping[str, str]) -> str:
     Raises:
         ConfigError: a name or value is no text, or all together are beyond Plivo's 512 bytes; says by how much.
     """
+    if not custom_parameters:
+        return "{}"
     for name, value in custom_parameters.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigError(f"custom parameters are text, name and value; {name!r} is not")
