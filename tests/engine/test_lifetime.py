@@ -182,7 +182,7 @@ class Trouble:
                 line.end(EndReason.APPLICATION_HUNG_UP)
         elif self.kind == "link breaks":
             for line in self.facts.lines:
-                line._link.close()
+                line._carriage.close()
 
 
 class TroubledCall(Call):

@@ -499,7 +499,7 @@ def test_an_ear_that_raises_ends_its_call_and_no_other() -> None:
 def test_what_raises_while_a_message_is_obeyed_ends_its_stream_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is called between a socket and the path: its exception is this stream's and must not reach the clock."""
 
-    monkeypatch.setattr(CallStream, "_clear", lambda self: 1 / 0)
+    monkeypatch.setattr(CallStream, "_clear", lambda self, ident: 1 / 0)
 
     async def application(peer: Peer) -> None:
         await trio.sleep_until(0.5)

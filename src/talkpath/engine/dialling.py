@@ -9,14 +9,15 @@ import trio
 
 from talkpath.errors import CallEnded, RemoteWireError
 from talkpath.records import EndReason
-from talkpath.transport.carrier import Carriage, open_carriage
-from talkpath.transport.upgrade import Target, parse_url
+from talkpath.transport.carrier import Carriage, open_carriage, parse_target
+from talkpath.transport.upgrade import Target
 from talkpath.transport.url_policy import DestinationForbidden
 
 if TYPE_CHECKING:
     from talkpath.engine.call import Call
     from talkpath.engine.config import StreamSpec
     from talkpath.engine.outage import Outage
+    from talkpath.wire.dialect import Dialect
     from talkpath.wire.entry import Wire
 
 
@@ -27,13 +28,15 @@ class Dialling:
         ConfigError: the address cannot be read.
     """
 
-    __slots__ = ("_call", "_spec", "_target", "_wire")
+    __slots__ = ("_call", "_dialect", "_spec", "_target", "_wire")
 
-    def __init__(self, call: Call, spec: StreamSpec, wire: Wire) -> None:
+    def __init__(self, call: Call, spec: StreamSpec, wire: Wire, dialect: Dialect) -> None:
         self._call = call
         self._spec = spec
         self._wire = wire
-        self._target: Target = parse_url(spec.url)
+        self._dialect = dialect
+        """Of the connection to be made."""
+        self._target: Target = parse_target(wire.transport, spec.url)
 
     async def begin(self) -> Carriage:
         """Make the attempts that a stream begins with. Raises CallEnded, with the last one's failure."""
@@ -78,6 +81,8 @@ class Dialling:
                     self._target,
                     headers=headers,
                     subprotocol=self._wire.subprotocol,
+                    method=self._wire.grpc_method,
+                    wrap=getattr(self._dialect, "wrap_media", bytes),
                     context=config.tls_context,
                     policy=config.stream_policy,
                 )

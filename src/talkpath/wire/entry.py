@@ -61,12 +61,20 @@ class Wire:
     """(entropy) -> a new stream's id in the platform's form."""
     subprotocol: str
     """Of the WebSocket: offered by who dials, selected by who serves where it is offered; empty: none."""
+    grpc_method: str
+    """The path of the call that carries a stream, where the transport is gRPC; else empty."""
     default_account_id: str
     """What stands where the platform's account would, when `StreamSpec.account_id` is empty."""
     two_way_inbound_only: bool
     """A stream on which the application may play carries the caller's track alone."""
     check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
     """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
+    tracks: tuple[str, ...] = ("inbound_track", "outbound_track", "both_tracks")
+    """What a stream of this wire can carry."""
+    digits_one_way: bool = True
+    """Pressed keys are told on a stream on which the application cannot play, too."""
+    has_realtime: bool = False
+    """A two-way stream can be asked to even out bursts instead of holding deep queues."""
 
 
 SHORT_MESSAGES_MS = (20, 40, 60, 80, 100)
