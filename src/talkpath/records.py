@@ -131,6 +131,8 @@ class StreamRecord:
     digits_sent: int
     cause: str = ""
     """The type of the error behind the reason, when there was one."""
+    reconnects: int = 0
+    """How often a lost connection was made anew; `stream_id` is the last one's, all counters are of all together."""
 
 
 @dataclass(frozen=True, slots=True)
