@@ -241,11 +241,11 @@ async def test_trio_websocket_as_the_platform() -> None:
     async def work(platform: Platform, url: str) -> None:
         host = url.removeprefix("ws://").rstrip("/")
         # The library leaves a socket to the collector that the other end has closed: this one is ours.
-        async with await trio.open_tcp_stream(host.split(":")[0], int(host.split(":")[1])) as stream:
-            async with trio.open_nursery() as nursery:
-                websocket = await wrap_client_stream(nursery, stream, host, "/")
-                closed = await talk(platform, websocket)
-                nursery.cancel_scope.cancel()
+        stream = await trio.open_tcp_stream(host.split(":")[0], int(host.split(":")[1]))
+        async with stream, trio.open_nursery() as nursery:
+            websocket = await wrap_client_stream(nursery, stream, host, "/")
+            closed = await talk(platform, websocket)
+            nursery.cancel_scope.cancel()
         assert closed.reason is not None
         assert closed.reason.code == 1000
 
