@@ -34,7 +34,20 @@ SMALL = (
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
-    *("kernels", "message", "path", "tls", "virtual", "wire", "wires", "application", "calls", "knee", "density", "all"),
+    *(
+        "kernels",
+        "message",
+        "path",
+        "tls",
+        "virtual",
+        "wire",
+        "wires",
+        "application",
+        "calls",
+        "knee",
+        "density",
+        "all",
+    ),
     "table",
 )
 DEFAULT = ROOT / "build" / "bench.json"

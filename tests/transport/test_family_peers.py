@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed as TrioClosed
 from trio_websocket import WebSocketConnection, WebSocketRequest, serve_websocket, wrap_client_stream
-from twilio.request_validator import RequestValidator
+from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve

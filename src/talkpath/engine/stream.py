@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.engine.chunks import Chunks
+from talkpath.engine.chunks import UNNUMBERED, Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
 from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
 from talkpath.events import (
@@ -158,7 +158,7 @@ class CallStream:
         """Whether its socket is full, and the call's send task sees to it."""
         self._clears = 0
         self._chunks: Chunks | None = None
-        """Made for the first chunk that has a number to be taken back by."""
+        """Made for the first chunk, where chunks can be taken back."""
         self._digits_received = 0
         self._digits_sent = 0
         self._started_ns: int | None = None
@@ -397,10 +397,11 @@ class CallStream:
         taken = lib.tp_stream_receive_audio(
             self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns
         )
-        if media.chunk is not None:
+        if self.wire.takes_back_chunks:
             if self._chunks is None:
                 self._chunks = Chunks(self._dialect.play_format.sample_bytes)
-            self._chunks.add(media.chunk, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
+            number = UNNUMBERED if media.chunk is None else media.chunk
+            self._chunks.add(number, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
 
     def _interrupt(self, chunk: int, now_ns: int) -> None:
         """Take one chunk out of the queue: what follows it is played in its place."""
