@@ -33,7 +33,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.engine.callbacks import CallbackQueue
-from talkpath.engine.chunks import Chunks
+from talkpath.engine.chunks import UNNUMBERED, Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
 from talkpath.engine.dialling import Dialling
 from talkpath.engine.outage import SETTLED_S, Fallback, Outage
@@ -187,7 +187,7 @@ class CallStream:
         self._clears = 0
         self._callbacks: CallbackQueue | None = None
         self._chunks: Chunks | None = None
-        """Made for the first chunk that has a number to be taken back by."""
+        """Made for the first chunk, where chunks can be taken back."""
         self._digits_received = 0
         self._digits_sent = 0
         self._digits_sending: list[str] = []
@@ -546,10 +546,11 @@ class CallStream:
         taken = lib.tp_stream_receive_audio(
             self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns
         )
-        if media.chunk is not None:
+        if self.wire.takes_back_chunks:
             if self._chunks is None:
                 self._chunks = Chunks(self._dialect.play_format.sample_bytes)
-            self._chunks.add(media.chunk, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
+            number = UNNUMBERED if media.chunk is None else media.chunk
+            self._chunks.add(number, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
 
     def _interrupt(self, chunk: int, now_ns: int) -> None:
         """Take one chunk out of the queue: what follows it is played in its place."""
