@@ -31,7 +31,7 @@ def echo() -> Iterator[str]:
         with stop:
             async with trio.open_nursery() as nursery:
                 # A test machine is often busy; what is judged here is not how many calls it has room for.
-                config = talkpath.ServeConfig(max_lateness_ms=None, max_busy=None)
+                config = talkpath.ServeConfig(max_lateness_ms=None, max_busy_share=None)
                 found.extend(
                     await nursery.start(
                         lambda task_status: talkpath.serve_lines(
@@ -99,7 +99,9 @@ def test_a_platform_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
     checker.start()
 
     async def place() -> talkpath.CallRecord:
-        config = talkpath.EngineConfig(connect_attempts=20, connect_backoff_s=0.05, max_lateness_ms=None, max_busy=None)
+        config = talkpath.EngineConfig(
+            connect_attempts=20, connect_backoff_s=0.05, max_lateness_ms=None, max_busy_share=None
+        )
         async with talkpath.open_engine(config) as engine, engine.open_call(talkpath.MemoryLeg()) as call:
             spec = talkpath.StreamSpec(url=f"ws://127.0.0.1:{port}", bidirectional=True, ends_call=True)
             await call.start_stream(spec)

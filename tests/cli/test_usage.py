@@ -40,7 +40,7 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert "examples" in said
     assert main(["--help"]) == 0
-    assert f"  {command} " in capsys.readouterr().out
+    assert command in capsys.readouterr().out.split("COMMAND", 2)[2].split()
 
 
 @pytest.mark.parametrize(
