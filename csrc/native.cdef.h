@@ -248,6 +248,7 @@ ptrdiff_t tp_stream_track_next(const tp_stream *stream, uint32_t track, uint8_t 
                                size_t n, size_t bound);
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);
+int64_t tp_stream_hold(tp_stream *stream, int held, int64_t now);
 
 /* ---- tp_path ---- */
 #define TP_PATH_STREAMS 4

@@ -276,3 +276,5 @@ class LineStatistics:
     refused: dict[str, int] = field(default_factory=dict)
     pings_sent: int = 0
     round_trip_ms: float = 0.0
+    platform_errors: int = 0
+    """What the platform said that it could not do."""

@@ -312,7 +312,10 @@ class Call:
 
     def digits_sent(self, index: int) -> None:
         """All digits of a source have gone out; told by a leg that counts them out itself."""
-        if self._is_source(index):
+        stream = self.streams[index] if 0 <= index < STREAMS_MAX else None
+        if stream is not None:
+            stream.on_audio_let_go()
+        elif self._is_source(index):
             assert self._source is not None
             self._source.on_digits_sent()
 

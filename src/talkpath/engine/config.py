@@ -154,6 +154,8 @@ TRACKS: Mapping[str, tuple[str, ...]] = {
     "outbound_track": ("outbound",),
     "both_tracks": ("inbound", "outbound"),
 }
+REALTIME_S = 1.0
+"""What waits on a realtime stream, in seconds; no platform says how much it keeps."""
 _TEXTS = {
     "url": 2048,
     "wire": 64,
@@ -212,6 +214,9 @@ class StreamSpec:
     """The stream, not the call, is stopped then."""
     playout_s: float = 40.0
     """How much of the application's audio may wait; Plivo promises 40 s."""
+    realtime: bool = False
+    """SignalWire's two-way streams: bursts are evened out, and no deep queue is kept. At most 1 s of what the
+    application sends waits; newer audio that finds no room is dropped, counted, and told as a degraded stream."""
     ends_call: bool = False
     """Whether the call ends when the application ends this stream, or the stream fails."""
     options: Any = None
@@ -220,7 +225,7 @@ class StreamSpec:
     def __post_init__(self) -> None:
         for what, most in _TEXTS.items():
             _check_text(what, getattr(self, what), most)
-        for what in ("bidirectional", "ends_call"):
+        for what in ("bidirectional", "realtime", "ends_call"):
             if not isinstance(getattr(self, what), bool):
                 raise ConfigError(f"{what} is {getattr(self, what)!r}; it must be True or False")
         for what in ("custom_parameters", "headers"):
@@ -235,6 +240,12 @@ class StreamSpec:
             raise ConfigError(f"track {self.track!r} is not one of {', '.join(TRACKS)}")
         if self.bidirectional and self.track != "inbound_track" and wire.two_way_inbound_only:
             raise ConfigError(f"a bidirectional {self.wire} stream carries the inbound_track only, not {self.track}")
+        if self.track not in wire.tracks:
+            raise ConfigError(f"a {self.wire} stream carries the {', '.join(wire.tracks)} only, not {self.track}")
+        if self.realtime and not wire.has_realtime:
+            raise ConfigError(f"the {self.wire} wire has no realtime streams; give a short playout_s instead")
+        if self.realtime and not self.bidirectional:
+            raise ConfigError("realtime is for a bidirectional stream: it says how the application's audio is played")
         media_format = self.media_format()
         _check_whole(self, "message_ms")
         message_ms, choice = self.message_ptime_ms(), wire.message_ms
@@ -289,6 +300,10 @@ class StreamSpec:
             formats = wire_named(self.wire).formats
             return MediaFormat(*(("PCMU", 8000) if ("PCMU", 8000) in formats else formats[0]))
         return parse_codec(self.codec)[0]
+
+    def bound_s(self) -> float:
+        """Return how much of the application's audio may wait."""
+        return min(self.playout_s, REALTIME_S) if self.realtime else self.playout_s
 
     def message_ptime_ms(self) -> int:
         """Return the audio in one media message; the codec string's word goes before `message_ms`."""

@@ -30,6 +30,7 @@ from talkpath.events import (
     Clear,
     Cleared,
     Digit,
+    DigitsSent,
     HangUp,
     Interrupt,
     Mark,
@@ -37,6 +38,7 @@ from talkpath.events import (
     MarkSettled,
     Media,
     Pause,
+    PlatformError,
     PlatformStatistics,
     QueryBuffer,
     QueryStatistics,
@@ -93,6 +95,7 @@ class CallStream:
         "_connection",
         "_dialect",
         "_digits_received",
+        "_digits_sending",
         "_digits_sent",
         "_end_bell",
         "_ended_ns",
@@ -101,7 +104,9 @@ class CallStream:
         "_message_ms",
         "_native",
         "_next_mark",
+        "_origin",
         "_outcomes",
+        "_paused",
         "_refused",
         "_scope",
         "_started_ns",
@@ -161,6 +166,12 @@ class CallStream:
         """Made for the first chunk that has a number to be taken back by."""
         self._digits_received = 0
         self._digits_sent = 0
+        self._digits_sending: list[str] = []
+        """What the application calls those that have not all gone out, where it is to be told."""
+        self._origin = 0
+        """The call's sample at which the stream was attached: on the wire positions count from there."""
+        self._paused = False
+        """By the application."""
         self._started_ns: int | None = None
         self._ended_ns = 0
         self._close_code = 1000
@@ -304,7 +315,7 @@ class CallStream:
                 masked=carriage.masked,
                 mask_seed=int.from_bytes(call.entropy(8), "big"),
                 message_ms=self._message_ms,
-                bound_ms=round(spec.playout_s * 1000),
+                bound_ms=round(spec.bound_s() * 1000),
                 reserve_ms=1000 if spec.bidirectional else 0,
                 max_message_bytes=max_message_bytes,
                 timestamp_base_ms=self._timestamp_base_ms or None,
@@ -319,6 +330,7 @@ class CallStream:
                 lib.tp_stream_close(native, 0)
                 raise NativeError("the path refused a stream index that was free")
             self._native = native
+            self._origin = int(lib.tp_path_clock(call.path))
             self._connection = connection = carriage.carry(
                 call.driver,
                 native,
@@ -376,28 +388,34 @@ class CallStream:
             case Clear(id=ident):
                 self._clear(ident)
             case Pause():
-                lib.tp_stream_pause(self._native, 1)
+                self._pause(True)
             case Resume():
-                lib.tp_stream_pause(self._native, 0)
+                self._pause(False)
             case QueryBuffer():
                 waiting_ms = int(lib.tp_stream_queued_us(self._native)) // 1000
-                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.playout_s * 50)))
+                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.bound_s() * 50)))
             case QueryStatistics():
                 self._send(PlatformStatistics(counters_of(lib.tp_stream_statistics(self._native))))
             case Interrupt(chunk=chunk):
                 self._interrupt(chunk, now_ns)
-            case SendDigits(digits=digits):
-                self._send_digits(digits)
+            case SendDigits(digits=digits, id=ident):
+                self._send_digits(digits, ident, now_ns)
             case HangUp() | StreamStopped():
                 self.end(EndReason.APPLICATION_HUNG_UP)
             case UnknownMessage(kind=kind):
                 self._refusals.add_unknown(kind)
             case _:
-                self._refusals.add("not_the_applications")
+                self._refuse("not_the_applications")
+
+    def _refuse(self, kind: str) -> None:
+        """Count what was understood and not obeyed; the application is told, where the wire can say it."""
+        self._refusals.add(kind)
+        if self._dialect.reports_errors:
+            self._send(PlatformError(kind))
 
     def _play(self, media: Media, now_ns: int) -> None:
         if not self.spec.bidirectional:
-            self._refusals.add("one_way")
+            self._refuse("one_way")
             return
         media_format = native_format(media.media_format or self._dialect.play_format)
         taken = lib.tp_stream_receive_audio(
@@ -419,24 +437,27 @@ class CallStream:
                 for number, payload in rest:
                     self._play(Media(payload, chunk=number), now_ns)
         if rest is None:
-            self._refusals.add("unknown_chunk")
+            self._refuse("unknown_chunk")
 
     def _mark(self, name: str) -> None:
         if not self.spec.bidirectional:
-            self._refusals.add("one_way")
+            self._refuse("one_way")
             return
         ident = self._next_mark
         if lib.tp_stream_mark(self._native, ident) < 0:
-            self._refusals.add("too_many_marks")
+            self._refuse("too_many_marks")
+            if self._dialect.reports_errors and self._dialect.returns_marks_on_clear:
+                self._send(MarkReached(name, Outcome.LOST, self._position()))
             return
         self._next_mark += 1
         self._marks[ident] = name
 
     def _clear(self, ident: str) -> None:
         if not self.spec.bidirectional:
-            self._refusals.add("one_way")
+            self._refuse("one_way")
             return
         self._clears += 1
+        self._pause(False)
         dropped = int(lib.tp_path_clear(self.call.path, self.index))
         if self._chunks is not None:
             self._chunks.clear()
@@ -445,15 +466,49 @@ class CallStream:
         self._tell(StatusKind.CLEARED)
         self.call.note(SourceCleared(self.control_id, dropped))
 
-    def _send_digits(self, digits: str) -> None:
+    def _pause(self, paused: bool) -> None:
+        """Hold the application's audio at the next sample, or let it go on. Digits that hold it have the last word."""
         if not self.spec.bidirectional:
-            self._refusals.add("one_way")
+            self._refuse("one_way")
+        elif paused != self._paused:
+            self._paused = paused
+            if not self.call.leg.holds_audio(self.index):
+                lib.tp_stream_pause(self._native, paused)
+
+    def _send_digits(self, digits: str, ident: str, now_ns: int) -> None:
+        if not self.spec.bidirectional:
+            self._refuse("one_way")
             return
-        status = self.call.leg.send_digits(self.index, self._native, digits)
+        told = self._dialect.confirms_digits
+        with self.call.driver.paused():
+            if told:  # those before may have gone out just now, and these have not
+                self.call.pull_events(now_ns)
+            status = self.call.leg.send_digits(self.index, self._native, digits)
         if status < 0:
-            self._refusals.add("too_many_digits" if status == FULL else "digits")
+            self._refuse("too_many_digits" if status == FULL else "digits")
             return
         self._digits_sent += len(digits)
+        if told:
+            self._digits_sending.append(ident)
+            self._send(DigitsSent(ident, begun=True))
+
+    def on_digits_sent(self) -> None:
+        """All digits of this stream have gone out."""
+        sent, self._digits_sending = self._digits_sending, []
+        for ident in sent:
+            self._send(DigitsSent(ident))
+
+    def on_audio_let_go(self) -> None:
+        """A leg that held the audio for digits has let it go on, and has no more of them."""
+        if self._paused and self._native is not None:
+            lib.tp_stream_pause(self._native, 1)
+        if self._digits_sending and self.end_reason is None:
+            # The leg counts them as it hears: the messages of this very tick have their numbers and are not sent yet.
+            self.call.commands.put(lambda now_ns: self.on_digits_sent())
+
+    def _position(self) -> int:
+        """Return the call's present sample, as it is told on the wire."""
+        return int(lib.tp_path_clock(self.call.path)) - self._origin
 
     @property
     def _refusals(self) -> Refusals:
@@ -466,6 +521,8 @@ class CallStream:
         if self._refusals.add_unreadable(kind):
             self._close_code = 1002
             self.end(EndReason.WIRE_ERROR)
+        elif self._dialect.reports_errors:
+            self._send(PlatformError(kind))
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
         self._receive(self._dialect.receive_binary, payload, now_ns)
@@ -509,6 +566,8 @@ class CallStream:
         match event.kind:
             case EventKind.MARK:
                 self._settle(event.id, OUTCOMES[event.value], event.at_sample)
+            case EventKind.DIGITS_SENT:
+                self.on_digits_sent()
             case EventKind.FILL:
                 self.call.note(StreamDegraded(self.control_id, event.value))
                 self._tell(
@@ -527,15 +586,16 @@ class CallStream:
         if outcome is Outcome.PLAYED:
             self._tell(StatusKind.PLAYED, name=name)
         if self.end_reason is None and (outcome is Outcome.PLAYED or self._dialect.returns_marks_on_clear):
-            self._send(MarkReached(name, outcome, at_sample))
+            self._send(MarkReached(name, outcome, at_sample - self._origin))
         self.call.note(MarkSettled(self.control_id, name, outcome, at_sample))
 
     def send_digit(self, digit: str, at_sample: int) -> None:
         """Tell the application that the caller pressed a key."""
-        if self._live and self.end_reason is None:
+        if self._live and self.end_reason is None and (self.spec.bidirectional or self.wire.digits_one_way):
             self._digits_received += 1
             rate = self.call.leg.media_format.sample_rate_hz
-            self._send(Digit(digit, timestamp_ms=self._timestamp_base_ms + samples_to_ms(at_sample, rate)))
+            at_ms = samples_to_ms(max(0, at_sample - self._origin), rate)
+            self._send(Digit(digit, timestamp_ms=self._timestamp_base_ms + at_ms))
 
     def housekeeping(self, now_ns: int) -> None:
         connection = self._connection

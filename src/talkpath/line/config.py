@@ -34,6 +34,9 @@ class LineInfo:
     custom_parameters: Mapping[str, str]
     path: str = "/"
     """Of the upgrade request, query included."""
+    clock_rate_hz: int = 0
+    """In which positions are told (`MarkOutcome.at_sample`): the call's own on the native wire, whose start names it;
+    elsewhere the stream's rate."""
 
     @property
     def codec(self) -> str:

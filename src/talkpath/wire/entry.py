@@ -69,6 +69,12 @@ class Wire:
     """A stream on which the application may play carries the caller's track alone."""
     check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
     """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
+    tracks: tuple[str, ...] = ("inbound_track", "outbound_track", "both_tracks")
+    """What a stream of this wire can carry."""
+    digits_one_way: bool = True
+    """Pressed keys are told on a stream on which the application cannot play, too."""
+    has_realtime: bool = False
+    """A two-way stream can be asked to even out bursts instead of holding deep queues."""
 
 
 SHORT_MESSAGES_MS = (20, 40, 60, 80, 100)

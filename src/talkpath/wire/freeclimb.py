@@ -115,6 +115,8 @@ class FreeClimbDialect:
     has_marks: bool = True
     returns_marks_on_clear: bool = False
     confirms_clear: bool = True
+    confirms_digits: bool = True
+    reports_errors: bool = True
 
     def __init__(
         self,

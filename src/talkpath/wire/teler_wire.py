@@ -12,6 +12,7 @@ from talkpath.wire.dialect import Role
 from talkpath.wire.entry import StreamAttributes, Wire, any_start, no_headers
 from talkpath.wire.status import StatusEvent, StatusKind, moment
 from talkpath.wire.teler import FORMATS, TelerDialect, TelerOptions, check_format, check_parameters
+from talkpath.wire.twilio import check_account_id
 
 _DEFAULTS = TelerOptions()
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -30,8 +31,7 @@ def _check(media_format: MediaFormat, custom_parameters: Mapping[str, str], acco
     check_format(media_format)
     check_parameters(custom_parameters)
     _options(options)
-    if not 1 <= len(account_id) <= 64:
-        raise ConfigError("account_id is not 1 to 64 characters")
+    check_account_id(account_id)
 
 
 def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
@@ -88,4 +88,5 @@ TELER = Wire(
     default_account_id="acc_00000000000000000000000000",
     two_way_inbound_only=True,
     check_stream=_check,
+    tracks=("inbound_track",),
 )

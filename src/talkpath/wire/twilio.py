@@ -96,6 +96,8 @@ class TwilioFamily:
     wire: str
     writes_binary: bool = False
     has_marks: bool = True
+    reports_errors: bool = False
+    confirms_digits: bool = False
     returns_marks_on_clear: bool = True
     """Pending checkpoints come back after a clear, and nothing in them says that they were cleared."""
     confirms_clear: bool = False
@@ -484,6 +486,12 @@ def check_parameters(wire: str, custom_parameters: Mapping[str, str]) -> None:
             )
         if not is_text(name) or not is_text(value):
             raise ConfigError(f"the custom parameter {name[:64]!a} is not well-formed Unicode")
+
+
+def check_account_id(account_id: str) -> None:
+    """Refuse an account that ``start`` cannot name. Raises ConfigError."""
+    if not _WRITTEN_ID.fullmatch(account_id):
+        raise ConfigError("account_id is not 1 to 64 letters, digits and - _ . :")
 
 
 def sid(prefix: str, value: str) -> str | None:
