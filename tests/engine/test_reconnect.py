@@ -363,7 +363,7 @@ def test_whatever_breaks_into_an_outage_nothing_remains(trouble: str) -> None:
 
     counted, facts = run(0)
     assert facts[-1].streams[0].reconnects == 1
-    for at in spread(counted.steps, 40, trouble):
+    for at in spread(counted.steps, 24, trouble):
         injector, facts = run(at)
         assert injector.injected
         (record,) = facts[-1].streams
