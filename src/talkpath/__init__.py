@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from talkpath.errors import RemoteWireError as RemoteWireError
     from talkpath.errors import TalkpathError as TalkpathError
     from talkpath.errors import WireError as WireError
+    from talkpath.line import Access as Access
     from talkpath.line import Line as Line
     from talkpath.line import LineConfig as LineConfig
     from talkpath.line import LineServer as LineServer
@@ -106,6 +107,7 @@ _HOME = {
         "WireError",
     ),
     "talkpath.line": (
+        "Access",
         "Line",
         "LineConfig",
         "LineServer",

@@ -321,6 +321,10 @@ class StreamSpec:
         if len(token) + sum(len(name) + len(value) for name, value in self.headers.items()) > _HEADERS_MAX:
             raise ConfigError(f"headers and the bearer token have more than {_HEADERS_MAX} characters together")
         try:
+            if wire.transport == "audiosocket" and (token or self.headers):
+                raise ConfigError(
+                    f"the {self.wire} wire has no headers and no bearer token: nothing is sent before the call"
+                )
             if wire.transport == "websocket":
                 ClientHandshake(target.authority, target.path, self.headers.items())
         except LocalWireError as exc:

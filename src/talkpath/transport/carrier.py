@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from talkpath.transport.audiosocket import open_audiosocket, parse_audiosocket_url
 from talkpath.transport.grpc import open_grpc, parse_grpc_url
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.upgrade import Target, open_websocket, parse_url
@@ -191,6 +192,8 @@ class WebSocketCarriage:
 
 def parse_target(transport: str, url: str) -> Target:
     """Take apart the address of an application on a transport. Raises ConfigError: not such an address."""
+    if transport == "audiosocket":
+        return parse_audiosocket_url(url)
     return parse_grpc_url(url) if transport == "grpc" else parse_url(url)
 
 
@@ -224,6 +227,8 @@ async def open_carriage(
         carriage = await open_grpc(target, method, metadata=metadata, context=context, policy=policy)
         carriage.wrap = wrap
         return carriage
+    if transport == "audiosocket":
+        return await open_audiosocket(target, policy=policy)
     link, leftover = await open_websocket(
         target, headers=headers, subprotocol=subprotocol, context=context, policy=policy
     )

@@ -176,8 +176,8 @@ async def open_websocket(
         raise
 
 
-async def receive_upgrade(link: Link) -> tuple[ServerHandshake, UpgradeRequest]:
-    """Read an upgrade request. The caller bounds the wait and closes the link.
+async def receive_upgrade(link: Link, begun: bytes = b"") -> tuple[ServerHandshake, UpgradeRequest]:
+    """Read an upgrade request, of which `begun` has been read. The caller bounds the wait and closes the link.
 
     Raises:
         RemoteWireError: it is none; who sent it has been told so, in HTTP.
@@ -187,9 +187,10 @@ async def receive_upgrade(link: Link) -> tuple[ServerHandshake, UpgradeRequest]:
     buffer = bytearray(4096)
     try:
         while True:
-            request = handshake.receive(bytes(await receive_some(link, buffer)))
+            request = handshake.receive(begun or bytes(await receive_some(link, buffer)))
             if request is not None:
                 return handshake, request
+            begun = b""
     except HandshakeError as exc:
         if exc.status is not None:
             await refuse(link, handshake.reject(exc.status, "", exc.headers.items()))

@@ -101,4 +101,5 @@ TELER = Wire(
     two_way_inbound_only=True,
     check_stream=_check,
     tracks=("inbound_track",),
+    takes_back_chunks=True,
 )
