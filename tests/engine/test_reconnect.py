@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 
-from support.calls import Outcome, assert_nobody_else_noticed, place
+from support.calls import Outcome, assert_nobody_else_noticed, in_virtual_time, place
 from support.peer import Peer
 from support.virtual import (
     Injector,
@@ -25,9 +25,10 @@ from talkpath.audio import AudioClip, write_audio
 from talkpath.engine import Call, CallStream, EngineConfig, MemoryLeg, StreamSpec
 from talkpath.errors import ConfigError, FormatError
 from talkpath.events import CallEvent, MarkSettled, StreamEnded, StreamLost, StreamUp
+from talkpath.line import Line, serve_memory_lines
 from talkpath.records import EndReason
 from talkpath.records import Outcome as MarkFate
-from talkpath.testing import ToneSource, quiescence
+from talkpath.testing import ToneSource, quiescence, tone_levels
 from talkpath.transport.memory import listen_memory
 
 STATUS = {"status_url": "https://app.example/status", "status_scheme": "A"}
@@ -434,3 +435,48 @@ def test_tones_of_other_rates_are_heard_too() -> None:
     outcome = place(Flapping(0.4), seconds=4, fallback=clip, config=EngineConfig(connect_attempts=1))
     power = np.abs(np.fft.rfft(outcome.heard[8000 : 8000 + 4000].astype(float)))
     assert int(np.argmax(power)) * 2 == 1000
+
+
+EVERY_WIRE: dict[str, dict[str, Any]] = {
+    **{wire: {"bidirectional": True, **more} for wire, more in SPOKEN.items()},
+    "freeclimb": {"bidirectional": True},
+}
+
+
+@pytest.mark.parametrize("wire", EVERY_WIRE)
+def test_a_bot_that_was_lost_is_begun_anew_on_every_wire(wire: str) -> None:
+    ids: list[str] = []
+
+    async def bot(line: Line) -> None:
+        ids.append(line.info.stream_id)
+        first = len(ids) == 1
+        line.speak(ToneSource(600 if first else 900).take(4000), sample_rate_hz=8000)
+        if first:
+            await trio.sleep(0.3)
+            line._carriage.close()
+        await line.wait_ended()
+
+    async def run() -> tuple[Any, Any]:
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(
+                partial(serve_memory_lines, bot, "bot", config=ServeConfig(**SERVED.get(wire, {})))
+            )
+            which = virtual_engine()
+            leg = MemoryLeg()
+            async with which, which.open_call(leg) as call:
+                await call.start_stream(
+                    StreamSpec(url=url, wire=wire, reconnect_s=10, fallback=CLIP, **EVERY_WIRE[wire])
+                )
+                await trio.sleep(4)
+                assert call.end_reason is None
+            assert_pool_is_whole(which)
+            nursery.cancel_scope.cancel()
+        return leg.heard(), call.record
+
+    heard, record = in_virtual_time(run)
+    assert len(ids) == 2
+    (stream,) = record.streams
+    assert (stream.reason, stream.reconnects) == (EndReason.PLATFORM_HUNG_UP, 1)
+    for hz in (600, 900):
+        levels = tone_levels(heard, 8000, hz)
+        assert np.count_nonzero(levels > -20) >= 10, "both bots are heard"
