@@ -31,7 +31,7 @@ from talkpath.records import Outcome as MarkFate
 from talkpath.testing import ToneSource, quiescence, tone_levels
 from talkpath.transport.memory import listen_memory
 
-STATUS = {"status_url": "https://app.example/status", "status_scheme": "A"}
+STATUS: dict[str, Any] = {"status_url": "https://app.example/status", "status_scheme": "A"}
 CLIP = AudioClip(np.full(2400, 3000, np.int16), 8000)
 """300 ms of something that nothing else in these calls sounds like."""
 
@@ -380,7 +380,7 @@ def test_whatever_breaks_into_an_outage_nothing_remains(trouble: str) -> None:
 # Half-open: nothing is closed, and nothing comes
 
 
-SPOKEN = {
+SPOKEN: dict[str, dict[str, Any]] = {
     "plivo": {},
     "twilio": {},
     "signalwire": {},
@@ -458,9 +458,7 @@ def test_a_bot_that_was_lost_is_begun_anew_on_every_wire(wire: str) -> None:
 
     async def run() -> tuple[Any, Any]:
         async with trio.open_nursery() as nursery:
-            url = await nursery.start(
-                partial(serve_memory_lines, bot, "bot", config=ServeConfig(**SERVED.get(wire, {})))
-            )
+            url = await nursery.start(serve_memory_lines, bot, "bot")
             which = virtual_engine()
             leg = MemoryLeg()
             async with which, which.open_call(leg) as call:
