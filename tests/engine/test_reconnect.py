@@ -140,6 +140,21 @@ def test_a_lost_connection_is_made_anew_and_is_a_new_stream_to_the_wire() -> Non
     assert_nobody_else_noticed(outcome, 6)
 
 
+def test_a_connection_that_breaks_at_the_first_byte_has_begun_and_was_lost() -> None:
+    async def hang_up_at_once(peer: Peer) -> None:
+        await peer.upgrade_as_server()
+        if trio.current_time() < 0.2:
+            peer.link.close()
+            raise OSError
+
+    outcome = place(None, answer=hang_up_at_once, reconnect_s=10, **STATUS)
+    names = [name for name, _ in told(outcome)]
+    assert names == ["StartStream", "DroppedStream", "StartStream", "StopStream"]
+    kinds = [type(event) for event in outcome.events if isinstance(event, StreamUp | StreamLost | StreamEnded)]
+    assert kinds == [StreamUp, StreamLost, StreamUp, StreamEnded]
+    assert outcome.stream.reconnects == 1
+
+
 def test_each_outage_is_the_same_in_each_run_and_differs_from_the_next() -> None:
     runs = [place(Flapping(1, 12), seconds=16, reconnect_s=30).attempted_at for _ in range(2)]
     assert runs[0] == runs[1]

@@ -193,10 +193,11 @@ class CallStream(StreamLife):
             call.send_media[self.index] = connection.send_media
             if self._dialect.numbered(started):
                 lib.tp_stream_take_sequence(native)
-            for message in first:
-                connection.send_message(message)
+            # Told before it is written: the socket may break at the first byte, and that is news of its own.
             call.note(StreamUp(self.control_id, self.stream_id))
             self._tell(StatusKind.STARTED)
+            for message in first:
+                connection.send_message(message)
             connection.start(now_ns)
 
     def _send(self, command: WireEvent) -> None:
