@@ -17,7 +17,7 @@ from talkpath.audio import Samples
 from talkpath.engine import MemoryLeg, StreamSpec
 from talkpath.errors import ConfigError, NotOnThisWire, RemoteWireError
 from talkpath.line import Line, LineConfig, LineRecord
-from talkpath.line.serve import run_bot
+from talkpath.line.bot import run_bot
 from talkpath.path.pool import Pool
 from talkpath.records import EndReason, Outcome
 from talkpath.transport.audiosocket import accept_audiosocket

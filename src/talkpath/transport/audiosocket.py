@@ -27,6 +27,7 @@ from talkpath.events import MediaFormat, StreamStarted
 from talkpath.transport.link import Link, SocketLink
 from talkpath.transport.memory import MemoryLink
 from talkpath.transport.upgrade import Target, open_link, parse_url, receive_some
+from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
 from talkpath.transport.websocket import MAX_PENDING_CONTROL_BYTES, MAX_PENDING_MEDIA_BYTES, ConnectionOwner
 from talkpath.wire.audiosocket import (
     HEADER_BYTES,
@@ -391,9 +392,12 @@ def parse_audiosocket_url(url: str) -> Target:
     return Target("tcp", target.host, target.port, "/")
 
 
-async def open_audiosocket(target: Target) -> AudioSocketCarriage:
-    """Dial an application as Asterisk does. Raises OSError. Cancellation: nothing is left open."""
-    return AudioSocketCarriage(await open_link(target))
+async def open_audiosocket(target: Target, *, policy: UrlPolicy = EVERYWHERE) -> AudioSocketCarriage:
+    """Dial an application as Asterisk does, where `policy` permits it.
+
+    Raises OSError (`DestinationForbidden`). Cancellation: nothing is left open.
+    """
+    return AudioSocketCarriage(await open_link(target, policy=policy))
 
 
 async def accept_audiosocket(

@@ -18,6 +18,7 @@ from talkpath.transport.audiosocket import open_audiosocket, parse_audiosocket_u
 from talkpath.transport.grpc import open_grpc, parse_grpc_url
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.upgrade import Target, open_websocket, parse_url
+from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
 from talkpath.transport.websocket import Connection, ConnectionOwner
 from talkpath.wire.websocket import CLOSE, close_payload, frame
 
@@ -205,6 +206,7 @@ async def open_carriage(
     method: str = "",
     wrap: Callable[[memoryview], bytes] = bytes,
     context: ssl.SSLContext | None = None,
+    policy: UrlPolicy = EVERYWHERE,
 ) -> Carriage:
     """Dial an application over what its wire travels on (`Wire.transport`).
 
@@ -214,6 +216,7 @@ async def open_carriage(
         wrap: makes a message of what the native core writes of a media message, where that is not a message already.
 
     Raises:
+        DestinationForbidden: `policy` does not permit it.
         OSError, ssl.SSLError: could not connect.
         RemoteWireError: the peer answered, but not in the transport's language.
 
@@ -221,10 +224,12 @@ async def open_carriage(
     """
     if transport == "grpc":
         metadata = tuple((name.lower(), value) for name, value in headers)
-        carriage = await open_grpc(target, method, metadata=metadata, context=context)
+        carriage = await open_grpc(target, method, metadata=metadata, context=context, policy=policy)
         carriage.wrap = wrap
         return carriage
     if transport == "audiosocket":
-        return await open_audiosocket(target)
-    link, leftover = await open_websocket(target, headers=headers, subprotocol=subprotocol, context=context)
+        return await open_audiosocket(target, policy=policy)
+    link, leftover = await open_websocket(
+        target, headers=headers, subprotocol=subprotocol, context=context, policy=policy
+    )
     return WebSocketCarriage(link, leftover, masked=True)

@@ -80,6 +80,8 @@ class Wire:
     """What an application puts into one message while much waits."""
     has_realtime: bool = False
     """A two-way stream can be asked to even out bursts instead of holding deep queues."""
+    takes_back_chunks: bool = False
+    """What the application plays has numbers by which it can be taken back."""
 
 
 SHORT_MESSAGES_MS = (20, 40, 60, 80, 100)

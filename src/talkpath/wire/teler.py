@@ -150,6 +150,8 @@ class TelerDialect:
                     return (self._read_start(message),)
                 case "dtmf":
                     return (_JSON.digit(_JSON.inner(message, "data", kind), kind),)
+            if not self.stream_id:
+                _JSON.refuse("bad_state", "a message before start, which is always the first", shown(kind))
         if kind == "stop":
             return (StreamStopped(),)
         return (UnknownMessage(shown(kind)),)
