@@ -315,15 +315,15 @@ def test_unknown_messages_are_named_and_flow_control_needs_no_answer() -> None:
 
 def test_what_the_wire_has_no_word_for() -> None:
     pair = ends()
-    for event in (SendDigits("1"), QueryStatistics()):
+    for unknown in (SendDigits("1"), QueryStatistics()):
         with pytest.raises(NotOnThisWire):
-            pair[A].send(event)
+            pair[A].send(unknown)
     for role, event in ((A, Digit("1")), (A, STARTED), (P, Clear()), (P, STARTED), (P, Mark("a"))):
         with pytest.raises(LocalWireError):
             pair[role].send(event)
     for options in ({"control": "xml"}, {"connection_id": "a b"}, {"max_message_bytes": 1}):
         with pytest.raises(ConfigError):
-            AsteriskOptions(**options)  # type: ignore[arg-type]
+            AsteriskOptions(**options)
     with pytest.raises(ConfigError):
         AsteriskDialect(P, media_format=MediaFormat("OPUS", 48000))
 
