@@ -197,7 +197,7 @@ typedef struct {
     uint32_t role, framing;
     tp_format format, play_format;
     uint32_t tracks, bidirectional, masked, message_ms;
-    uint32_t bound_ms, reserve_ms, send_ahead_ms, max_message_bytes;
+    uint32_t bound_ms, reserve_ms, send_ahead_ms, most_message_ms, max_message_bytes;
     uint32_t timestamp_from_zero;
     uint64_t timestamp_base_ms, mask_seed;
     const tp_media_template *templates[2];
@@ -248,6 +248,7 @@ ptrdiff_t tp_stream_track_next(const tp_stream *stream, uint32_t track, uint8_t 
                                size_t n, size_t bound);
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);
+int64_t tp_stream_hold(tp_stream *stream, int held, int64_t now);
 
 /* ---- tp_path ---- */
 #define TP_PATH_STREAMS 4

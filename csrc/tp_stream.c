@@ -33,6 +33,7 @@ int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, 
     bool application = config->role == TP_ROLE_APPLICATION;
     if (!application && config->role != TP_ROLE_PLATFORM) return TP_E_ARGUMENT;
     if (!tp_playout_knows(config->format) || !tp_playout_knows(played_format(config))) return TP_E_ARGUMENT;
+    if (config->most_message_ms > LONG_MESSAGE_MS) return TP_E_ARGUMENT;
     if (config->message_ms == 0 || config->message_ms > (application ? LONG_MESSAGE_MS : MESSAGE_MAX_MS)) return TP_E_ARGUMENT;
     for (uint32_t i = 0; i < 2; i++) {
         if (!application && (config->tracks & 1u << i) != 0 && config->templates[i] == NULL) return TP_E_ARGUMENT;
@@ -45,7 +46,7 @@ int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, 
     s->mask_state = config->mask_seed != 0 ? config->mask_seed : 0x9e3779b97f4a7c15u;
     s->fill_armed = 15;
     s->last_now = s->model_start = now;
-    s->alarm = INT64_MAX;
+    s->alarm = s->held_at = INT64_MAX;
     for (uint32_t i = 0; i < 2; i++) s->senders[i].chunk = 1;
     return tp_playout_open(&s->playout, pool, played_format(config), config->reserve_ms, config->bound_ms, s->leg_rate_hz);
 }
@@ -363,6 +364,7 @@ int64_t tp_stream_clear(tp_stream *s, int64_t at_sample) {
     uint64_t dropped = tp_playout_clear(&s->playout, at_sample);
     low_check(s);
     s->counters.samples_cleared += dropped;
+    (void)tp_stream_hold(s, 0, s->last_now);
     s->model_start_sent = s->sent; /* nothing of ours is left to play */
     s->model_start = s->last_now;
     return (int64_t)dropped;
@@ -622,8 +624,9 @@ static size_t next_message(const tp_stream *s) {
     const tp_stream_config *config = s->config;
     size_t n = tp_playout_readable(&s->playout);
     size_t per_ms = played_format(config).rate_hz / 1000u;
-    bool much = s->playout.waiting >= LONG_MESSAGE_MS * (TP_PLAYOUT_UNITS_HZ / 1000u);
-    size_t most = much ? LONG_MESSAGE_MS * per_ms : s->message_samples;
+    uint32_t long_ms = config->most_message_ms != 0 ? config->most_message_ms : LONG_MESSAGE_MS;
+    bool much = s->playout.waiting >= (uint64_t)long_ms * (TP_PLAYOUT_UNITS_HZ / 1000u);
+    size_t most = much ? long_ms * per_ms : s->message_samples;
     if (most > config->send_ahead_ms * per_ms) most = config->send_ahead_ms * per_ms;
     return n < most ? n : most;
 }
@@ -758,7 +761,7 @@ ptrdiff_t tp_stream_track_next(const tp_stream *s, uint32_t track, uint8_t *out,
 }
 
 uint64_t tp_stream_model_played(const tp_stream *s, int64_t now) {
-    int64_t left_ns = model_end(s) - now;
+    int64_t left_ns = model_end(s) - (now < s->held_at ? now : s->held_at);
     if (left_ns <= 0) return s->sent;
     int64_t rate = (int64_t)played_format(s->config).rate_hz;
     uint64_t left = (uint64_t)((left_ns / NS_PER_S) * rate + (left_ns % NS_PER_S * rate + NS_PER_S - 1) / NS_PER_S);
@@ -766,3 +769,17 @@ uint64_t tp_stream_model_played(const tp_stream *s, int64_t now) {
 }
 
 uint64_t tp_stream_sent_samples(const tp_stream *s) { return s->sent; }
+
+int64_t tp_stream_hold(tp_stream *s, int held, int64_t now) {
+    if (s->config->role != TP_ROLE_APPLICATION || (held != 0) == (s->held_at != INT64_MAX)) return 0;
+    if (held) {
+        s->held_at = now;
+        s->playout.paused = 1;
+        return 0;
+    }
+    int64_t for_ns = now > s->held_at ? now - s->held_at : 0;
+    if (model_end(s) > s->held_at) s->model_start += for_ns; /* else all of it had been played before */
+    s->held_at = INT64_MAX;
+    s->playout.paused = 0;
+    return for_ns;
+}

@@ -18,9 +18,10 @@
  * the call's one sample clock, since the stream was attached.
  *
  * The application's playout has one sample rate (the line resamples per utterance, where a filter's state belongs) and any
- * encoding. It sends message_ms at a time, or 200 ms while at least that much waits, as long as by the model no more than
+ * encoding. It sends message_ms at a time, or 200 ms (most_message_ms) while at least that much waits, as long as by the model no more than
  * send_ahead_ms is then ahead of the far end; a shorter rest goes as it is at the queue's end or before a mark. The model:
- * what was sent plays gap-free from the moment it was sent, or after what was sent before it. A mark is due once
+ * what was sent plays gap-free from the moment it was sent, or after what was sent before it; while the far end is told to
+ * hold its queue (tp_stream_hold), the model stands still. A mark is due once
  * everything before it has been written to the outbox.
  *
  * Events are never pushed: outcomes lie in the marks' own entries, everything else is a bit or a count per kind. Whoever
@@ -99,6 +100,7 @@ typedef struct tp_stream_config {
     uint32_t message_ms;            /* audio per media message out; a multiple of the leg's ptime (platform role) */
     uint32_t bound_ms, reserve_ms;  /* of the playout */
     uint32_t send_ahead_ms;         /* application role */
+    uint32_t most_message_ms;       /* application role: in one message while much waits; 0: 200 */
     uint32_t max_message_bytes;     /* a frame announced longer is a protocol error */
     uint32_t timestamp_from_zero;   /* 1: media.timestamp counts from stream start, 0: from timestamp_base_ms */
     uint64_t timestamp_base_ms;
@@ -159,6 +161,7 @@ typedef struct tp_stream {
     uint64_t sent;               /* stream samples */
     int64_t model_start;         /* the far end began to play gap-free at this time */
     uint64_t model_start_sent;   /* with this sample of ours */
+    int64_t held_at;             /* the far end holds what it has since then; INT64_MAX: it does not */
     int64_t last_now;
 } tp_stream;
 
@@ -227,7 +230,7 @@ int tp_stream_say(tp_stream *stream, uint32_t encoding, const void *in, size_t i
 int tp_stream_mark(tp_stream *stream, int64_t id); /* at the queue's present end; TP_E_FULL beyond TP_MARKS_MAX */
 int64_t tp_stream_clear(tp_stream *stream, int64_t at_sample); /* -> samples dropped; pending marks CLEARED at at_sample; the
                                                                   application's model: what was sent is over */
-void tp_stream_pause(tp_stream *stream, int paused);
+void tp_stream_pause(tp_stream *stream, int paused); /* platform role: the queue's position is held */
 uint64_t tp_stream_queued_samples(const tp_stream *stream);
 uint64_t tp_stream_queued_us(const tp_stream *stream);
 uint32_t tp_stream_pool_bytes(const tp_stream *stream);
@@ -263,5 +266,8 @@ ptrdiff_t tp_stream_track_next(const tp_stream *stream, uint32_t track, uint8_t 
 /* Application role: the model of the far playout. Samples of this stream the far end should have played by now. */
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);
+/* Application role. The far end has been told to hold what it has (held != 0), or to go on: meanwhile the model stands still
+ * and nothing is sent. A clear ends it. -> how long it was held, ns; 0 when it begins, or when nothing changes */
+int64_t tp_stream_hold(tp_stream *stream, int held, int64_t now);
 
 #endif

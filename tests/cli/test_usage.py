@@ -73,6 +73,7 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
         (["call", "ws://x", "--parameter", "a=\udcff"], "well-formed Unicode"),
         (["call", "ws://x", "--wire", "pigeon"], "invalid choice"),
         (["echo", "--port", "http"], "no port"),
+        (["echo", "--grpc-port", "some"], "argument --grpc-port"),
         (["demo", "--seed", "-1"], "expected a whole number"),
     ],
 )

@@ -128,6 +128,10 @@ class Leg:
     def drop_digits(self, index: int) -> None:
         """The source is gone, and with it its digits that have not begun."""
 
+    def holds_audio(self, index: int) -> bool:
+        """Whether digits of a source hold its native stream, which is nobody else's to resume then."""
+        return False
+
     @property
     def local_address(self) -> Address:
         """The bound address with its actual port, for the SDP. Raises ConfigError: the leg has none, or is not open."""
@@ -568,6 +572,9 @@ class MemoryLeg(Leg):
             kept = [one for one in self._digits_to_come if one[1] != index]
             # The digit that sounds goes on, for nobody: the index may be another source's by the time it ends.
             self._digits_to_come = deque(((digit, -1 if sounding == index else sounding, stream), *kept))
+
+    def holds_audio(self, index: int) -> bool:
+        return any(one[1] == index for one in self._digits_to_come)
 
     def _begin_digit(self) -> None:
         self._digit_ticks_left = self._digit_ticks

@@ -181,6 +181,13 @@ class Checkpoints:
         """When, by the model, the next unanswered one is heard; `NEVER` when there is none."""
         return min((waiting[0].expected_ns for waiting in self._sent.values()), default=NEVER)
 
+    def shift(self, from_ns: int, by_ns: int) -> None:
+        """What was still to be heard at `from_ns` is heard so much later."""
+        for waiting in self._sent.values():
+            for checkpoint in waiting:
+                if checkpoint.expected_ns > from_ns:
+                    checkpoint.expected_ns += by_ns
+
     def lose_all(self) -> None:
         """The line is over."""
         for checkpoint in (*self._set.values(), *(c for waiting in self._sent.values() for c in waiting)):

@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 from talkpath._native import lib
 from talkpath.errors import NativeError, RemoteWireError
 from talkpath.events import (
+    BufferDepth,
     Cleared,
     Digit,
+    DigitsSent,
     Mark,
     MarkReached,
     Media,
+    PlatformError,
+    PlatformStatistics,
+    Resume,
     StreamStarted,
     StreamStopped,
     UnknownMessage,
@@ -26,12 +31,14 @@ from talkpath.events import (
 )
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.listen import Pressed
+from talkpath.line.questions import speakable
 from talkpath.path.stream import NEVER, OUTCOMES, EventKind, Track, native_format, tracks_of
 from talkpath.records import EndReason, Outcome
 
 if TYPE_CHECKING:
     from talkpath.line.config import LineInfo
     from talkpath.line.hearing import Hearing
+    from talkpath.line.questions import Questions
     from talkpath.line.speech import Speech
     from talkpath.transport.carrier import Carrier
     from talkpath.transport.clock import Clock
@@ -50,6 +57,10 @@ LOW = int(EventKind.LOW)
 ALARM = int(EventKind.ALARM)
 
 
+ERRORS_LOGGED = 5
+"""Of what a platform reports on one line; all are counted."""
+
+
 class DrivenLine:
     """The side of a `Line` that only the step touches; see the module."""
 
@@ -63,7 +74,10 @@ class DrivenLine:
         "_full",
         "_hearing",
         "_native",
+        "_paused_ns",
+        "_platform_errors",
         "_pressed",
+        "_questions",
         "_refusals",
         "_send_due",
         "_send_known",
@@ -101,6 +115,9 @@ class DrivenLine:
     _send_due: int | None
     _send_known: bool
     _close_code: int
+    _paused_ns: int | None
+    _platform_errors: int
+    _questions: Questions | None
 
     def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
         """End the line now."""
@@ -122,6 +139,11 @@ class DrivenLine:
         self._send_known = False
         if self.pumped and self.end_reason is None:
             self.driver.rearm(self, now_ns)
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"line {self.info.stream_id}"
 
     @property
     def native(self) -> Any:
@@ -207,7 +229,8 @@ class DrivenLine:
 
     def housekeeping(self, now_ns: int) -> None:
         """Once a second: answers that are overdue, a peer that has vanished."""
-        self._checkpoints.assume(now_ns)
+        if self._paused_ns is None:
+            self._checkpoints.assume(now_ns)
         if self._connection is not None and not self._connection.check_alive(now_ns):
             self.end(EndReason.PEER_VANISHED)
 
@@ -257,6 +280,15 @@ class DrivenLine:
                     self._refusals.add("unexpected_mark")
             case Cleared():
                 self._checkpoints.confirmed()
+            case PlatformError(message=message):
+                self._platform_errors += 1
+                if self._platform_errors <= ERRORS_LOGGED:
+                    log.warning("%s: the platform reports: %s", self.name, speakable(message))
+            case PlatformStatistics(counters=counters):
+                if self._questions is None or not self._questions.answer(counters):
+                    self._refusals.add("unexpected_statistics")
+            case DigitsSent() | BufferDepth():
+                self._journal(type(event).__name__)
             case StreamStopped():
                 self.end(EndReason.PLATFORM_HUNG_UP)
             case StreamStarted():
@@ -265,6 +297,14 @@ class DrivenLine:
                 self._refusals.add_unknown(kind)
             case _:
                 self._refusals.add("not_the_platforms")
+
+    def _resume(self, now_ns: int) -> None:
+        """Let the far end go on, if it was told to hold; in the step."""
+        paused_ns, self._paused_ns = self._paused_ns, None
+        if paused_ns is not None:
+            with self.driver.paused():
+                self._checkpoints.shift(paused_ns, self._speech.hold(False, now_ns))
+            self._write(Resume())
 
     def _digits_pressed(self) -> Pressed:
         if self._pressed is None:

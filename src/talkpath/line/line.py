@@ -10,14 +10,16 @@ tell the difference. State lies in the rings, and a wake is only a hint, so a ca
 What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open, and
 `DrivenLine` is the side that the step touches.
 
-*Positions.* The wire does not say where in the outbound track something happened, so `at_sample` here is an estimate
+*Positions.* Most wires do not say where in the outbound track something happened, so `at_sample` here is an estimate
 from the inbound track, whose clock is the same (`exact=False`), and what `play` reports after a clear is the model's.
+The native wire does say it. There all of them, the estimates too, count samples of the call's own clock
+(`LineInfo.clock_rate_hz`) since the stream began, whatever rate the stream's audio has; elsewhere the two are the same.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 
@@ -28,12 +30,23 @@ import trio
 from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk, AudioClip
 from talkpath.errors import CallEnded, ConfigError, NotOnThisWire, PlayoutFull
-from talkpath.events import Clear, HangUp, Interrupt, Mark, SendDigits, StreamStarted
+from talkpath.events import (
+    Clear,
+    HangUp,
+    Interrupt,
+    Mark,
+    Pause,
+    QueryStatistics,
+    Resume,
+    SendDigits,
+    StreamStarted,
+)
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
 from talkpath.line.driven import DrivenLine
 from talkpath.line.hearing import Hearing
 from talkpath.line.listen import AudioHook, Digits, Listener
+from talkpath.line.questions import ANSWER_S, Questions
 from talkpath.line.speech import Speech
 from talkpath.path.barge_in import BargeIn
 from talkpath.path.pool import Pool
@@ -46,6 +59,7 @@ from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
+from talkpath.wire.catalog import wire_named
 from talkpath.wire.dialect import Dialect, Role
 
 log = logging.getLogger("talkpath.line.line")
@@ -103,6 +117,10 @@ class Line(DrivenLine):
             started.media_format,
             dict(started.custom_parameters),
             path,
+            started.clock_rate_hz or dialect.media_format.sample_rate_hz,
+            started.from_number,
+            started.to_number,
+            started.direction,
         )
         self.end_reason = None
         self.cause = None
@@ -124,8 +142,11 @@ class Line(DrivenLine):
         self._send_due = None
         self._send_known = False
         self._commands = Commands(self.driver, self)
-        self._checkpoints = Checkpoints(self._inbound_position, self._on_settled)
+        self._checkpoints = Checkpoints(self._here, self._on_settled)
         self._clears = 0
+        self._paused_ns = None
+        self._platform_errors = 0
+        self._questions: Questions | None = None
         self._pressed = None
         self._policy: BargeIn | None = None
         self._policy_ear: AudioHook | None = None
@@ -139,11 +160,6 @@ class Line(DrivenLine):
         self._close_code = 1000
         self._started_ns = clock.now_ns()
         self._ended_ns = 0
-
-    @property
-    def name(self) -> str:
-        """For the log."""
-        return f"line {self.info.stream_id}"
 
     # The context manager -----------------------------------------------------------------------------------------
 
@@ -162,7 +178,7 @@ class Line(DrivenLine):
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""
-        options, media_format = self.config, self._dialect.media_format
+        options, media_format, wire = self.config, self._dialect.media_format, wire_named(self._dialect.wire)
         stream = self._stream = Stream(
             self._pool,
             StreamOptions(
@@ -177,7 +193,8 @@ class Line(DrivenLine):
                 mask_seed=self._mask_seed,
                 message_ms=options.message_ms,
                 bound_ms=round(options.queue_s * 1000),
-                send_ahead_ms=options.send_ahead_ms,
+                send_ahead_ms=min(options.send_ahead_ms, wire.most_ahead_ms),
+                most_message_ms=max(wire.most_message_ms, options.message_ms),
                 max_message_bytes=options.max_message_bytes,
             ),
             now=self.clock.now_ns(),
@@ -296,6 +313,8 @@ class Line(DrivenLine):
         self._send_known = False
         if self._pressed is not None:
             self._pressed.lot.unpark_all()
+        if self._questions is not None:
+            self._questions.give_up()
         if self._ended_lot is not None:
             self._ended_lot.unpark_all()
         if self.on_ended is not None:
@@ -473,6 +492,8 @@ class Line(DrivenLine):
     async def clear(self) -> None:
         """Drop what has not been sent, and have the platform drop what has; return once the wire's clear is written.
 
+        It ends a pause: what is said next is heard.
+
         Raises:
             NotOnThisWire: the wire has no clear.
             CallEnded: the line is over.
@@ -500,10 +521,87 @@ class Line(DrivenLine):
             self._clears += 1
             self.pull_events(now_ns)
             self._write(Clear())
+            self._resume(now_ns)
         if not self._dialect.confirms_clear and not self._dialect.returns_marks_on_clear:
             self._checkpoints.settle_before(self._checkpoints.epoch)
         self._speech.wake()
         self._journal("clear")
+
+    async def pause(self) -> None:
+        """Have the platform hold what the line says, at the sample it has reached; return once that is written.
+
+        Meanwhile nothing more of it is sent, `play` and checkpoints wait, and what is said is queued. `resume` goes on
+        at the next sample, `clear` drops what waits and ends the pause. On a line that is paused already
+        nothing happens.
+
+        Raises:
+            NotOnThisWire: the wire has no pause (the native wire and Asterisk's have one).
+            CallEnded: the line is over.
+
+        Cancellation: it may still happen.
+        """
+        self._check_live()
+        self._dialect.send(Pause())
+        await self._commands.perform(self._pause)
+
+    def _pause(self, now_ns: int) -> None:
+        if self._paused_ns is not None:
+            return
+        with self.driver.paused():
+            # A checkpoint that is due lies before the pause: it is sent first.
+            self.pull_events(now_ns)
+            if self.end_reason is not None:
+                return
+            self._paused_ns = now_ns
+            self._speech.hold(True, now_ns)
+            self._write(Pause())
+
+    async def resume(self) -> None:
+        """Let what the line says go on after a `pause`; nothing happens on a line that is not paused.
+
+        Raises:
+            NotOnThisWire: the wire has no pause.
+            CallEnded: the line is over.
+
+        Cancellation: it may still happen.
+        """
+        self._check_live()
+        self._dialect.send(Resume())
+        await self._commands.perform(self._resume)
+
+    @property
+    def paused(self) -> bool:
+        """Whether `pause` has taken effect, and no `resume` or `clear` since."""
+        return self._paused_ns is not None
+
+    async def platform_statistics(self) -> Mapping[str, int]:
+        """Ask the platform for its own counters of this stream; return them by name.
+
+        Raises:
+            NotOnThisWire: the wire has no such question (the native wire has).
+            PlayoutFull: 64 questions are unanswered.
+            trio.TooSlowError: no answer within 5 s.
+            CallEnded: the line is over, or was before the answer came.
+
+        Cancellation changes nothing.
+        """
+        self._check_live()
+        self._dialect.send(QueryStatistics())
+        questions = self._questions
+        if questions is None:
+            questions = self._questions = Questions()
+        question = questions.ask()
+        try:
+            self._commands.put(lambda now_ns: self._write(QueryStatistics()))
+        except BaseException:
+            questions.withdraw(question)
+            raise
+        with trio.fail_after(ANSWER_S):
+            await question.settled.wait()
+        if question.answer is None:
+            self._check_live()
+        assert question.answer is not None
+        return question.answer
 
     async def interrupt(self, chunk: int) -> None:
         """Take back one chunk of what was sent, by its number on the wire (Teler counts media messages from 1).
@@ -580,6 +678,10 @@ class Line(DrivenLine):
         assert self.end_reason is not None
         return self.end_reason
 
+    def _here(self) -> int:
+        """Estimate the present sample of the outbound track, in `LineInfo.clock_rate_hz`."""
+        return self._inbound_position() * self.info.clock_rate_hz // self._rate
+
     def _check_live(self) -> None:
         if self.end_reason is not None:
             raise CallEnded(self.end_reason, self.cause)
@@ -606,4 +708,5 @@ class Line(DrivenLine):
             refused=dict(self._refusals.by_kind),
             pings_sent=connection.pings_sent if connection is not None else 0,
             round_trip_ms=connection.round_trip_ms if connection is not None else 0.0,
+            platform_errors=self._platform_errors,
         )

@@ -80,6 +80,7 @@ class Speech:
         "_commands",
         "_encoding",
         "_held",
+        "_held_back",
         "_held_samples",
         "_low",
         "_most_samples",
@@ -126,6 +127,8 @@ class Speech:
         self._held: deque[_Piece | int] | None = None
         """What the native queue has had no room for: audio, and the numbers of checkpoints behind it."""
         self._held_samples = 0
+        self._held_back = False
+        """The program has paused the line."""
         self._low = 0
         """What the native stream was last asked to tell of, `tp_stream_want_low`."""
         self._speakers: dict[int, Resampler] = {}
@@ -242,6 +245,15 @@ class Speech:
     def _set_alarm(self) -> None:
         lib.tp_stream_set_alarm(self._native, min(self._tail_due_ns, self._wake_ns))
 
+    def hold(self, held: bool, now_ns: int) -> int:
+        """The far end is told to hold its queue, or to go on; in the step. -> how long it was held, ns"""
+        held_ns = int(lib.tp_stream_hold(self._native, held, now_ns))
+        self._held_back = held
+        # What the resamplers hold back is the end of speech that waits: it waits with it.
+        self._tail_due_ns = now_ns + self.unheard_ns(now_ns) + TAIL_AFTER_NS if self._tails and not held else NEVER
+        self._set_alarm()
+        return held_ns
+
     def unheard_ns(self, now_ns: int) -> int:
         """Return how long, by the model, what was said is still to be heard."""
         native = self._native
@@ -268,7 +280,7 @@ class Speech:
         if self._held or not self._give(piece):
             self._hold(piece)
             self._held_samples += piece.n
-        if self._tails:
+        if self._tails and not self._held_back:
             self._tail_due_ns = now_ns + self.unheard_ns(now_ns) + TAIL_AFTER_NS
             self._set_alarm()
         if self._room:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import contextlib
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from talkpath.transport.audiosocket import open_audiosocket, parse_audiosocket_url
+from talkpath.transport.grpc import open_grpc, parse_grpc_url
 from talkpath.transport.link import Link, SocketLink, TlsLink
-from talkpath.transport.upgrade import Target, open_websocket
+from talkpath.transport.upgrade import Target, open_websocket, parse_url
+from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
 from talkpath.transport.websocket import Connection, ConnectionOwner
 from talkpath.wire.websocket import CLOSE, close_payload, frame
 
@@ -187,22 +190,46 @@ class WebSocketCarriage:
         self.link.close()
 
 
+def parse_target(transport: str, url: str) -> Target:
+    """Take apart the address of an application on a transport. Raises ConfigError: not such an address."""
+    if transport == "audiosocket":
+        return parse_audiosocket_url(url)
+    return parse_grpc_url(url) if transport == "grpc" else parse_url(url)
+
+
 async def open_carriage(
     transport: str,
     target: Target,
     *,
     headers: Sequence[tuple[str, str]] = (),
     subprotocol: str = "",
+    method: str = "",
+    wrap: Callable[[memoryview], bytes] = bytes,
     context: ssl.SSLContext | None = None,
+    policy: UrlPolicy = EVERYWHERE,
 ) -> Carriage:
     """Dial an application over what its wire travels on (`Wire.transport`).
 
+    Args:
+        headers: of the upgrade, or the call's metadata.
+        method: gRPC's.
+        wrap: makes a message of what the native core writes of a media message, where that is not a message already.
+
     Raises:
+        DestinationForbidden: `policy` does not permit it.
         OSError, ssl.SSLError: could not connect.
         RemoteWireError: the peer answered, but not in the transport's language.
 
     Cancellation: nothing is left open.
     """
-    assert transport == "websocket", transport
-    link, leftover = await open_websocket(target, headers=headers, subprotocol=subprotocol, context=context)
+    if transport == "grpc":
+        metadata = tuple((name.lower(), value) for name, value in headers)
+        carriage = await open_grpc(target, method, metadata=metadata, context=context, policy=policy)
+        carriage.wrap = wrap
+        return carriage
+    if transport == "audiosocket":
+        return await open_audiosocket(target, policy=policy)
+    link, leftover = await open_websocket(
+        target, headers=headers, subprotocol=subprotocol, context=context, policy=policy
+    )
     return WebSocketCarriage(link, leftover, masked=True)

@@ -124,6 +124,8 @@ class AsteriskDialect:
     wire: str = WIRE
     writes_binary: bool = False
     has_marks: bool = True
+    reports_errors: bool = True
+    confirms_digits: bool = False
     returns_marks_on_clear: bool = False
     confirms_clear: bool = False
 

@@ -62,6 +62,7 @@ ASTERISK = Wire(
     status_schemes=("none",),
     make_stream_id=make_uuid,
     subprotocol=SUBPROTOCOL,
+    grpc_method="",
     default_account_id="media",
     two_way_inbound_only=True,
     check_stream=_check,

@@ -92,6 +92,10 @@ class Dialect(Protocol):
     """What `send` returns are binary messages, else text."""
     has_marks: bool
     """Whether checkpoints can be sent and are answered. Where not, when one is heard is the line's own model."""
+    reports_errors: bool
+    """The platform's end says what it refused (`PlatformError`); elsewhere it is only counted."""
+    confirms_digits: bool
+    """The platform's end says when digits begin to be sent, and when they have been (`DigitsSent`)."""
 
     def receive(self, text: bytes | bytearray | memoryview | str) -> Sequence[WireEvent]:
         """Turn one whole text message into events.

@@ -61,6 +61,8 @@ class Wire:
     """(entropy) -> a new stream's id in the platform's form."""
     subprotocol: str
     """Of the WebSocket: offered by who dials, selected by who serves where it is offered; empty: none."""
+    grpc_method: str
+    """The path of the call that carries a stream, where the transport is gRPC; else empty."""
     default_account_id: str
     """What stands where the platform's account would, when `StreamSpec.account_id` is empty."""
     two_way_inbound_only: bool
@@ -71,6 +73,11 @@ class Wire:
     """What a stream of this wire can carry."""
     digits_one_way: bool = True
     """Pressed keys are told on a stream on which the application cannot play, too."""
+    most_ahead_ms: int = 60_000
+    """How far ahead of what is heard an application sends at most, whatever it asks for: short where a clear reaches
+    only what has not been sent."""
+    most_message_ms: int = 200
+    """What an application puts into one message while much waits."""
     has_realtime: bool = False
     """A two-way stream can be asked to even out bursts instead of holding deep queues."""
     takes_back_chunks: bool = False

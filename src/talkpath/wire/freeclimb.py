@@ -113,6 +113,8 @@ class FreeClimbDialect:
     wire: str = WIRE
     writes_binary: bool = True
     has_marks: bool = True
+    reports_errors: bool = True
+    confirms_digits: bool = True
     returns_marks_on_clear: bool = False
     confirms_clear: bool = True
 

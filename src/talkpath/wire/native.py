@@ -3,7 +3,8 @@
 Every message is a header, the msgpack array ``[1, kind, sequence, position, track]``, and what it announces: for audio
 the payload to the message's end, for everything else one msgpack map. It says all that the engine knows: how each
 checkpoint came out and at which sample, pause and resume, a clear's confirmation, digits, both tracks on one sample
-clock, the platform's counters. Both ends number their messages, from 1.
+clock, the platform's counters. Both ends number their messages, from 1, for people who compare two
+logs; nothing depends on the numbers, because a WebSocket neither loses nor reorders.
 
 ``docs/wire-native.md`` is the specification; it is enough to write another implementation from.
 
@@ -59,6 +60,8 @@ FORMATS: Final = (
 PARAMETERS_MAX: Final = 256
 PARAMETER_MAX: Final = 4096
 """Characters of one custom parameter's name and value together."""
+SEQUENCES: Final = 1 << 32
+"""Message numbers begin anew after so many: in 2.7 years."""
 _HEADER_ITEMS_MAX: Final = 16
 _TRACKS: Final = ("", "inbound", "outbound")
 
@@ -122,6 +125,8 @@ class NativeDialect:
     wire: str = WIRE
     writes_binary: bool = True
     has_marks: bool = True
+    reports_errors: bool = True
+    confirms_digits: bool = True
     returns_marks_on_clear: bool = True
     """With their outcome: nothing about them is a guess."""
     confirms_clear: bool = True
@@ -231,7 +236,7 @@ class NativeDialect:
                     _refuse("bad_type", "counters is not a map of text to whole numbers", event)
                 return PlatformStatistics(counters)
             case Kind.DIGITS_SENT:
-                return DigitsSent()
+                return DigitsSent(begun=_flag(body, "begun", event))
             case Kind.ERROR:
                 return PlatformError(_text(body, "message", event, most=1024))
             case Kind.MARK:
@@ -257,33 +262,32 @@ class NativeDialect:
         if self.stream_id:
             _refuse("bad_state", "a second start on one connection", event)
         stream_id = _text(body, "stream_id", event, least=1, most=ID_MAX)
-        tracks = body.get("tracks", ["inbound"])
+        tracks = _given(body, "tracks", ["inbound"])
         if not isinstance(tracks, list) or not tracks or not all(track in _TRACKS[1:] for track in tracks):
             _refuse("bad_value", "tracks is not a list of inbound and outbound", event)
         encoding, rate_hz = _text(body, "encoding", event, least=1), _number(body, "sample_rate_hz", event)
         if (encoding, rate_hz) not in FORMATS or rate_hz is None:
             _refuse("unknown_format", f"an encoding and rate this wire does not have, at {rate_hz} Hz", event)
-        big_endian = body.get("big_endian", False)
-        if not isinstance(big_endian, bool):
-            _refuse("bad_type", "big_endian is not a boolean", event)
-        custom = body.get("custom_parameters", {})
+        big_endian = _flag(body, "big_endian", event)
+        custom = _given(body, "custom_parameters", {})
         if not isinstance(custom, dict) or not all(
             isinstance(name, str) and isinstance(value, str) for name, value in custom.items()
         ):
             _refuse("bad_type", "custom_parameters is not a map of text to text", event)
         if len(custom) > PARAMETERS_MAX:
             _refuse("too_long", f"{len(custom)} custom parameters, at most {PARAMETERS_MAX} are read", event)
-        self.stream_id = stream_id
-        self.media_format = MediaFormat(encoding, rate_hz, big_endian and encoding == "L16")
-        return StreamStarted(
+        media_format = MediaFormat(encoding, rate_hz, big_endian and encoding == "L16")
+        started = StreamStarted(
             stream_id=stream_id,
             call_id=_text(body, "call_id", event, most=ID_MAX),
             account_id=_text(body, "account_id", event, most=ID_MAX),
             tracks=tuple(track for track in _TRACKS[1:] if track in tracks),
-            media_format=self.media_format,
+            media_format=media_format,
             custom_parameters=custom,
             clock_rate_hz=_number(body, "clock_rate_hz", event) or 0,
         )
+        self.stream_id, self.media_format = stream_id, media_format
+        return started
 
     # Writing -----------------------------------------------------------------------------------------------------
 
@@ -359,8 +363,8 @@ class NativeDialect:
                 return Kind.CLEARED, {}, 0, ""
             case PlatformStatistics(counters=counters):
                 return Kind.STATISTICS, {"counters": dict(counters)}, 0, ""
-            case DigitsSent():
-                return Kind.DIGITS_SENT, {}, 0, ""
+            case DigitsSent(begun=begun):
+                return Kind.DIGITS_SENT, {"begun": begun}, 0, ""
             case PlatformError(message=message):
                 return Kind.ERROR, {"message": message[:1024]}, 0, ""
             case Mark(name=name):
@@ -416,7 +420,7 @@ class NativeDialect:
         if len(media.payload) % self.media_format.sample_bytes:
             _blame("AUDIO", "odd_length", "L16 audio has an even number of bytes")
         pieces = self.media_template(media.track).pieces
-        numbers = (sequence.to_bytes(4, "big"), (media.position or 0).to_bytes(8, "big"))
+        numbers = ((sequence % SEQUENCES).to_bytes(4, "big"), (media.position or 0).to_bytes(8, "big"))
         return b"".join((pieces[0], numbers[0], pieces[1], numbers[1], pieces[2], media.payload))
 
     def _check_started(self, event: str) -> None:
@@ -452,7 +456,7 @@ def check_parameters(custom_parameters: Mapping[str, str]) -> None:
 
 
 def _header(kind: Kind, sequence: int, position: int, track: str) -> bytes:
-    return bytes(msgpack.packb([VERSION, int(kind), sequence, position, _TRACKS.index(track)]))
+    return bytes(msgpack.packb([VERSION, int(kind), sequence % SEQUENCES, position, _TRACKS.index(track)]))
 
 
 def _next(unpacker: msgpack.Unpacker) -> Any:
@@ -472,6 +476,18 @@ def _text(body: dict[Any, Any], key: str, event: str, *, least: int = 0, most: i
         _refuse("bad_type", f"{key} is not text", event)
     if not least <= len(value) <= most:
         _refuse("bad_value", f"{key} has {len(value)} characters, not {least} to {most}", event)
+    return value
+
+
+def _given(body: dict[Any, Any], key: str, default: Any) -> Any:
+    value = body.get(key)
+    return default if value is None else value
+
+
+def _flag(body: dict[Any, Any], key: str, event: str) -> bool:
+    value = _given(body, key, False)
+    if not isinstance(value, bool):
+        _refuse("bad_type", f"{key} is not a boolean", event)
     return value
 
 

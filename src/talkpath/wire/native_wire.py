@@ -74,6 +74,7 @@ NATIVE = Wire(
     status_schemes=("json",),
     make_stream_id=make_uuid,
     subprotocol="",
+    grpc_method="",
     default_account_id="local",
     two_way_inbound_only=False,
     check_stream=_check,

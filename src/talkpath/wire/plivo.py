@@ -106,6 +106,8 @@ class PlivoDialect:
     wire: str = WIRE
     writes_binary: bool = False
     has_marks: bool = True
+    reports_errors: bool = False
+    confirms_digits: bool = False
 
     def __init__(
         self,

@@ -82,6 +82,7 @@ PLIVO = Wire(
     status_schemes=("B", "A"),
     make_stream_id=make_uuid,
     subprotocol="",
+    grpc_method="",
     default_account_id="MA00000000000000TALK",
     two_way_inbound_only=True,
     check_stream=_plivo_check,

@@ -39,8 +39,9 @@ def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
 def _status(
     event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str
 ) -> CallbackRequest | None:
-    make = cxml_callback if scheme == "cxml" else swml_callback
-    return make(event, url=url, method=method)
+    if scheme == "cxml":
+        return cxml_callback(event, url=url, method=method, auth_token=auth_token)
+    return swml_callback(event, url=url, method=method)
 
 
 SIGNALWIRE = Wire(
@@ -61,6 +62,7 @@ SIGNALWIRE = Wire(
     status_schemes=("swml", "cxml"),
     make_stream_id=make_uuid,
     subprotocol="",
+    grpc_method="",
     default_account_id="00000000-0000-4000-8000-000000000000",
     two_way_inbound_only=True,
     check_stream=_check,

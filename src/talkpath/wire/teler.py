@@ -94,6 +94,8 @@ class TelerDialect:
     wire: str = WIRE
     writes_binary: bool = False
     has_marks: bool = False
+    reports_errors: bool = False
+    confirms_digits: bool = False
     returns_marks_on_clear: bool = False
     confirms_clear: bool = False
 
@@ -148,6 +150,8 @@ class TelerDialect:
                     return (self._read_start(message),)
                 case "dtmf":
                     return (_JSON.digit(_JSON.inner(message, "data", kind), kind),)
+            if not self.stream_id:
+                _JSON.refuse("bad_state", "a message before start, which is always the first", shown(kind))
         if kind == "stop":
             return (StreamStopped(),)
         return (UnknownMessage(shown(kind)),)

@@ -96,6 +96,8 @@ class TwilioFamily:
     wire: str
     writes_binary: bool = False
     has_marks: bool = True
+    reports_errors: bool = False
+    confirms_digits: bool = False
     returns_marks_on_clear: bool = True
     """Pending checkpoints come back after a clear, and nothing in them says that they were cleared."""
     confirms_clear: bool = False

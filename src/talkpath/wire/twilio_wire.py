@@ -75,6 +75,7 @@ TWILIO = Wire(
     status_schemes=("form",),
     make_stream_id=_stream_id,
     subprotocol="",
+    grpc_method="",
     default_account_id=f"AC{0:032x}",
     two_way_inbound_only=True,
     check_stream=_check,
