@@ -44,6 +44,7 @@ ANSWER_S = 2.0
 TOLERATED_S = 0.5
 """How long it is watched after something it has to tolerate."""
 DIAL_S = 10.0
+_BUSY_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 _LIMITS = {"plivo": 64 * 1024, "asterisk": 65_500}
 """Bytes of one message, where the platform says a bound."""
@@ -111,13 +112,24 @@ class ApplicationProbe:
             return WebSocketPeer(link, handshake.leftover, client=True, subprotocol=handshake.subprotocol)
         raise TimeoutError(110, f"no answer to the upgrade within {DIAL_S:g} s")
 
+    async def _dial_patiently(self) -> WebSocketPeer:
+        """Dial; where it is busy for the moment (503 or 429, as a server under load may say), again a little later."""
+        for pause_s in _BUSY_PAUSES_S:
+            try:
+                return await self.dial()
+            except HandshakeError as error:
+                if error.status not in (429, 503):
+                    raise
+            await trio.sleep(pause_s)
+        return await self.dial()
+
     @asynccontextmanager
     async def call(self, *, start: bool = True) -> AsyncIterator[Call]:
         """Hold one call to the application. Raises Broken when it cannot be had."""
         try:
-            peer = await self.dial()
+            peer = await self._dial_patiently()
         except HandshakeError as error:
-            broken(f"the upgrade was refused: {error}")
+            broken(f"the upgrade was refused: {error}" if error.status else f"the upgrade failed: {error}")
         except RemoteWireError as error:
             broken(f"the upgrade failed: {error}")
         platform = SimulatedPlatform(
@@ -129,7 +141,13 @@ class ApplicationProbe:
             entropy=self._entropy,
         )
         async with open_simulated_stream(platform, start=start):
-            yield Call(platform, peer)
+            try:
+                yield Call(platform, peer)
+            except OSError:
+                await peer.wait_until(lambda: peer.at_end, TOLERATED_S)
+                if peer.close_code is not None:
+                    broken(f"it closed the connection with {peer.close_code}")
+                raise
 
     async def conversation(self) -> Conversation:
         """Return what one whole call was like; it takes place at the first asking."""

@@ -43,7 +43,7 @@ def unknown_message(dialect: Dialect, example: bytes) -> tuple[bytes, bool] | No
                 return _json({key: "TALKPATH_UNKNOWN", "a": 1}), False
             return b"TALKPATH_UNKNOWN a:1", False
         case "msgpack":
-            return msgpack.packb([1, 15, _header(example)[2], 0, 0]) + msgpack.packb({"a": [1, None]}), True
+            return _pack([1, 15, _header(example)[2], 0, 0]) + _pack({"a": [1, None]}), True
         case "protobuf":
             return _UNKNOWN_FIELD, True
     return None
@@ -68,7 +68,7 @@ def with_unknown_fields(dialect: Dialect, message: bytes, *, binary: bool) -> by
                 return None  # Audio goes from its header to the message's end.
             unpacker = _unpacker(message)
             unpacker.unpack()
-            return bytes(msgpack.packb(header) + msgpack.packb({**unpacker.unpack(), "talkpath_unknown": 1}))
+            return _pack(header) + _pack({**unpacker.unpack(), "talkpath_unknown": 1})
         case "protobuf":
             return message + _UNKNOWN_FIELD
     return None
@@ -122,6 +122,10 @@ def _turn(body: dict[str, Any]) -> bool:
 
 def _json(message: dict[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _pack(value: object) -> bytes:
+    return bytes(msgpack.packb(value))
 
 
 def _unpacker(message: bytes) -> Any:

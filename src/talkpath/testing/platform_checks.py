@@ -233,7 +233,8 @@ class PlatformProbe:
         await self.peer.wait_until(lambda: bool(self.answers_to(name)), within_s)
         answers = self.answers_to(name)
         if not answers:
-            self.check_open()
+            if self.peer.at_end or self.peer.close_code is not None:
+                broken(f"it ended the stream{self._code()} where a checkpoint was to be answered")
             broken(f"the checkpoint was not answered within {within_s:.1f} s")
         return answers[0][0]
 
@@ -241,14 +242,17 @@ class PlatformProbe:
         """See that the platform still obeys: a checkpoint is answered, or at least a ping. Raises Broken."""
         await self.peer.wait_until(lambda: self.peer.close_code is not None, 0.3)
         if self.peer.at_end or self.peer.close_code is not None:
-            code = self.peer.close_code
-            broken(f"{after} it ended the stream" + (f" with {code}" if code is not None else " without a close"))
+            broken(f"{after} it ended the stream{self._code()}")
         if self.dialect.has_marks and self.two_way:
             name = await self.mark()
             await self.peer.wait_until(lambda: bool(self.answers_to(name)), ANSWER_S)
             expect(bool(self.answers_to(name)), f"{after} it answers no checkpoint any more")
         else:
             expect(await self.peer.ping(ANSWER_S) is not None, f"{after} it answers no ping any more")
+
+    def _code(self) -> str:
+        code = self.peer.close_code
+        return f" with {code}" if code is not None else " without a close"
 
     two_way = True
     """Whether the platform lets the application play; found out by the first checkpoint."""
@@ -288,7 +292,7 @@ async def _credentials(probe: PlatformProbe) -> str:
         expect(said == f"Bearer {target.bearer_token}", "Authorization is not the bearer token")
     if target.auth_token:
         url = (target.public_url.rstrip("/") or f"ws://{request.host}") + request.target
-        nonce = next((value for name, value in request.headers.items() if name.endswith("nonce")), "")
+        nonce = next((value for name, value in request.headers.items() if name.endswith("nonce")), "none")
         expected = probe.wire.upgrade_headers(target.auth_token, nonce, url)
         if not expected and not target.bearer_token:
             skip("upgrades of this wire are not signed")
@@ -339,7 +343,7 @@ async def _ids(probe: PlatformProbe) -> str:
     if not seen:
         skip("this wire's messages do not name the stream")
     expect(seen == {probe.started.stream_id}, f"messages name {len(seen)} different streams")
-    return f"one stream throughout; {without} messages do not name it"
+    return f"one stream throughout; {len(probe.heard) - without} of {len(probe.heard)} messages name it"
 
 
 async def _sequence(probe: PlatformProbe) -> str:
@@ -533,8 +537,12 @@ async def _pause(probe: PlatformProbe) -> str:
 
 async def _fragments(probe: PlatformProbe) -> str:
     probe.check_open()
-    for message, binary in probe.write(probe.audio(40)):
+    began = trio.current_time()
+    for message, binary in probe.write(probe.audio(500)):
         await probe.peer.send_fragments(message, binary=binary, ping=b"between fragments")
+    if probe.dialect.has_marks and probe.two_way:
+        took_s = await probe.answered(await probe.mark(), 0.5 + ANSWER_S) - began
+        expect(took_s >= 0.5 - probe.tolerance_s, "500 ms of audio in fragments were not played")
     await probe.reacts("after audio in fragments")
     took = await probe.peer.ponged(b"between fragments", ANSWER_S, send=False)
     expect(took is not None, "a ping between two fragments was not answered")
