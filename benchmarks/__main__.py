@@ -19,6 +19,7 @@ from benchmarks import (
     bench_tls,
     bench_virtual,
     bench_wire,
+    bench_wires,
     table,
     timing,
 )
@@ -33,7 +34,20 @@ SMALL = (
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
-    *("kernels", "message", "path", "tls", "virtual", "wire", "application", "calls", "knee", "density", "all"),
+    *(
+        "kernels",
+        "message",
+        "path",
+        "tls",
+        "virtual",
+        "wire",
+        "wires",
+        "application",
+        "calls",
+        "knee",
+        "density",
+        "all",
+    ),
     "table",
 )
 DEFAULT = ROOT / "build" / "bench.json"
@@ -91,6 +105,9 @@ def main() -> int:
         if asked.what == "wire":
             result["wire"] = bench_wire.run(asked.driver, bench_wire.SHORT if asked.short else bench_wire.FULL)
             bench_wire.show(result["wire"], tables)
+        if asked.what in ("wires", "all"):
+            result["wires"] = bench_wires.run(bench_wires.SHORT if asked.short else bench_wires.FULL)
+            bench_wires.show(result["wires"], tables)
         if asked.what == "application":
             effort_there = bench_application.SHORT if asked.short else bench_application.FULL
             result["application"] = bench_application.run(asked.driver, effort_there)

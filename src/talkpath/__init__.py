@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from talkpath.errors import RemoteWireError as RemoteWireError
     from talkpath.errors import TalkpathError as TalkpathError
     from talkpath.errors import WireError as WireError
+    from talkpath.line import Access as Access
     from talkpath.line import Line as Line
     from talkpath.line import LineConfig as LineConfig
     from talkpath.line import LineServer as LineServer
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from talkpath.transport.signals import run_until_signalled as run_until_signalled
     from talkpath.transport.tls import client_context as client_context
     from talkpath.transport.tls import server_context as server_context
+    from talkpath.transport.url_policy import UrlPolicy as UrlPolicy
     from talkpath.wire.asterisk import AsteriskOptions as AsteriskOptions
     from talkpath.wire.freeclimb import FreeClimbOptions as FreeClimbOptions
     from talkpath.wire.native import NativeOptions as NativeOptions
@@ -105,6 +107,7 @@ _HOME = {
         "WireError",
     ),
     "talkpath.line": (
+        "Access",
         "Line",
         "LineConfig",
         "LineServer",
@@ -128,6 +131,7 @@ _HOME = {
     ),
     "talkpath.transport.tls": ("client_context", "server_context"),
     "talkpath.transport.signals": ("run_until_signalled",),
+    "talkpath.transport.url_policy": ("UrlPolicy",),
     "talkpath.wire.asterisk": ("AsteriskOptions",),
     "talkpath.wire.freeclimb": ("FreeClimbOptions",),
     "talkpath.wire.native": ("NativeOptions",),

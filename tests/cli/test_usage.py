@@ -83,6 +83,7 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
         (["conformance", "ws://x", "--wire", "twilio", "--codec", "G729"], "codec 'G729' is not one of"),
         (["conformance", "--serve", "--wire", "plivo", "--host", "0.0.0.0"], "--open says that this is meant"),
         (["conformance", "--serve", "--wire", "plivo", "--wait", "0s"], "expected more than 0"),
+        (["echo", "--grpc-port", "some"], "argument --grpc-port"),
         (["demo", "--seed", "-1"], "expected a whole number"),
     ],
 )

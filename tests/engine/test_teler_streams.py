@@ -96,7 +96,9 @@ class Interrupted:
     refused: dict[str, int]
 
 
-async def interrupt(after_s: float, chunks: list[int], taken_back: list[int], rate_hz: int = 8000) -> Interrupted:
+async def interrupt(
+    after_s: float, chunks: list[int | None], taken_back: list[int], rate_hz: int = 8000
+) -> Interrupted:
     """Play chunks of half a second each, take some back."""
     async with open_stream(MemoryLeg(), wire="teler", codec=f"L16@{rate_hz}h") as streamed:
         for position, chunk in enumerate(chunks):
@@ -150,12 +152,14 @@ async def test_chunks_that_are_unknown_or_over_are_counted_and_change_nothing(au
 
 @settings(max_examples=20)
 @given(
-    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.lists(st.none() | st.integers(1, 5), min_size=1, max_size=6),
     st.lists(st.integers(1, 6), max_size=4),
     st.integers(0, 120),
 )
-def test_what_is_heard_is_what_was_not_taken_back(chunks: list[int], taken_back: list[int], after_ticks: int) -> None:
-    """Numbers may come twice: all that wait under one are taken back."""
+def test_what_is_heard_is_what_was_not_taken_back(
+    chunks: list[int | None], taken_back: list[int], after_ticks: int
+) -> None:
+    """Numbers may come twice: all that wait under one are taken back. Or not at all: then nothing takes them back."""
     after_s = after_ticks * 0.02 + 0.003
     result = run_virtually(partial(interrupt, after_s, chunks, taken_back))
     whole = run_virtually(partial(interrupt, after_s, chunks, []))
@@ -175,6 +179,15 @@ def test_what_is_heard_is_what_was_not_taken_back(chunks: list[int], taken_back:
         n = min(len(expected), len(result.heard))
         best.append(np.array_equal(result.heard[:n], expected[:n]) and not result.heard[n:].any())
     assert any(best), "some tick's cut explains all that was heard"
+
+
+@pytest.mark.parametrize("chunks", [[None, 1, None], [1, None, None], [None, None, 1]])
+async def test_audio_without_a_number_stays(autojump_clock: Any, chunks: list[int | None]) -> None:
+    result = await interrupt(0.05, chunks, [1])
+    whole = np.concatenate([speech(4000, seed=100 + n) for n, chunk in enumerate(chunks) if chunk is None])
+    begin = begin_of(result.heard, whole)
+    assert np.array_equal(result.heard[begin : begin + 8000], whole)
+    assert not result.heard[begin + 8000 :].any()
 
 
 async def test_a_clear_drops_everything_and_what_comes_later_is_played(autojump_clock: Any) -> None:

@@ -1,4 +1,4 @@
-"""A bot's view of wires other than Plivo's, both ends ours in virtual time: what each can say, and what it must assume."""
+"""A bot's view of wires other than Plivo's, both ends ours: what each can say, and what a line must assume."""
 
 from __future__ import annotations
 
@@ -168,8 +168,7 @@ async def test_the_caller_is_heard_and_the_bot_knows_who_calls(autojump_clock: A
 
     async def bot(line: Line) -> None:
         infos.append(line.info)
-        async for chunk in line.listen():
-            heard.append(chunk.samples.copy())
+        heard.extend([chunk.samples.copy() async for chunk in line.listen()])
 
     parameters = {} if wire == "teler" else {"tier": "gold", "who": "Zoë"}
     result = await converse(bot, wire=wire, says=said, seconds=3, custom_parameters=parameters)
@@ -216,8 +215,7 @@ async def test_digits_go_both_ways_where_the_wire_has_them(autojump_clock: Any) 
 
     async def bot(line: Line) -> None:
         await line.send_digits("12#")
-        async for digit in line.digits():
-            pressed.append(digit)
+        pressed.extend([digit async for digit in line.digits()])
 
     result = await converse(bot, wire="signalwire", presses="47*")
     assert pressed == ["4", "7", "*"]
@@ -235,8 +233,7 @@ async def test_where_digits_cannot_be_sent_the_nearest_thing_is_named(
     async def bot(line: Line) -> None:
         with pytest.raises(NotOnThisWire, match=nearest):
             await line.send_digits("1")
-        async for digit in line.digits():
-            pressed.append(digit)
+        pressed.extend([digit async for digit in line.digits()])
 
     result = await converse(bot, wire=wire, presses="5")
     assert pressed == (["5"] if wire == "twilio" else [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import conformance_signalwire
@@ -153,7 +154,7 @@ def test_an_event_of_tomorrow_is_named_and_safe_to_log(table: WireTable) -> None
 @of_each_wire
 def test_the_common_rules_hold(table: WireTable) -> None:
     for stream in (table.stream, *table.streams):
-        check_dialect(lambda role, made=stream: table.end(role, made.media_format), stream, payload=bytes(range(160)))
+        check_dialect(partial(table.end, media_format=stream.media_format), stream, payload=bytes(range(160)))
 
 
 @of_each_wire
@@ -184,10 +185,17 @@ def test_what_is_the_other_ends_to_send_is_refused(table: WireTable, role: Role,
 
 @of_each_wire
 def test_nothing_is_said_of_a_stream_before_its_start_and_it_starts_once(table: WireTable) -> None:
-    for command in (Media(b"", chunk=1, timestamp_ms=1), Digit("1"), MarkReached("a"), StreamStopped()):
+    reports: tuple[WireEvent, ...] = (
+        Media(b"", chunk=1, timestamp_ms=1),
+        Digit("1"),
+        MarkReached("a"),
+        StreamStopped(),
+    )
+    commands: tuple[WireEvent, ...] = (Media(b""), Clear())
+    for report in reports:
         with contextlib.suppress(LocalWireError):
-            assert list(table.end(PLATFORM).send(command)) == []
-    for command in (Media(b""), Clear()):
+            assert list(table.end(PLATFORM).send(report)) == []
+    for command in commands:
         with pytest.raises(LocalWireError, match="before its start"):
             table.end(APPLICATION).send(command)
     for role in Role:

@@ -419,14 +419,16 @@ class Call:
         if index is None:
             raise ConfigError(f"a call has at most {STREAMS_MAX} streams and sources; stop one first")
         control_id = spec.control_id or str(uuid.UUID(bytes=self.entropy(16), version=4))
-        if any(stream is not None and stream.control_id == control_id for stream in self.streams):
+        if any(
+            stream is not None and stream.end_reason is None and stream.control_id == control_id
+            for stream in self.streams
+        ):
             raise ConfigError("the control_id is taken by a live stream of this call")
         self.engine.admit_stream()
         self._streams_begun += 1
         stream = CallStream(self, spec, index, control_id, self._streams_begun)
         self.streams[index] = stream
-        assert self._life.nursery is not None
-        self._life.nursery.start_soon(stream.run)
+        self.start_soon(stream.run)
         try:
             await stream.ready.wait()
         except trio.Cancelled:
@@ -566,6 +568,11 @@ class Call:
             self._life.cancel()
         else:  # A stream's own task has been told by its `end`.
             self._life.dismiss(self._hook_bell, self._send_bell, self._playback_bell)
+
+    def start_soon(self, job: Job) -> None:
+        """Run a task among the call's; it ends with the call."""
+        assert self._life.nursery is not None
+        self._life.nursery.start_soon(job)
 
     def stream_gone(self, stream: CallStream) -> None:
         """A stream's task is at its end."""

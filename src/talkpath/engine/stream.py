@@ -2,28 +2,42 @@
 
 States, and who moves them::
 
-    CONNECTING --handshake done, tick attaches--> LIVE --end()--> ENDED --goodbye, callbacks--> gone
-        |                                                           ^
-        +-- out of attempts, timed out, refused, end() -------------+
+    CONNECTING --handshake done, tick attaches--> LIVE ------- end() -------> ENDED --goodbye, callbacks--> gone
+        |                                         |  ^                          ^
+        |             connection lost, reconnect_s|  |tick attaches anew        |
+        |                                         v  |                          |
+        |                                     RECONNECTING -- budget spent, end()
+        +-- out of attempts, timed out, refused, end() -------------------------+
 
 `run` is a task in the call's media nursery. Everything that changes the path (attach, marks, clears) happens in the
 driver's step, either because it came from the wire or as a command. `end` is the one door: synchronous, idempotent,
 from anywhere; it detaches at once, and what needs waiting (the goodbye) is left to `run`. A stream's end is not the
 call's, unless its specification says so.
+
+Lost is a connection that broke, closed without a word, fell silent (pings), takes no bytes, or whose server said that
+it goes away (close codes 1001, 1012, 1013). An application that hangs up, fails (1011) or breaks the wire's rules has
+not been lost. What was queued is then settled as LOST, as at an end. A new connection is a new stream to the wire: a
+stream id of its own, `start`, sequence and chunks from the beginning (Plivo's compatible carriers do so; where a
+platform documents nothing it is our choice, since a status or a start that comes twice for one id is read as one). To
+the call it is the same stream: control id, place, record. Each stream id is told as started once, and as stopped or
+failed once.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.engine.chunks import Chunks
+from talkpath.engine.callbacks import CallbackQueue
+from talkpath.engine.chunks import UNNUMBERED, Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
+from talkpath.engine.dialling import Dialling
+from talkpath.engine.outage import SETTLED_S, Fallback, Outage
+from talkpath.engine.status import tell
 from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
 from talkpath.events import (
     BufferDepth,
@@ -47,6 +61,7 @@ from talkpath.events import (
     SourceCleared,
     StreamDegraded,
     StreamEnded,
+    StreamLost,
     StreamStarted,
     StreamStopped,
     StreamUp,
@@ -55,15 +70,13 @@ from talkpath.events import (
 )
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, counters_of, native_format, tracks_of
 from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
-from talkpath.transport.carrier import Carriage, Carrier, open_carriage, parse_target
+from talkpath.transport.carrier import Carriage, Carrier
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.upgrade import Target
 from talkpath.transport.wake import Bell, Moment
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
 from talkpath.wire.dialect import Role
-from talkpath.wire.entry import StreamAttributes
-from talkpath.wire.status import StatusEvent, StatusKind
+from talkpath.wire.status import StatusKind
 
 if TYPE_CHECKING:
     from talkpath.engine.call import Call
@@ -75,8 +88,11 @@ MAX_RECORDED_MARKS = 10_000
 FULL = -4
 ASSEMBLY_BYTES = 64_000
 """What the native core collects for messages that are longer than a ptime."""
+NOTHING_YET = (0, 0, 0, 0, 0)
 MAX_MESSAGE_BYTES = 1 << 20
 """Of one message, where the wire has no option for it."""
+GOING_AWAY = frozenset({1001, 1012, 1013})
+"""A server that is shut down, restarted, or has no room just now (RFC 6455 7.4.1 and the registry it opened)."""
 GOODBYE_CODES = {
     EndReason.WIRE_ERROR: 1002,
     EndReason.INTERNAL_ERROR: 1011,
@@ -89,29 +105,36 @@ class CallStream:
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
     __slots__ = (
+        "_callbacks",
         "_chunks",
         "_clears",
         "_close_code",
+        "_connected_ns",
         "_connection",
         "_dialect",
+        "_dialling",
         "_digits_received",
         "_digits_sending",
         "_digits_sent",
         "_end_bell",
         "_ended_ns",
+        "_fallback",
         "_live",
+        "_lost",
         "_marks",
         "_message_ms",
         "_native",
         "_next_mark",
         "_origin",
+        "_outage",
         "_outcomes",
+        "_past",
         "_paused",
+        "_reconnects",
         "_refused",
         "_scope",
         "_started_ns",
         "_stream",
-        "_target",
         "_timestamp_base_ms",
         "account_id",
         "call",
@@ -162,8 +185,9 @@ class CallStream:
         self.flushing = False
         """Whether its socket is full, and the call's send task sees to it."""
         self._clears = 0
+        self._callbacks: CallbackQueue | None = None
         self._chunks: Chunks | None = None
-        """Made for the first chunk that has a number to be taken back by."""
+        """Made for the first chunk, where chunks can be taken back."""
         self._digits_received = 0
         self._digits_sent = 0
         self._digits_sending: list[str] = []
@@ -173,10 +197,21 @@ class CallStream:
         self._paused = False
         """By the application."""
         self._started_ns: int | None = None
+        """The first time."""
+        self._connected_ns = 0
+        """The last time."""
         self._ended_ns = 0
+        self._outage: Outage | None = None
+        """While it lasts, and after it until the connection has settled."""
+        self._lost: Carrier | None = None
+        """The connection that was lost, until it has been closed; its being there is the state RECONNECTING."""
+        self._fallback: Fallback | None = None
+        self._reconnects = 0
+        self._past = NOTHING_YET
+        """Counters of the connections that were lost."""
         self._close_code = 1000
-        self._target: Target | None = parse_target(self.wire.transport, spec.url)
-        """Until it has been connected to."""
+        self._dialling: Dialling | None = Dialling(call, spec, self.wire, self._dialect)
+        """While it is being connected to."""
         self._message_ms = self._whole_ptimes()
 
     def _whole_ptimes(self) -> int:
@@ -200,10 +235,14 @@ class CallStream:
         try:
             with trio.CancelScope() as self._scope:
                 if self.end_reason is None:
-                    await self._begin()
-            self._scope = self._target = None
-            if self.end_reason is None:
-                await self._end_bell.wait()
+                    assert self._dialling is not None
+                    await self._begin(await self._dialling.begin())
+            self._scope = self._dialling = None
+            while self.end_reason is None:
+                if self._lost is not None:
+                    await self._reconnect()
+                else:
+                    await self._end_bell.wait()
         except CallEnded as exc:
             self.end(exc.reason, exc.cause)
         except LocalWireError as exc:
@@ -213,51 +252,83 @@ class CallStream:
             self.end(EndReason.INTERNAL_ERROR, exc)
         finally:
             self.end(EndReason.CANCELLED)
-            await self._goodbye()
-            self._finish()
+            try:
+                await self._goodbye()
+                self._finish()
+                await self._say_sorry()
+            finally:
+                self._silence()
+                self.call.stream_gone(self)
 
-    async def _begin(self) -> None:
-        carriage = await self._connect()
+    async def _begin(self, carriage: Carriage) -> None:
         try:
             await self._go_live(carriage)
-        except BaseException:
+        finally:
             if self._connection is None:
                 carriage.close()
-            raise
 
-    async def _connect(self) -> Carriage:
-        config = self.call.engine.config
-        spec, target = self.spec, self._target
-        assert target is not None
-        fixed = list(spec.headers.items())
-        if spec.authorization_bearer_token:
-            fixed.append(("Authorization", f"Bearer {spec.authorization_bearer_token}"))
-        last: Exception | None = None
-        reason = EndReason.CONNECT_FAILED
-        for attempt in range(config.connect_attempts):
-            if attempt:
-                await trio.sleep(config.connect_backoff_s * 2 ** (attempt - 1))
-            # Each attempt has a nonce of its own: whoever remembers nonces must be able to refuse one that comes again.
-            nonce = str(int.from_bytes(self.call.entropy(8), "big"))
-            headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, target.url)]
-            try:
-                with trio.fail_after(config.connect_timeout_s):
-                    return await open_carriage(
-                        self.wire.transport,
-                        target,
-                        headers=headers,
-                        subprotocol=self.wire.subprotocol,
-                        method=self.wire.grpc_method,
-                        wrap=getattr(self._dialect, "wrap_media", bytes),
-                        context=config.tls_context,
-                    )
-            except trio.TooSlowError as exc:
-                last, reason = exc, EndReason.HANDSHAKE_TIMED_OUT
-            except RemoteWireError as exc:
-                last, reason = exc, EndReason.HANDSHAKE_REFUSED
-            except (OSError, ssl.SSLError) as exc:
-                last, reason = exc, EndReason.CONNECT_FAILED
-        raise CallEnded(reason, last)
+    async def _reconnect(self) -> None:
+        """Bridge an outage: fallback audio meanwhile, and then a new connection or the end."""
+        outage, lost = self._outage, self._lost
+        assert outage is not None
+        assert lost is not None
+        lost.abort()
+        fallback = self._console()
+        with trio.CancelScope() as self._scope:
+            carriage = await Dialling(self.call, self.spec, self.wire, self._dialect).again(outage)
+            if carriage is not None:
+                await self._begin(carriage)
+            elif fallback is not None:
+                fallback.finish()
+                await fallback.heard.wait()
+        self._scope = None
+        if carriage is None:
+            self.end(outage.reason, outage.cause)
+
+    # In the place of an application that is gone -----------------------------------------------------------------
+
+    def _console(self) -> Fallback | None:
+        """Begin to play the fallback audio, where there is one, and memory for it."""
+        clip, call = self.spec.fallback_clip, self.call
+        if clip is None or call.end_reason is not None:
+            return None
+        try:
+            with call.driver.paused():
+                self._fallback = fallback = Fallback(call, self.index, clip)
+        except CallEnded:
+            return None
+        call.start_soon(fallback.play)
+        return fallback
+
+    def _silence(self) -> None:
+        """Nothing more of the fallback audio is heard. Idempotent."""
+        fallback, self._fallback = self._fallback, None
+        if fallback is not None:
+            with self.call.driver.paused():
+                fallback.close()
+
+    def _is_sorry(self) -> bool:
+        """Whether this end is one that the caller has not been told of, and can be."""
+        reason = self.end_reason
+        return (
+            reason is not None
+            and not reason.orderly
+            and reason not in (EndReason.CANCELLED, EndReason.INTERNAL_ERROR)
+            and self.spec.fallback_clip is not None
+            and self._lost is None
+            and self.call.end_reason is None
+        )
+
+    async def _say_sorry(self) -> None:
+        """Play the fallback audio once, at an end that no outage came before; then the call ends, if it is to."""
+        if not self._is_sorry():
+            return
+        fallback = self._console()
+        if fallback is not None:
+            fallback.finish()
+            await fallback.heard.wait()
+        if self.spec.ends_call:
+            self.call.end(self.end_reason or EndReason.INTERNAL_ERROR, self.cause)
 
     async def _go_live(self, carriage: Carriage) -> None:
         """Have the next tick attach the stream and say `start`."""
@@ -280,6 +351,8 @@ class CallStream:
         if self.end_reason is not None:
             return
         call, spec = self.call, self.spec
+        if self._lost is not None:
+            self._come_back()
         media_format = self._dialect.media_format
         tracks = TRACKS[spec.track]
         options = getattr(self._dialect, "options", None)
@@ -342,7 +415,9 @@ class CallStream:
                 pump=call.pump_place(self.index) if carriage.pumpable else None,
             )
             self._live = True
-            self._started_ns = now_ns
+            self._connected_ns = now_ns
+            if self._started_ns is None:
+                self._started_ns = now_ns
             call.send_media[self.index] = connection.send_media
             if self._dialect.numbered(started):
                 lib.tp_stream_take_sequence(native)
@@ -351,6 +426,56 @@ class CallStream:
             call.note(StreamUp(self.control_id, self.stream_id))
             self._tell(StatusKind.STARTED)
             connection.start(now_ns)
+
+    def _come_back(self) -> None:
+        """Begin anew what belongs to one connection."""
+        self._silence()
+        self._lost = None
+        self._reconnects += 1
+        self.stream_id = self.wire.make_stream_id(self.call.entropy)
+
+    def _lose(self, reason: EndReason, cause: BaseException | None = None) -> None:
+        """The connection is lost: begin an outage where the specification allows one, or end."""
+        budget_s = self.spec.reconnect_s
+        connection = self._connection
+        if not budget_s or connection is None or self.end_reason is not None:
+            self.end(reason, cause)
+            return
+        call = self.call
+        lasted_s = (call.clock.now_ns() - self._connected_ns) / 1e9
+        if self._outage is None or lasted_s >= min(SETTLED_S, budget_s):
+            self._outage = Outage(
+                reason,
+                cause,
+                budget_s=budget_s,
+                backoff_s=call.engine.config.connect_backoff_s,
+                entropy=call.entropy,
+            )
+        self._lost, self._connection = connection, None
+        self._detach(connection)
+        self._past = self._totals(connection)
+        self._native = self._stream = self._chunks = None
+        self._dialect = self.wire.platform(self.spec.media_format(), self.spec.options)
+        self._digits_sending.clear()
+        self._paused = self.flushing = False
+        log.info("stream %s: its connection was lost (%s) and is tried anew", self.control_id, reason.value)
+        self._tell(StatusKind.FAILED, reason=reason.value, duration_s=int(lasted_s))
+        call.note(StreamLost(self.control_id, self.stream_id, reason))
+        self._end_bell.ring()
+
+    def _detach(self, connection: Carrier | None) -> None:
+        """No sample of this connection is played or sent from here; what was queued is lost."""
+        call = self.call
+        call.send_media[self.index] = None
+        with call.driver.paused():  # no tick between the two writes a message for nobody
+            if connection is not None:
+                connection.stop()
+            if self._native is not None:
+                lib.tp_path_detach(call.path, self.index)
+        if self._native is not None:
+            call.leg.drop_digits(self.index)
+            self.pull_events()
+        self._live = False
 
     def _send(self, command: WireEvent) -> None:
         """Write one command or event to the wire; within the step."""
@@ -421,10 +546,11 @@ class CallStream:
         taken = lib.tp_stream_receive_audio(
             self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns
         )
-        if media.chunk is not None:
+        if self.wire.takes_back_chunks:
             if self._chunks is None:
                 self._chunks = Chunks(self._dialect.play_format.sample_bytes)
-            self._chunks.add(media.chunk, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
+            number = UNNUMBERED if media.chunk is None else media.chunk
+            self._chunks.add(number, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
 
     def _interrupt(self, chunk: int, now_ns: int) -> None:
         """Take one chunk out of the queue: what follows it is played in its place."""
@@ -528,15 +654,15 @@ class CallStream:
         self._receive(self._dialect.receive_binary, payload, now_ns)
 
     def on_peer_closed(self, code: int | None) -> None:
-        if code is None:
-            self.end(EndReason.PEER_VANISHED)
+        if code is None or (code in GOING_AWAY and self.spec.reconnect_s):
+            self._lose(EndReason.PEER_VANISHED)
         elif code in (1011, 1002, 1003, 1007, 1008, 1009):
             self.end(EndReason.APPLICATION_FAILED)
         else:
             self.end(EndReason.APPLICATION_HUNG_UP)
 
     def on_broken(self, exc: OSError) -> None:
-        self.end(EndReason.PEER_VANISHED, exc)
+        self._lose(EndReason.PEER_VANISHED, exc)
 
     def on_protocol_error(self, exc: RemoteWireError) -> None:
         self._refusals.add(exc.kind)
@@ -562,7 +688,10 @@ class CallStream:
             self.on_native_event(event)
 
     def on_native_event(self, event: Any) -> None:
-        """One event of this stream."""
+        """One event of this stream, or of what is heard in its place."""
+        if self._fallback is not None:
+            self._fallback.on_native_event(event)
+            return
         match event.kind:
             case EventKind.MARK:
                 self._settle(event.id, OUTCOMES[event.value], event.at_sample)
@@ -599,41 +728,36 @@ class CallStream:
 
     def housekeeping(self, now_ns: int) -> None:
         connection = self._connection
-        if connection is None or self.end_reason is not None:
+        if self._started_ns is None or self.end_reason is not None:
             return
-        if self._started_ns is not None and now_ns - self._started_ns >= self.spec.stream_timeout_s * 1e9:
+        if now_ns - self._started_ns >= self.spec.stream_timeout_s * 1e9:
             self.end(EndReason.STREAM_TIMED_OUT)
-        elif not connection.check_alive(now_ns):
-            self.end(EndReason.PEER_VANISHED)
+        elif connection is not None and not connection.check_alive(now_ns):
+            self._lose(EndReason.PEER_VANISHED)
 
     # The end -----------------------------------------------------------------------------------------------------
 
     def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
         """End the stream now: no sample of it is played or sent from here. Idempotent; the only door."""
+        call = self.call
+        if self.end_reason is None or call.end_reason is not None:
+            self._silence()
         if self.end_reason is not None:
             return
         self.end_reason, self.cause = reason, cause
-        call = self.call
         self._ended_ns = call.clock.now_ns()
-        call.send_media[self.index] = None
-        with call.driver.paused():  # no tick between the two writes a message for nobody
-            if self._connection is not None:
-                self._connection.stop()
-            if self._native is not None:
-                lib.tp_path_detach(call.path, self.index)
-        if self._native is not None:
-            call.leg.drop_digits(self.index)
-            self.pull_events()
-        self._live = False
+        self._detach(self._connection)
         if self._scope is not None:
             self._scope.cancel()
         self._end_bell.ring()
         call.note(StreamEnded(self.control_id, self.stream_id, reason))
-        if self.spec.ends_call:
+        if self.spec.ends_call and not self._is_sorry():
             call.end(reason, cause)
 
     async def _goodbye(self) -> None:
         connection = self._connection
+        if self._lost is not None:
+            self._lost.abort()
         if connection is None:
             return
         with trio.move_on_after(self.call.engine.config.goodbye_s, shield=True):
@@ -651,7 +775,7 @@ class CallStream:
     def _finish(self) -> None:
         """Write the record; give everything back."""
         reason = self.end_reason or EndReason.INTERNAL_ERROR
-        counters = lib.tp_stream_statistics(self._native) if self._native is not None else None
+        messages_sent, messages_received, played, dropped, media_dropped = self._totals(self._connection)
         rate = self._dialect.media_format.sample_rate_hz
         duration_ms = (self._ended_ns - self._started_ns) // NS_PER_MS if self._started_ns is not None else 0
         self.record = StreamRecord(
@@ -661,26 +785,30 @@ class CallStream:
             wire=self.spec.wire,
             reason=reason,
             duration_ms=duration_ms,
-            messages_sent=counters.messages_out if counters is not None else 0,
-            messages_received=counters.messages_in if counters is not None else 0,
+            messages_sent=messages_sent,
+            messages_received=messages_received,
             marks=tuple(self._outcomes),
             clears=self._clears,
             refused=dict(self._refused.by_kind) if self._refused is not None else {},
-            application_ms=samples_to_ms(counters.samples_played, rate) if counters is not None else 0,
-            dropped_ms=samples_to_ms(counters.samples_dropped, rate) if counters is not None else 0,
-            media_dropped=self._connection.media_dropped_so_far() if self._connection is not None else 0,
+            application_ms=samples_to_ms(played, rate),
+            dropped_ms=samples_to_ms(dropped, rate),
+            media_dropped=media_dropped,
             digits_received=self._digits_received,
             digits_sent=self._digits_sent,
             cause=_cause_name(self.cause),
+            reconnects=self._reconnects,
         )
+        duration_s = (self._ended_ns - self._connected_ns) // 1_000_000_000 if self._started_ns is not None else 0
         try:
-            if self._started_ns is not None and reason.orderly:
-                self._tell(StatusKind.STOPPED, reason="completed", duration_s=duration_ms // 1000)
+            if self._lost is not None:
+                pass  # This stream id has been told of.
+            elif self._started_ns is not None and reason.orderly:
+                self._tell(StatusKind.STOPPED, reason="completed", duration_s=duration_s)
             else:
                 self._tell(
                     StatusKind.FAILED,
                     reason="connection_failed" if self._started_ns is None else reason.value,
-                    duration_s=duration_ms // 1000,
+                    duration_s=duration_s,
                 )
         finally:
             self._native = None
@@ -688,57 +816,27 @@ class CallStream:
             self._connection = None
             self.ready.set()
             self.ended.set()
-            self.call.stream_gone(self)
+
+    def _totals(self, connection: Carrier | None) -> tuple[int, int, int, int, int]:
+        """Return messages sent and received, samples played and dropped, media messages dropped; of all connections."""
+        if self._native is None:
+            return self._past
+        counters = lib.tp_stream_statistics(self._native)
+        sent, received, played, dropped, media_dropped = self._past
+        return (
+            sent + counters.messages_out,
+            received + counters.messages_in,
+            played + counters.samples_played,
+            dropped + counters.samples_dropped,
+            media_dropped + (connection.media_dropped_so_far() if connection is not None else 0),
+        )
 
     def _tell(self, kind: StatusKind, *, reason: str = "", name: str = "", duration_s: int = 0) -> None:
-        """Queue a status callback; the engine's own nursery delivers it."""
-        spec, call = self.spec, self.call
-        if not spec.status_url:
+        if not self.spec.status_url:
             return
-        event = StatusEvent(
-            kind=kind,
-            call_id=call.call_id,
-            stream_id=self.stream_id,
-            at_unix_s=call.engine.wall_clock(),
-            from_number=call.from_number,
-            to_number=call.to_number,
-            direction=call.direction,
-            account_id=self.account_id,
-            control_id=self.control_id,
-            stream_name=spec.name,
-            track=spec.track,
-            service_url=spec.url,
-            name=name,
-            reason=reason,
-            duration_s=duration_s,
-            stream_attributes=self.wire.stream_attributes(
-                StreamAttributes(
-                    bidirectional=spec.bidirectional,
-                    tracks=TRACKS[spec.track],
-                    timeout_s=spec.stream_timeout_s,
-                    media_format=spec.media_format(),
-                    custom_parameters=spec.custom_parameters,
-                )
-            ),
-        )
-        nonce = str(int.from_bytes(call.entropy(8), "big"))
-        scheme = spec.status_scheme or self.wire.status_schemes[0]
-        try:
-            request = self.wire.status_request(
-                event,
-                scheme,
-                spec.status_url,
-                spec.status_url_method,
-                spec.auth_token,
-                nonce,
-            )
-        except ConfigError as exc:
-            # By GET a long status_url and long fields together may pass the bound of a URL.
-            call.engine.callback_impossible(exc)
-            return
-        if request is not None:
-            in_passing = kind in (StatusKind.PLAYED, StatusKind.CLEARED, StatusKind.DEGRADED)
-            call.engine.deliver(request, in_passing=in_passing)
+        if self._callbacks is None:
+            self._callbacks = CallbackQueue()
+        tell(self, self._callbacks, kind, reason=reason, name=name, duration_s=duration_s)
 
     async def flush(self) -> None:
         """Empty a full socket, or give the stream up; run by the call's send task."""
@@ -746,10 +844,11 @@ class CallStream:
         if connection is None:
             return
         try:
-            if not await connection.flush(self.call.engine.config.stall_s):
-                self.end(EndReason.PEER_STALLED)
+            if not await connection.flush(self.call.engine.config.stall_s) and connection is self._connection:
+                self._lose(EndReason.PEER_STALLED)
         finally:
-            self.flushing = False
+            if connection is self._connection:
+                self.flushing = False
 
 
 def _cause_name(cause: BaseException | None) -> str:

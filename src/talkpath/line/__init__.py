@@ -1,5 +1,6 @@
 """The application's end: a `Line` to listen, speak, clear and hang up; servers and clients that make one."""
 
+from talkpath.line.access import Access
 from talkpath.line.checkpoint import Checkpoint
 from talkpath.line.config import LineConfig, LineInfo, LineRecord, ServeConfig
 from talkpath.line.connect import connect_line, line_on
@@ -9,6 +10,7 @@ from talkpath.line.serve import LineServer, serve_lines, serve_memory_lines
 from talkpath.line.workers import LineWorkers, open_line_workers, serve_lines_on_workers
 
 __all__ = [
+    "Access",
     "AudioHook",
     "Checkpoint",
     "Digits",

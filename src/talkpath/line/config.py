@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
+from talkpath.line.access import Access, parse_network
 from talkpath.records import EndReason, LineStatistics
 from talkpath.transport.admission import LoadOptions, check_limit
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
 from talkpath.transport.tls import check_context
+from talkpath.wire.catalog import wire_named
 
 if TYPE_CHECKING:
     from talkpath.line.serve import LineServer
@@ -31,12 +33,17 @@ class LineInfo:
     account_id: str
     tracks: tuple[str, ...]
     media_format: MediaFormat
-    custom_parameters: Mapping[str, str]
-    path: str = "/"
-    """Of the upgrade request, query included."""
+    custom_parameters: Mapping[str, str] = field(repr=False)
+    path: str = field(default="/", repr=False)
+    """Of the upgrade request, query included: tokens, where they are dialled. Of the method on gRPC."""
     clock_rate_hz: int = 0
     """In which positions are told (`MarkOutcome.at_sample`): the call's own on the native wire, whose start names it;
     elsewhere the stream's rate."""
+    from_number: str = field(default="", repr=False)
+    """Of the caller, where the wire says it; `to_number` likewise."""
+    to_number: str = field(default="", repr=False)
+    direction: str = ""
+    """``inbound`` or ``outbound``, as the platform sees the call, where the wire says it."""
 
     @property
     def codec(self) -> str:
@@ -64,7 +71,7 @@ class LineConfig:
 
     send_ahead_ms: int = 2000
     """How far ahead of what has been played audio is sent: what was sent cannot be recalled, only cleared over the
-    wire.
+    wire. On a wire that has no clear (AudioSocket) it is at most 60.
     """
     message_ms: int = 20
     """Audio in one message while little waits; up to 200 ms when much does."""
@@ -110,14 +117,19 @@ class ServeConfig(LoadOptions):
     """Options of `serve_lines`; see each field, and those of `LoadOptions`: when lines are refused."""
 
     line: LineConfig = field(default_factory=LineConfig)
+    access: Access | tuple[Access, ...] = ()
+    """Who may connect: what has to be shown, checked before the bot hears of the line; several are alternatives.
+    Without it everybody may, on loopback addresses alone."""
     allow_unauthenticated: bool = False
     """Serve other than loopback addresses without checking who connects. Anyone who finds the port can then talk to
     the bot.
     """
     plivo_auth_token: str = field(default="", repr=False)
-    """Check Plivo's V3 signature on the upgrade with it; whoever has none is refused with 403."""
+    """Short for ``Access(plivo_auth_token=...)``, beside what `access` has."""
     public_url: str = ""
-    """Behind a proxy: the address the platform dials (``wss://host``), for the signature."""
+    """Behind a proxy: the address the platform dials (``wss://host``), for the signatures."""
+    proxies: tuple[str, ...] = ()
+    """Networks (``10.0.0.0/8``) of proxies that are trusted: their ``X-Forwarded-For`` says whose address counts."""
     tls_context: ssl.SSLContext | None = None
     """Serve ``wss`` with it; `server_context` makes one, with a demand for client certificates if that is wanted. One
     that allows versions before TLS 1.2 is refused."""
@@ -127,6 +139,14 @@ class ServeConfig(LoadOptions):
     """Lines at once; further upgrades are answered 503. None or 0: no limit."""
     max_handshakes: int = 256
     """Connections whose handshake is unfinished; the next waits in the listen queue."""
+    max_handshakes_per_address: int | None = 128
+    """Of those, from one address (of IPv6 a /64); the next is answered 429. None or 0: no limit."""
+    max_connections_per_address: int | None = None
+    """Connections, lines included, from one address; further ones are answered 429. Platforms call from few addresses:
+    set it above what one of them may bring."""
+    wire_by_path: Mapping[str, str] = field(default_factory=dict)
+    """Which wire is spoken below which path, ``{"/plivo": "plivo"}``; the longest prefix counts. Other paths: as
+    `serve_lines` was told."""
     backlog: int = 1024
     pool_bytes: int = 64 * 1024 * 1024
     """Memory for queued audio of all lines."""
@@ -140,9 +160,39 @@ class ServeConfig(LoadOptions):
     def __post_init__(self) -> None:
         if self.tls_context is not None:
             check_context(self.tls_context, server_side=True)
+        self._check_access()
+        check_limit("max_handshakes_per_address", self.max_handshakes_per_address, 1, 1_000_000, whole=True)
+        check_limit("max_connections_per_address", self.max_connections_per_address, 1, 1_000_000, whole=True)
+        for proxy in self.proxies:
+            parse_network("proxies", proxy)
+        for path, wire in self.wire_by_path.items():
+            if not path.startswith("/") or wire_named(wire).transport != "websocket":
+                raise ConfigError(f"wire_by_path has {path!r}: a path begins with /, and its wire is one of WebSockets")
         check_range("handshake_s", self.handshake_s, 0.01, 300)
         check_limit("max_lines", self.max_lines, 1, 1_000_000, whole=True)
         self.check_limits()
         check_range("max_handshakes", self.max_handshakes, 1, 1_000_000)
         check_range("backlog", self.backlog, 1, 65535)
         check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)
+
+    def _check_access(self) -> None:
+        ways = (self.access,) if isinstance(self.access, Access) else self.access
+        if not isinstance(ways, tuple | list) or not all(isinstance(way, Access) for way in ways):
+            raise ConfigError("access is an Access, or a tuple of them")
+        object.__setattr__(self, "access", tuple(ways))
+        if self.ways and self.allow_unauthenticated:
+            raise ConfigError("allow_unauthenticated and access contradict each other; leave out one of them")
+        if self.public_url and not self.ways and not self.allow_unauthenticated:
+            raise ConfigError("a server with a public_url needs access=Access(...), or allow_unauthenticated=True")
+        asked = self.tls_context is not None and self.tls_context.verify_mode is not ssl.CERT_NONE
+        if any(way.wants_certificate for way in self.ways) and not asked:
+            raise ConfigError(
+                "access asks for a client's certificate, and tls_context does not; "
+                "make it with server_context(..., client_ca_file=...)"
+            )
+
+    @property
+    def ways(self) -> tuple[Access, ...]:
+        """The ways in, of `access` and of `plivo_auth_token`; none: everybody may."""
+        ways = (self.access,) if isinstance(self.access, Access) else tuple(self.access)
+        return (*ways, Access(plivo_auth_token=self.plivo_auth_token)) if self.plivo_auth_token else ways

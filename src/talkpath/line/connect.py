@@ -12,9 +12,10 @@ import trio
 import trio_websocket
 
 from talkpath._native import ffi, lib
+from talkpath.errors import ConfigError
 from talkpath.line.config import LineConfig
 from talkpath.line.line import Line
-from talkpath.line.opening import Recogniser, receive_start
+from talkpath.line.opening import Recogniser, check_options, receive_start, wires_on
 from talkpath.path.pool import Pool
 from talkpath.transport.carrier import WebSocketCarriage
 from talkpath.transport.clock import open_clock
@@ -129,8 +130,12 @@ async def _line_on_link(
     path: str,
 ) -> AsyncIterator[Line]:
     try:
+        check_options(wire, options)
+        wires = wires_on("websocket", wire)
+        if not wires:
+            raise ConfigError(f"the wire {wire!r} does not travel on a WebSocket")
         with trio.fail_after(OPENING_S):
-            dialect, started, rest = await receive_start(link, leftover, Recogniser(wire, options), masked=masked)
+            dialect, started, rest = await receive_start(link, leftover, Recogniser(wires, options), masked=masked)
     except BaseException:
         link.close()
         raise

@@ -59,6 +59,7 @@ from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
+from talkpath.wire.catalog import wire_named
 from talkpath.wire.dialect import Dialect, Role
 
 log = logging.getLogger("talkpath.line.line")
@@ -117,6 +118,9 @@ class Line(DrivenLine):
             dict(started.custom_parameters),
             path,
             started.clock_rate_hz or dialect.media_format.sample_rate_hz,
+            started.from_number,
+            started.to_number,
+            started.direction,
         )
         self.end_reason = None
         self.cause = None
@@ -174,7 +178,7 @@ class Line(DrivenLine):
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""
-        options, media_format = self.config, self._dialect.media_format
+        options, media_format, wire = self.config, self._dialect.media_format, wire_named(self._dialect.wire)
         stream = self._stream = Stream(
             self._pool,
             StreamOptions(
@@ -189,7 +193,8 @@ class Line(DrivenLine):
                 mask_seed=self._mask_seed,
                 message_ms=options.message_ms,
                 bound_ms=round(options.queue_s * 1000),
-                send_ahead_ms=options.send_ahead_ms,
+                send_ahead_ms=min(options.send_ahead_ms, wire.most_ahead_ms),
+                most_message_ms=max(wire.most_message_ms, options.message_ms),
                 max_message_bytes=options.max_message_bytes,
             ),
             now=self.clock.now_ns(),

@@ -6,6 +6,7 @@ read beyond the opening message is handed on untouched.
 
 from __future__ import annotations
 
+import enum
 import json
 import re
 from collections.abc import Sequence
@@ -37,19 +38,68 @@ NAMEABLE = re.compile(r"[A-Za-z_.-]{1,32}")
 """A key that may be repeated: nothing that could be a number or a token."""
 
 
-class Recogniser:
-    """Which wire is this? Offers each message to the dialects that are still possible."""
+class FirstBytes(enum.Enum):
+    """What a connection speaks, by its first bytes."""
 
-    def __init__(self, wire: str | None, options: Any) -> None:
-        self._named = wire is not None
-        names = [wire] if wire is not None else list(WIRES)
+    HTTP = "http"
+    """Or nothing that is known: HTTP has an answer for that."""
+    GRPC = "grpc"
+    AUDIOSOCKET = "audiosocket"
+
+
+_OPENINGS = {FirstBytes.GRPC: b"PRI * HTTP/2.0", FirstBytes.AUDIOSOCKET: b"\x01\x00\x10"}
+"""HTTP/2's preface; AudioSocket's first message, a UUID of sixteen bytes. Source: RFC 9113 3.4; Asterisk's
+res_audiosocket."""
+
+
+def first_bytes_say(data: bytes) -> FirstBytes | None:
+    """Say by its first bytes what a connection speaks; None: they are too few."""
+    if not data:
+        return None
+    for kind, opening in _OPENINGS.items():
+        if data.startswith(opening):
+            return kind
+        if opening.startswith(data):
+            return None
+    return FirstBytes.HTTP
+
+
+def wires_on(transport: str, wire: str | None = None) -> tuple[str, ...]:
+    """Return the wires that travel on it: all, or the one that is named if it does."""
+    names = WIRES if wire is None else (wire,)
+    return tuple(name for name in names if wire_named(name).transport == transport)
+
+
+def check_options(wire: str | None, options: Any) -> None:
+    """Raise ConfigError for a wire that does not exist, or options that are none of its; of no wire's, where none is
+    named.
+    """
+    names = [wire] if wire is not None else list(WIRES)
+    for name in names:
+        entry = wire_named(name)
+        if wire is not None or isinstance(options, entry.options_type):
+            entry.application(options)
+    if options is not None and not any(isinstance(options, wire_named(name).options_type) for name in names):
+        raise ConfigError(f"options are {type(options).__name__}, which no wire has")
+
+
+class Recogniser:
+    """Which wire is this? Offers each message to the dialects that are still possible.
+
+    Args:
+        wires: which it may be; of a single one nobody asks whether the start is its own.
+        options: of one of them; the others have their defaults.
+    """
+
+    def __init__(self, wires: Sequence[str], options: Any) -> None:
+        self._named = len(wires) == 1
+        self._wires = tuple(wires)
+        self._seen: list[str] = []
+        self._greeted = False
         self._dialects: dict[str, Dialect] = {}
-        for name in names:
+        for name in wires:
             entry = wire_named(name)
-            own = options if self._named or isinstance(options, entry.options_type) else None
-            self._dialects[name] = entry.application(own)
-        if options is not None and not any(isinstance(options, wire_named(name).options_type) for name in names):
-            raise ConfigError(f"options are {type(options).__name__}, which no wire has")
+            self._dialects[name] = entry.application(options if isinstance(options, entry.options_type) else None)
 
     def receive(self, message: bytes, *, binary: bool = False) -> tuple[Dialect, StreamStarted] | None:
         """Take one message; return the dialect and its start, None while it may still come.
@@ -58,6 +108,8 @@ class Recogniser:
             RemoteWireError: no wire opens like this; says what was seen.
         """
         problems: list[RemoteWireError] = []
+        known = self._named or self._greeted
+        self._seen.append(_describe(message, binary))
         for name, dialect in list(self._dialects.items()):
             try:
                 events = (dialect.receive_binary if binary else dialect.receive)(message)
@@ -65,7 +117,10 @@ class Recogniser:
                 problems.append(exc)
                 del self._dialects[name]
                 continue
+            known |= not events
             for event in events:
+                known |= not isinstance(event, UnknownMessage)
+                self._greeted |= isinstance(event, Handshaken)
                 if isinstance(event, StreamStarted):
                     if self._named or wire_named(name).claims(event):
                         return dialect, event
@@ -77,17 +132,20 @@ class Recogniser:
                     )
                     del self._dialects[name]
                     break
-        if self._dialects:
+        if self._dialects and known:
             return None
+        # What no wire knows as its first message would be waited behind for nothing.
         raise RemoteWireError(
-            f"no known wire opens like this ({_describe(message)}; known: {', '.join(WIRES)})"
+            f"no known wire opens like this ({', then '.join(self._seen)}; known: {', '.join(self._wires)})"
             + (f"; {problems[-1]}" if len(problems) == 1 else ""),
             kind="unknown_wire",
         )
 
 
-def _describe(text: bytes) -> str:
+def _describe(text: bytes, binary: bool) -> str:
     """Say what a message looks like, in its keys alone: never in its values."""
+    if binary:
+        return f"a binary message of {len(text)} bytes"
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):

@@ -24,11 +24,13 @@ import trio
 
 from talkpath.engine.placed import Placed, Ports
 from talkpath.engine.travel import check_name, made_by, named, to_travel
-from talkpath.engine.worker_process import PlacedRecord
+from talkpath.engine.worker_process import PlacedCall, PlacedRecord
 from talkpath.engine.workers import Workers, WorkersConfig, WorkersStatistics
 from talkpath.errors import CallEnded, ConfigError
+from talkpath.line.accepting import Door, Visit, bind_sockets
+from talkpath.line.arrival import serve_link
 from talkpath.line.config import LineRecord, ServeConfig
-from talkpath.line.serve import LineServer, accept_sockets, bind_sockets, serve_link
+from talkpath.line.serve import LineServer
 from talkpath.records import EndReason
 from talkpath.transport.clock import Clock, open_clock
 from talkpath.transport.link import SocketLink
@@ -79,14 +81,14 @@ class Lines:
 class LineWorkers:
     """A live server; entered with ``async with open_line_workers(...) as server``."""
 
-    def __init__(self, workers: Workers, host: str, port: int, config: ServeConfig) -> None:
+    def __init__(self, workers: Workers, host: str, ports: tuple[int, ...], config: ServeConfig) -> None:
         self.workers = workers
         self.addresses: list[tuple[str, int]] = []
         """Bound, with their actual ports."""
         self._host = host
-        self._port = port
+        self._ports = ports
         self._config = config
-        self._handshakes = trio.CapacityLimiter(config.max_handshakes)
+        self._door = Door(config)
         self._sockets: list[trio.socket.SocketType] = []
         self._accepting = trio.CancelScope()
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
@@ -105,7 +107,7 @@ class LineWorkers:
         if self._manager is not None:
             raise ConfigError("a server can be entered once; open another with open_line_workers()")
         self._manager = trio.open_nursery()
-        self._sockets = await bind_sockets(self._host, self._port, self._config)
+        self._sockets = await bind_sockets(self._host, self._ports, self._config)
         try:
             await self.workers.__aenter__()
         except BaseException:
@@ -134,24 +136,42 @@ class LineWorkers:
 
     async def _accept(self) -> None:
         try:
-            async with trio.open_nursery() as placing:
-                with self._accepting:
-                    async with trio.open_nursery() as accepting:
-                        for sock in self._sockets:
-                            accepting.start_soon(accept_sockets, sock, self._handshakes, self._place, placing)
-                self._stop_listening()
+            async with trio.open_nursery() as watching:
+                async with trio.open_nursery() as placing:
+                    with self._accepting:
+                        async with trio.open_nursery() as accepting:
+
+                            async def place(sock: socket.socket, visit: Visit) -> None:
+                                await self._place(sock, visit, watching)
+
+                            for sock in self._sockets:
+                                accepting.start_soon(self._door.accept, sock, place, placing)
+                    self._stop_listening()
+                watching.cancel_scope.cancel()
         finally:
             self._stop_listening()
 
-    async def _place(self, sock: socket.socket, token: object) -> None:
+    async def _place(self, sock: socket.socket, visit: Visit, watching: trio.Nursery) -> None:
+        placed: PlacedCall | None = None
         try:
             with sock:
-                await self.workers.place(sockets=(sock,))
+                placed = await self.workers.place(sockets=(sock,))
         except CallEnded as ended:
             level = logging.WARNING if ended.reason is EndReason.NO_CAPACITY else logging.INFO
             log.log(level, "a connection was not served: %s", ended.reason.value)
         finally:
-            self._handshakes.release_on_behalf_of(token)
+            visit.settled()
+            if placed is not None and self._config.max_connections_per_address:
+                watching.start_soon(self._watch, placed, visit)
+            else:
+                visit.left()
+
+    async def _watch(self, placed: PlacedCall, visit: Visit) -> None:
+        """Count a connection while it lives."""
+        try:
+            await placed.wait_ended()
+        finally:
+            visit.left()
 
     async def drain(self, deadline_s: float) -> list[PlacedRecord]:
         """Stop accepting; wait until the live lines are over, at most `deadline_s`, then end them; end the workers.
@@ -179,6 +199,7 @@ def open_line_workers(
     host: str = "127.0.0.1",
     port: int = 8080,
     *,
+    grpc_port: int | None = None,
     wire: str | None = None,
     config: ServeConfig | str | None = None,
     workers: WorkersConfig | None = None,
@@ -187,9 +208,10 @@ def open_line_workers(
 
     Args:
         bot: the name of ``async def bot(line)``, which each worker imports.
-        host, port: where to listen; port 0 takes any.
+        host, port, grpc_port: where to listen, as `serve_lines`.
         wire: its name; None recognises it.
-        config: options, where `max_lines` is a worker's; or, for those that cannot travel (a TLS context, a hook),
+        config: options, where `max_lines` is a worker's, and so is `max_connections_per_address` behind `proxies`; or,
+            for those that cannot travel (a TLS context, a hook),
             ``"package.module:function"``: it makes the options in each worker, and here too, for the listening.
         workers: how many, and how they are looked after; its `engine` and `port_range` are not used.
 
@@ -203,9 +225,10 @@ def open_line_workers(
         "config": to_travel("config", config, ServeConfig),
     }
     here = config if isinstance(config, ServeConfig) else made_by("config", config, ServeConfig)
+    ports = (port,) if grpc_port is None else (port, grpc_port)
     settings = workers or WorkersConfig()
     settings = dataclasses.replace(settings, place_s=max(settings.place_s, here.handshake_s + _PLACE_MARGIN_S))
-    return LineWorkers(Workers("talkpath.line.workers:Lines", options, settings), host, port, here)
+    return LineWorkers(Workers("talkpath.line.workers:Lines", options, settings), host, ports, here)
 
 
 async def serve_lines_on_workers(
@@ -213,6 +236,7 @@ async def serve_lines_on_workers(
     host: str = "127.0.0.1",
     port: int = 8080,
     *,
+    grpc_port: int | None = None,
     wire: str | None = None,
     config: ServeConfig | str | None = None,
     workers: WorkersConfig | None = None,
@@ -230,7 +254,7 @@ async def serve_lines_on_workers(
     Cancellation: lines are closed with 1001, nothing remains.
     """
     async with (
-        open_line_workers(bot, host, port, wire=wire, config=config, workers=workers) as server,
+        open_line_workers(bot, host, port, grpc_port=grpc_port, wire=wire, config=config, workers=workers) as server,
         trio.open_nursery() as nursery,
     ):
         await nursery.start(run_until_signalled, server, drain_s)

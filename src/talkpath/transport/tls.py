@@ -258,6 +258,16 @@ class TlsRecords:
         """Return the version in use (``TLSv1.3``); None before the handshake."""
         return self._tls.version()
 
+    def peer_names(self) -> frozenset[str] | None:
+        """Return what the peer's certificate names (subjectAltName); None where none was verified.
+
+        Source: RFC 6125.
+        """
+        certificate = self._tls.getpeercert()
+        if not certificate:
+            return None
+        return frozenset(str(entry[1]) for entry in certificate.get("subjectAltName", ()))
+
     def alpn_protocol(self) -> str | None:
         """Return the protocol that both ends agreed on; None when they named none."""
         return self._tls.selected_alpn_protocol()

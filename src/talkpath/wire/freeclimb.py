@@ -113,10 +113,10 @@ class FreeClimbDialect:
     wire: str = WIRE
     writes_binary: bool = True
     has_marks: bool = True
+    reports_errors: bool = True
+    confirms_digits: bool = True
     returns_marks_on_clear: bool = False
     confirms_clear: bool = True
-    confirms_digits: bool = True
-    reports_errors: bool = True
 
     def __init__(
         self,

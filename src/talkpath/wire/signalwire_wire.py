@@ -39,8 +39,9 @@ def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
 def _status(
     event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str
 ) -> CallbackRequest | None:
-    make = cxml_callback if scheme == "cxml" else swml_callback
-    return make(event, url=url, method=method)
+    if scheme == "cxml":
+        return cxml_callback(event, url=url, method=method, auth_token=auth_token)
+    return swml_callback(event, url=url, method=method)
 
 
 SIGNALWIRE = Wire(
