@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import trio
 
 _UPGRADE_S = 10.0
-CHECKED_WIRES = tuple(name for name, wire in WIRES.items() if wire.transport == "websocket")
+CHECKED_WIRES = tuple(WIRES)
 
 _EPILOG = """\
 With an address, it is an application that is judged: the command dials it again and again as the platform would, says
