@@ -34,6 +34,7 @@ class GrpcPeer(MessagePeer):
         self._link = link
         self._method = method
         self._begun = trio.Event()
+        self._finished = False
         if carriage is not None:
             self._begun.set()
 
@@ -74,7 +75,8 @@ class GrpcPeer(MessagePeer):
                 self.violations.append(str(error))
             self.close_code = CLOSE_INTERNAL
         except OSError:
-            pass  # It was reset, or the connection is gone.
+            # It was reset, or the connection is gone; behind a server's status that is as good an answer as any.
+            self.close_code = CLOSE_NORMAL if self._finished and self._link is not None else None
         finally:
             self._ended()
 
@@ -89,6 +91,7 @@ class GrpcPeer(MessagePeer):
 
     async def close(self, code: int = CLOSE_NORMAL) -> None:
         """As `MessagePeer`: a client half-closes, a server gives OK, or INTERNAL where it is not 1000."""
+        self._finished = True
         if self._carriage is not None:
             self._carriage.finish(Status.OK if code == CLOSE_NORMAL else Status.INTERNAL)
         await trio.lowlevel.checkpoint()
