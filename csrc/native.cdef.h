@@ -284,6 +284,7 @@ int tp_path_receive_pcm(tp_path *path, const int16_t *in, size_t in_samples, int
 void tp_path_receive_digit(tp_path *path, char digit);
 int64_t tp_path_clear(tp_path *path, unsigned stream);
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
+uint32_t tp_path_digits_waiting(const tp_path *path);
 void tp_path_hold(tp_path *path, uint32_t direction);
 void tp_path_restart_receive(tp_path *path);
 int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out);

@@ -215,6 +215,10 @@ int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size
     return status;
 }
 
+uint32_t tp_path_digits_waiting(const tp_path *path) {
+    return path->events_out.count;
+}
+
 void tp_path_hold(tp_path *path, uint32_t direction) {
     bool received = (path->direction & TP_DIRECTION_RECEIVE) != 0;
     bool receives = (direction & TP_DIRECTION_RECEIVE) != 0;

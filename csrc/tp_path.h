@@ -124,6 +124,7 @@ int64_t tp_path_clear(tp_path *path, unsigned stream);  /* stamps CLEARED marks 
 /* Digits to the caller as telephone-events; pauses that source (an index beyond the streams: none in the gaps).
  * on_ms, off_ms 0: the config's. TP_E_STATE: the leg has no telephone-event (counted). */
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
+uint32_t tp_path_digits_waiting(const tp_path *path);   /* the one that sounds included */
 void tp_path_hold(tp_path *path, uint32_t direction);   /* TP_DIRECTION_x: what may flow; the clock runs on */
 void tp_path_restart_receive(tp_path *path);            /* leg.update(): a new source; jitter buffer and SSRC start anew */
 

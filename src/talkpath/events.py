@@ -100,6 +100,9 @@ class Mark:
     """The application sets a checkpoint after all audio it has sent."""
 
     name: str
+    """Empty: nobody's but the wire's own end, which asks to be told when it is reached."""
+    id: str = ""
+    """What the wire's own end calls it; comes back in `MarkReached`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class MarkReached:
     name: str
     outcome: Outcome | None = Outcome.PLAYED
     at_sample: int | None = None
+    id: str = ""
+    """The `Mark`'s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +194,8 @@ class StreamStopped:
     """The wire's closing message."""
 
     reason: str = ""
+    end: EndReason | None = None
+    """Who ended it, where the wire says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ class EndReason(enum.StrEnum):
     MEDIA_TIMED_OUT = "media_timed_out"
     CONTROL_OVERFLOW = "control_overflow"
     APPLICATION_FAILED = "application_failed"
+    PLATFORM_FAILED = "platform_failed"
+    """A line's, where the wire says that the platform could not go on."""
     POLICY_FAILED = "policy_failed"
     HOOK_FAILED = "hook_failed"
     NO_CAPACITY = "no_capacity"

@@ -73,6 +73,7 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
         (["call", "ws://x", "--parameter", "a=\udcff"], "well-formed Unicode"),
         (["call", "ws://x", "--wire", "pigeon"], "invalid choice"),
         (["echo", "--port", "http"], "no port"),
+        (["echo", "--grpc-port", "some"], "argument --grpc-port"),
         (["conformance"], "give the application's URL, or --serve"),
         (["conformance", "ws://x"], "--wire says which language is spoken: plivo, "),
         (["conformance", "ws://x", "--wire", "pigeon"], "invalid choice"),
@@ -85,7 +86,6 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
         (["conformance", "ws://x", "--wire", "twilio", "--codec", "G729"], "codec 'G729' is not one of"),
         (["conformance", "--serve", "--wire", "plivo", "--host", "0.0.0.0"], "--open says that this is meant"),
         (["conformance", "--serve", "--wire", "plivo", "--wait", "0s"], "expected more than 0"),
-        (["echo", "--grpc-port", "some"], "argument --grpc-port"),
         (["demo", "--seed", "-1"], "expected a whole number"),
     ],
 )

@@ -120,10 +120,18 @@ class Leg:
     def before_tick(self, now_ns: int) -> None:
         """Hand the caller's next ptime to the path."""
 
-    def send_digits(self, index: int, stream: Any, digits: str) -> int:
-        """Queue digits of a source to the caller, in the step; `stream` is its native one. -> a count, or a status"""
+    def send_digits(self, index: int, stream: Any, digits: str, on_ms: int = 0, off_ms: int = 0) -> int:
+        """Queue digits of a source to the caller, in the step; `stream` is its native one. -> a count, or a status
+
+        `on_ms` and `off_ms` are of each digit and of the gap after it; 0: as usual.
+        """
         assert self._call is not None
-        return int(lib.tp_path_send_digits(self._call.path, index, digits.upper().encode(), len(digits), 0, 0))
+        return int(lib.tp_path_send_digits(self._call.path, index, digits.upper().encode(), len(digits), on_ms, off_ms))
+
+    def digits_waiting(self) -> int:
+        """Return how many digits wait to be sent, or sound."""
+        assert self._call is not None
+        return int(lib.tp_path_digits_waiting(self._call.path))
 
     def drop_digits(self, index: int) -> None:
         """The source is gone, and with it its digits that have not begun."""
@@ -506,9 +514,8 @@ class MemoryLeg(Leg):
         self._on_heard = on_heard
         self._on_digit = on_digit
         self._digits: deque[str] = deque(maxlen=DIGITS_KEPT)
-        self._digits_to_come: deque[tuple[str, int, Any]] = deque()
-        """(digit, index of its source, native stream of its source); the first of them sounds."""
-        self._digit_ticks = math.ceil(DIGIT_ON_MS / ptime_ms) + math.ceil(DIGIT_OFF_MS / ptime_ms)
+        self._digits_to_come: deque[tuple[str, int, Any, int]] = deque()
+        """(digit, index of its source, native stream of its source, ticks); the first of them sounds."""
         self._digit_ticks_left = 0
 
     @property
@@ -554,31 +561,34 @@ class MemoryLeg(Leg):
         """Return the digits that the caller has been sent so far, the last 1,024 of them."""
         return list(self._digits)
 
-    def send_digits(self, index: int, stream: Any, digits: str) -> int:
+    def send_digits(self, index: int, stream: Any, digits: str, on_ms: int = 0, off_ms: int = 0) -> int:
         if len(self._digits_to_come) + len(digits) > DIGITS_MAX:
             self.digits_refused += len(digits)
             return FULL
         self.digits_taken += len(digits)
         lib.tp_stream_pause(stream, True)
         silent = not self._digits_to_come
-        self._digits_to_come.extend((digit, index, stream) for digit in digits.upper())
+        ticks = sum(math.ceil(ms / self.ptime_ms) for ms in (on_ms or DIGIT_ON_MS, off_ms or DIGIT_OFF_MS))
+        self._digits_to_come.extend((digit, index, stream, ticks) for digit in digits.upper())
         if silent:
             self._begin_digit()
         return len(digits)
 
     def drop_digits(self, index: int) -> None:
         if self._digits_to_come:
-            digit, sounding, stream = self._digits_to_come.popleft()
+            digit, sounding, stream, ticks = self._digits_to_come.popleft()
             kept = [one for one in self._digits_to_come if one[1] != index]
             # The digit that sounds goes on, for nobody: the index may be another source's by the time it ends.
-            self._digits_to_come = deque(((digit, -1 if sounding == index else sounding, stream), *kept))
+            self._digits_to_come = deque(((digit, -1 if sounding == index else sounding, stream, ticks), *kept))
+
+    def digits_waiting(self) -> int:
+        return len(self._digits_to_come)
 
     def holds_audio(self, index: int) -> bool:
         return any(one[1] == index for one in self._digits_to_come)
 
     def _begin_digit(self) -> None:
-        self._digit_ticks_left = self._digit_ticks
-        digit = self._digits_to_come[0][0]
+        digit, _, _, self._digit_ticks_left = self._digits_to_come[0]
         self._digits.append(digit)
         if self._on_digit is not None:
             self._on_digit(digit)
@@ -590,7 +600,7 @@ class MemoryLeg(Leg):
         self._digit_ticks_left -= 1
         if self._digit_ticks_left > 0:
             return
-        _, index, stream = self._digits_to_come.popleft()
+        _, index, stream, _ = self._digits_to_come.popleft()
         if all(one[1] != index for one in self._digits_to_come):
             lib.tp_stream_pause(stream, False)
             assert self._call is not None

@@ -36,6 +36,7 @@ from talkpath.engine.callbacks import CallbackQueue
 from talkpath.engine.chunks import UNNUMBERED, Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
 from talkpath.engine.dialling import Dialling
+from talkpath.engine.leg import DIGITS_MAX
 from talkpath.engine.outage import SETTLED_S, Fallback, Outage
 from talkpath.engine.status import tell
 from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
@@ -178,7 +179,7 @@ class CallStream:
         self._timestamp_base_ms = 0
         self._dialect = self.wire.platform(spec.media_format(), spec.options)
         self._connection: Carrier | None = None
-        self._marks: dict[int, str] = {}
+        self._marks: dict[int, Mark] = {}
         self._next_mark = 1
         self._outcomes: list[MarkOutcome] = []
         self._refused: Refusals | None = None
@@ -508,23 +509,22 @@ class CallStream:
         match event:
             case Media():
                 self._play(event, now_ns)
-            case Mark(name=name):
-                self._mark(name)
+            case Mark():
+                self._mark(event)
             case Clear(id=ident):
                 self._clear(ident)
             case Pause():
                 self._pause(True)
             case Resume():
                 self._pause(False)
-            case QueryBuffer():
-                waiting_ms = int(lib.tp_stream_queued_us(self._native)) // 1000
-                self._send(BufferDepth("audio", -(-waiting_ms // 20), round(self.spec.bound_s() * 50)))
+            case QueryBuffer(what=what):
+                self._answer_depth(what)
             case QueryStatistics():
                 self._send(PlatformStatistics(counters_of(lib.tp_stream_statistics(self._native))))
             case Interrupt(chunk=chunk):
                 self._interrupt(chunk, now_ns)
-            case SendDigits(digits=digits, id=ident):
-                self._send_digits(digits, ident, now_ns)
+            case SendDigits():
+                self._send_digits(event, now_ns)
             case HangUp() | StreamStopped():
                 self.end(EndReason.APPLICATION_HUNG_UP)
             case UnknownMessage(kind=kind):
@@ -565,7 +565,7 @@ class CallStream:
         if rest is None:
             self._refuse("unknown_chunk")
 
-    def _mark(self, name: str) -> None:
+    def _mark(self, mark: Mark) -> None:
         if not self.spec.bidirectional:
             self._refuse("one_way")
             return
@@ -573,10 +573,10 @@ class CallStream:
         if lib.tp_stream_mark(self._native, ident) < 0:
             self._refuse("too_many_marks")
             if self._dialect.reports_errors and self._dialect.returns_marks_on_clear:
-                self._send(MarkReached(name, Outcome.LOST, self._position()))
+                self._send(MarkReached(mark.name, Outcome.LOST, self._position(), mark.id))
             return
         self._next_mark += 1
-        self._marks[ident] = name
+        self._marks[ident] = mark
 
     def _clear(self, ident: str) -> None:
         if not self.spec.bidirectional:
@@ -601,7 +601,15 @@ class CallStream:
             if not self.call.leg.holds_audio(self.index):
                 lib.tp_stream_pause(self._native, paused)
 
-    def _send_digits(self, digits: str, ident: str, now_ns: int) -> None:
+    def _answer_depth(self, what: str) -> None:
+        """In what the wires that ask count: 20 ms of audio, or digits."""
+        if what == "digits":
+            self._send(BufferDepth(what, self.call.leg.digits_waiting(), DIGITS_MAX))
+        else:
+            waiting_ms = int(lib.tp_stream_queued_us(self._native)) // 1000
+            self._send(BufferDepth(what, -(-waiting_ms // 20), round(self.spec.bound_s() * 50)))
+
+    def _send_digits(self, asked: SendDigits, now_ns: int) -> None:
         if not self.spec.bidirectional:
             self._refuse("one_way")
             return
@@ -609,14 +617,16 @@ class CallStream:
         with self.call.driver.paused():
             if told:  # those before may have gone out just now, and these have not
                 self.call.pull_events(now_ns)
-            status = self.call.leg.send_digits(self.index, self._native, digits)
+            status = self.call.leg.send_digits(
+                self.index, self._native, asked.digits, asked.press_ms or 0, asked.gap_ms or 0
+            )
         if status < 0:
             self._refuse("too_many_digits" if status == FULL else "digits")
             return
-        self._digits_sent += len(digits)
+        self._digits_sent += len(asked.digits)
         if told:
-            self._digits_sending.append(ident)
-            self._send(DigitsSent(ident, begun=True))
+            self._digits_sending.append(asked.id)
+            self._send(DigitsSent(asked.id, begun=True))
 
     def on_digits_sent(self) -> None:
         """All digits of this stream have gone out."""
@@ -703,20 +713,24 @@ class CallStream:
                     StatusKind.DEGRADED,
                     reason="buffer_overflow" if event.value >= 100 else f"buffer {event.value} % full",
                 )
+                if event.value >= 100 and self._dialect.reports_errors:
+                    self._send(PlatformError("buffer_overflow"))
             case _:
                 pass
 
     def _settle(self, ident: int, outcome: Outcome, at_sample: int) -> None:
-        name = self._marks.pop(ident, None)
-        if name is None:
+        mark = self._marks.pop(ident, None)
+        if mark is None:
             return
-        if len(self._outcomes) < MAX_RECORDED_MARKS:
+        name = mark.name
+        if name and len(self._outcomes) < MAX_RECORDED_MARKS:
             self._outcomes.append(MarkOutcome(name, outcome, at_sample))
-        if outcome is Outcome.PLAYED:
+        if name and outcome is Outcome.PLAYED:
             self._tell(StatusKind.PLAYED, name=name)
         if self.end_reason is None and (outcome is Outcome.PLAYED or self._dialect.returns_marks_on_clear):
-            self._send(MarkReached(name, outcome, at_sample - self._origin))
-        self.call.note(MarkSettled(self.control_id, name, outcome, at_sample))
+            self._send(MarkReached(name, outcome, at_sample - self._origin, mark.id))
+        if name:
+            self.call.note(MarkSettled(self.control_id, name, outcome, at_sample))
 
     def send_digit(self, digit: str, at_sample: int) -> None:
         """Tell the application that the caller pressed a key."""

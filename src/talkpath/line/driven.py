@@ -289,8 +289,8 @@ class DrivenLine:
                     self._refusals.add("unexpected_statistics")
             case DigitsSent() | BufferDepth():
                 self._journal(type(event).__name__)
-            case StreamStopped():
-                self.end(EndReason.PLATFORM_HUNG_UP)
+            case StreamStopped(end=end):
+                self.end(end or EndReason.PLATFORM_HUNG_UP)
             case StreamStarted():
                 self._refusals.add("second_start")
             case UnknownMessage(kind=kind):

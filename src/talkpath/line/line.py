@@ -60,7 +60,7 @@ from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
-from talkpath.wire.dialect import Dialect, Role
+from talkpath.wire.dialect import Dialect, Role, check_command
 
 log = logging.getLogger("talkpath.line.line")
 
@@ -405,7 +405,7 @@ class Line(DrivenLine):
         """
         if policy is not None:
             self._check_live()
-            self._dialect.send(Clear())
+            check_command(self._dialect, Clear())
             if self._policy_ear is None:
                 self._policy_ear = AudioHook(self._hearing, self._rate, POLICY_CHUNK_MS, "inbound", self._ask_policy)
         elif self._policy_ear is not None:
@@ -486,7 +486,7 @@ class Line(DrivenLine):
             raise ConfigError(f"a checkpoint's name has 1 to 256 characters, not {len(name)}")
         self._check_live()
         if self._dialect.has_marks:
-            self._dialect.send(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
+            check_command(self._dialect, Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
         return self._speech.mark(name)
 
     async def clear(self) -> None:
@@ -501,7 +501,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        self._dialect.send(Clear())
+        check_command(self._dialect, Clear())
         self._speech.clears_asked += 1
         try:
             await self._commands.perform(self._clear)
@@ -541,7 +541,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        self._dialect.send(Pause())
+        check_command(self._dialect, Pause())
         await self._commands.perform(self._pause)
 
     def _pause(self, now_ns: int) -> None:
@@ -566,7 +566,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        self._dialect.send(Resume())
+        check_command(self._dialect, Resume())
         await self._commands.perform(self._resume)
 
     @property
@@ -586,7 +586,7 @@ class Line(DrivenLine):
         Cancellation changes nothing.
         """
         self._check_live()
-        self._dialect.send(QueryStatistics())
+        check_command(self._dialect, QueryStatistics())
         questions = self._questions
         if questions is None:
             questions = self._questions = Questions()
@@ -615,7 +615,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        self._dialect.send(Interrupt(chunk))
+        check_command(self._dialect, Interrupt(chunk))
         await self._commands.perform(lambda now_ns: self._write(Interrupt(chunk)))
 
     async def drain(self) -> None:
@@ -639,7 +639,7 @@ class Line(DrivenLine):
             CallEnded: the line is over.
         """
         self._check_live()
-        self._dialect.send(SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
+        check_command(self._dialect, SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
         await self._commands.perform(lambda now_ns: self._write(SendDigits(digits)))
 
     async def hang_up(self) -> None:

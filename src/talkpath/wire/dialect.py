@@ -81,6 +81,15 @@ class MediaShape:
     """Binary kinds have no names."""
 
 
+def check_command(dialect: Dialect, command: WireEvent) -> None:
+    """Raise what `Dialect.send` would, and send nothing: to tell a caller in his own frame what is wrong.
+
+    A dialect whose `send` remembers what it wrote has a `check` of its own; of all others `send` changes nothing that a
+    second time could not change.
+    """
+    getattr(dialect, "check", dialect.send)(command)
+
+
 class Dialect(Protocol):
     """One end of one stream's message language. Sans-IO, one owner."""
 

@@ -10,6 +10,10 @@ played. A segment that a clear cut short gets no completed report (inferred: not
 answered by its id. Checkpoints are made of this: at the application's end a checkpoint closes the segment it follows,
 by an empty last message, and is reached when that segment is completed.
 
+At the platform's end it is the other way round: what is to be reported lies at *boundaries*, positions in the queue
+where segments end and begin, and a boundary is a mark. One that ends a segment bears the segment's id as its name; one
+that only begins a segment has no name, and shares the mark before it when no audio lies between.
+
 What is not settled by any document: the byte order of L16 (little-endian here, an option), the units of a buffer's
 depth (20 ms here), what happens to the rest of a segment's id after a clear (a new segment here).
 
@@ -66,18 +70,32 @@ _FIELDS: Final = struct.Struct(">IQ")
 """What the native core writes before the payload of a media message: its number and its first sample's position."""
 _PRESS_MS: Final = 100
 _PRESS_MAX_MS: Final = 8000
+_CALLER, _APPLICATION, _PLATFORM, _ERROR = range(4)
 _REASONS: Final[Mapping[str, int]] = {
-    EndReason.APPLICATION_HUNG_UP.value: 1,
-    EndReason.STOPPED.value: 2,
-    EndReason.CANCELLED.value: 2,
-    EndReason.STREAM_TIMED_OUT.value: 2,
-    "": 0,
-    EndReason.CALLER_HUNG_UP.value: 0,
-    EndReason.DURATION_REACHED.value: 2,
-    EndReason.DRAINED.value: 2,
-    EndReason.BLOCK_LEFT.value: 2,
+    EndReason.CALLER_HUNG_UP.value: _CALLER,
+    EndReason.APPLICATION_HUNG_UP.value: _APPLICATION,
+    EndReason.APPLICATION_FAILED.value: _APPLICATION,
+    EndReason.PLATFORM_HUNG_UP.value: _PLATFORM,
+    EndReason.STOPPED.value: _PLATFORM,
+    EndReason.CANCELLED.value: _PLATFORM,
+    EndReason.STREAM_TIMED_OUT.value: _PLATFORM,
+    EndReason.DURATION_REACHED.value: _PLATFORM,
+    EndReason.DRAINED.value: _PLATFORM,
+    EndReason.BLOCK_LEFT.value: _PLATFORM,
 }
+"""What is not here is PLATFORM_ERROR."""
 _REASON_NAMES: Final = ("CALLER_DISCONNECT", "APPLICATION_DISCONNECT", "PLATFORM_DISCONNECT", "PLATFORM_ERROR")
+_ENDS: Final = (
+    EndReason.CALLER_HUNG_UP,
+    EndReason.APPLICATION_HUNG_UP,
+    EndReason.PLATFORM_HUNG_UP,
+    EndReason.PLATFORM_FAILED,
+)
+_BEGUN, _ENDED = "notify_playback_started_data", "notify_playback_completed_data"
+_BOUNDARIES_MAX: Final = 1024
+"""Of which reports are kept: beyond what the engine lets be pending, so that none that is pending is forgotten."""
+_UNANSWERED_MAX: Final = 8192
+"""Checkpoints, and clears, whose answers an application waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +150,21 @@ class FreeClimbDialect:
         self.media_format = self._ordered(media_format)
         self._started_ms = self._now_ms = 0
         """The stream's beginning, and the end of the latest audio, by the wall clock."""
-        # Platform: the segment that is being written; application: the one it is writing.
+        self._clock_rate_hz = 8000
+        """Of the positions that `MarkReached` has."""
         self._open: str | None = None
+        """The segment that is being written, at both ends."""
+        self._boundaries: dict[str, list[tuple[str, str]]] = {}
+        """Platform: by mark, what is to be said when it is reached: (which message, the segment's id)."""
+        self._last_boundary = ""
+        """Platform: the mark behind which no audio has come yet."""
         self._numbers = 0
-        """Ids given out by the application's end."""
-        self._pending: dict[str, str] = {}
-        """Application: checkpoints by the segment they wait for, in the order they were sent."""
-        self._clears: list[tuple[str, int]] = []
-        """Application: unanswered clears, each with how many of `_pending` were sent before it."""
+        """Ids given out: by the application's end to the platform, by the platform's to its engine."""
+        self._pending: dict[str, tuple[str, int]] = {}
+        """Application: by segment, the checkpoint that waits for it, and how many clears were sent before it."""
+        self._clears: dict[str, int] = {}
+        """Application: unanswered clears, each with how many were sent before it."""
+        self._clears_sent = 0
         self._pressed = ""
         """Application: the key that is held down."""
 
@@ -237,8 +262,9 @@ class FreeClimbDialect:
             case "audio_data":
                 return self._read_played(body)
             case "clear_audio_buffer":
-                self._open = None
-                return (Clear(_id(body.id, which)),)
+                cleared = Clear(_id(body.id, which))
+                self._open, self._last_boundary = None, ""
+                return (cleared,)
             case "dtmf_data":
                 problem = digits_problem(body.dtmf_digits)
                 if problem:
@@ -261,16 +287,37 @@ class FreeClimbDialect:
         payload = bytes(body.audio_data)
         if len(payload) % (media_format or self.media_format).sample_bytes:
             _refuse("odd_length", f"{len(payload)} bytes of 16-bit audio", event)
+        media = Media(payload, track="outbound", media_format=media_format, sequence=body.sequence_num)
+        if segment == self._open and not body.last_message:
+            return (media,) if payload else ()
         events: list[WireEvent] = []
+        reports: list[tuple[str, str]] = []
         if segment != self._open:
-            events.append(Mark(_boundary(self._open, segment)))
-            self._open = segment
+            if self._open is not None:
+                reports.append((_ENDED, self._open))
+            reports.append((_BEGUN, segment))
+            if payload or self._open is not None or not body.last_message:
+                self._set_boundary(events, self._open or "", reports)
+                reports = []
         if payload:
-            events.append(Media(payload, track="outbound", media_format=media_format, sequence=body.sequence_num))
+            self._last_boundary = ""
+            events.append(media)
         if body.last_message:
-            events.append(Mark(_boundary(segment, None)))
-            self._open = None
+            self._set_boundary(events, segment, [*reports, (_ENDED, segment)])
+        self._open = None if body.last_message else segment
         return events
+
+    def _set_boundary(self, events: list[WireEvent], closed: str, reports: list[tuple[str, str]]) -> None:
+        """Have `reports` made when all before has been played, by a mark of their own unless one is at hand."""
+        before = self._boundaries.get(self._last_boundary)
+        if before is not None and not closed:
+            before += reports
+            return
+        self._numbers += 1
+        self._last_boundary = str(self._numbers)
+        self._boundaries[self._last_boundary] = reports
+        _bound(self._boundaries, _BOUNDARIES_MAX)
+        events.append(Mark(closed, self._last_boundary))
 
     def _played_format(self, content_type: str, event: str) -> MediaFormat | None:
         if not content_type:
@@ -299,31 +346,32 @@ class FreeClimbDialect:
                     Media(
                         bytes(body.audio_data),
                         sequence=body.sequence_num,
-                        timestamp_ms=_read_moment(body.start_tstamp),
+                        timestamp_ms=_read_moment(body, "start_tstamp"),
                     ),
                 )
             case "notify_dtmf_received_start_data":
                 self._pressed = _digit(body.digit, which)
-                return (Digit(self._pressed, timestamp_ms=_read_moment(body.start_tstamp)),)
+                return (Digit(self._pressed, timestamp_ms=_read_moment(body, "start_tstamp")),)
             case "notify_dtmf_received_end_data":
                 digit, begun = _digit(body.digit, which), self._pressed
                 self._pressed = ""
-                return () if begun == digit else (Digit(digit, timestamp_ms=_read_moment(body.end_tstamp)),)
+                return () if begun == digit else (Digit(digit, timestamp_ms=_read_moment(body, "end_tstamp")),)
             case "notify_playback_completed_data":
-                name = self._pending.pop(_id(body.id, which), None)
-                return () if name is None else (MarkReached(name),)
+                waiting = self._pending.pop(_id(body.id, which), None)
+                return () if waiting is None else (MarkReached(waiting[0]),)
             case "notify_playback_started_data":
                 return ()
             case "notify_audio_cleared_data":
-                self._forget_cleared(_id(body.id, which))
-                return (Cleared(body.id),)
+                return self._settle_clears(_id(body.id, which))
             case "notify_dtmf_play_started_data":
                 return (DigitsSent(_id(body.id, which), begun=True),)
             case "notify_dtmf_play_completed_data":
                 return (DigitsSent(_id(body.id, which)),)
             case "notify_call_ended":
                 code = body.reason_code
-                return (StreamStopped(_REASON_NAMES[code] if code < len(_REASON_NAMES) else f"reason {code}"),)
+                if not 0 <= code < len(_REASON_NAMES):
+                    return (StreamStopped(f"reason {code}"),)
+                return (StreamStopped(_REASON_NAMES[code], _ENDS[code]),)
             case "notify_error":
                 return (PlatformError(shown(body.error_message), _id(body.error_id[:ID_MAX], which)),)
             case "notify_buffer":
@@ -357,8 +405,10 @@ class FreeClimbDialect:
     # Writing -----------------------------------------------------------------------------------------------------
 
     def numbered(self, command: WireEvent) -> bool:
-        """Whether the message for `command` carries a sequence number of the stream's: audio alone does."""
-        return isinstance(command, Media)
+        """Whether the message for `command` carries a sequence number of the stream's: audio does, and a segment's end
+        is a message of audio, too.
+        """
+        return isinstance(command, Media | Mark)
 
     def send(self, command: WireEvent, *, sequence: int = 0) -> Sequence[bytes]:
         """Write a command or event as zero or more messages; `sequence` is the stream's next message number.
@@ -374,8 +424,20 @@ class FreeClimbDialect:
             if len(command.payload) % self.media_format.sample_bytes:
                 _blame("audio", "odd_length", "L16 audio has an even number of bytes")
             return (self._audio(command.payload, sequence, command.position or 0),)
+        if isinstance(command, Mark) and self.role is Role.APPLICATION:
+            return (self._end_segment(command.name, sequence),)
         messages = self._report(command) if self.role is Role.PLATFORM else self._command(command)
         return tuple(bytes(message.SerializeToString()) for message in messages)
+
+    def check(self, command: WireEvent) -> None:
+        """Raise what `send` would: an application's checkpoints and clears are remembered when they are sent."""
+        match command:
+            case Mark(name=name) if self.role is Role.APPLICATION:
+                self._check_mark(name)
+            case Clear() if self.role is Role.APPLICATION:
+                self._check_started("Clear")
+            case _:
+                self.send(command)
 
     def _report(self, command: WireEvent) -> Sequence[Any]:
         message = PlatformMessage()
@@ -393,9 +455,10 @@ class FreeClimbDialect:
                 _write_moment(start.start_tstamp, begin_us)
                 _write_moment(end.notify_dtmf_received_end_data.end_tstamp, begin_us + (duration_ms or 0) * 1000)
                 return (message, end)
-            case MarkReached(name=name, outcome=outcome):
-                return self._write_boundary(name, outcome)
+            case MarkReached():
+                return self._write_boundary(command)
             case Cleared(id=ident):
+                self._boundaries.clear()  # all that were pending were cleared, and none is newer than the clear
                 message.notify_audio_cleared_data.id = ident
                 _write_moment(message.notify_audio_cleared_data.timestamp, now_us)
             case DigitsSent(id=ident, begun=begun):
@@ -423,18 +486,21 @@ class FreeClimbDialect:
                 )
         return (message,)
 
-    def _write_boundary(self, name: str, outcome: Outcome | None) -> Sequence[Any]:
+    def _write_boundary(self, reached: MarkReached) -> Sequence[Any]:
         """Report what lies at a boundary between segments, once it has been played; cleared ones are silent."""
-        if outcome is not Outcome.PLAYED:
+        reports = self._boundaries.pop(reached.id, ())
+        if reached.outcome is not Outcome.PLAYED:
             return ()
-        closed, _, begun = name.partition("\0")
+        at_us = self._now_ms * 1000
+        if reached.at_sample is not None:
+            at_us = self._started_ms * 1000 + reached.at_sample * 1_000_000 // self._clock_rate_hz
         messages = []
-        for ident, which in ((closed, "notify_playback_completed_data"), (begun, "notify_playback_started_data")):
-            if ident[:1] == "+":
-                message = PlatformMessage()
-                getattr(message, which).id = ident[1:]
-                _write_moment(getattr(message, which).timestamp, self._now_ms * 1000)
-                messages.append(message)
+        for which, ident in reports:
+            message = PlatformMessage()
+            body = getattr(message, which)
+            body.id = ident
+            _write_moment(body.timestamp, at_us)
+            messages.append(message)
         return messages
 
     def _write_start(self, body: Any, started: StreamStarted) -> None:
@@ -459,23 +525,18 @@ class FreeClimbDialect:
         body.content_type = CONTENT_TYPES[self.media_format.encoding, self.media_format.sample_rate_hz]
         self.stream_id = started.call_id
         self._started_ms = self._now_ms = started.started_ms
+        self._clock_rate_hz = started.clock_rate_hz or self.media_format.sample_rate_hz
 
     def _command(self, command: WireEvent) -> Sequence[Any]:
         message = AppMessage()
         match command:
-            case Mark(name=name):
-                if not 1 <= len(name) <= MARK_NAME_MAX:
-                    _blame("Mark", "bad_value", f"a checkpoint's name is 1 to {MARK_NAME_MAX} characters")
-                self._check_started("Mark")
-                message.ParseFromString(self._play(b"", 0, last=True))
-                assert self._open is not None
-                self._pending[self._open] = name
-                self._open = None
             case Clear():
                 self._check_started("Clear")
                 self._open = None
                 ident = self._new_id("clear")
-                self._clears.append((ident, len(self._pending)))
+                self._clears[ident] = self._clears_sent
+                self._clears_sent += 1
+                _bound(self._clears, _UNANSWERED_MAX)
                 message.clear_audio_buffer.id = ident
             case SendDigits(digits=digits, id=ident, press_ms=press_ms, gap_ms=gap_ms):
                 problem = digits_problem(digits)
@@ -504,15 +565,34 @@ class FreeClimbDialect:
                 raise NotOnThisWire(WIRE, f"message for {type(command).__name__}", "audio, clear, digits and terminate")
         return (message,)
 
-    def _forget_cleared(self, ident: str) -> None:
-        """What was sent before the clear of that id and is not completed never will be."""
-        for i, (sent, before) in enumerate(self._clears):
-            if sent == ident:
-                gone = list(self._pending)[:before]
-                for segment in gone:
-                    del self._pending[segment]
-                self._clears = [(later, n - len(gone)) for later, n in self._clears[i + 1 :]]
-                return
+    def _check_mark(self, name: str) -> None:
+        if not 1 <= len(name) <= MARK_NAME_MAX:
+            _blame("Mark", "bad_value", f"a checkpoint's name is 1 to {MARK_NAME_MAX} characters")
+        self._check_started("Mark")
+
+    def _end_segment(self, name: str, sequence: int) -> bytes:
+        """Close the open segment, or one of nothing: when it is completed, the checkpoint is reached."""
+        self._check_mark(name)
+        message = self._play(b"", sequence, last=True)
+        assert self._open is not None
+        self._pending[self._open] = name, self._clears_sent
+        _bound(self._pending, _UNANSWERED_MAX)
+        self._open = None
+        return message
+
+    def _settle_clears(self, ident: str) -> Sequence[Cleared]:
+        """What was sent before the clear of that id and is not completed never will be; clears before it that nobody
+        has answered are answered by it. One without an id answers the oldest, one that was not asked for nothing.
+        """
+        ident = ident or next(iter(self._clears), "")
+        last = self._clears.get(ident)
+        if last is None:
+            return ()
+        answered = [clear for clear, number in self._clears.items() if number <= last]
+        for clear in answered:
+            del self._clears[clear]
+        self._pending = {segment: one for segment, one in self._pending.items() if one[1] > last}
+        return tuple(Cleared(clear) for clear in answered)
 
     def _check_started(self, event: str) -> None:
         if not self.stream_id:
@@ -553,14 +633,15 @@ def _read_metadata(metadata: Sequence[str]) -> dict[str, str]:
     return parameters
 
 
-def _boundary(closed: str | None, begun: str | None) -> str:
-    """Name the mark between two segments by both; see `FreeClimbDialect._write_boundary`."""
-    return f"{'-' if closed is None else '+' + closed}\0{'-' if begun is None else '+' + begun}"
+def _bound(remembered: dict[str, Any], most: int) -> None:
+    """Forget the oldest of too many."""
+    if len(remembered) > most:
+        del remembered[next(iter(remembered))]
 
 
 def _id(value: str, event: str) -> str:
-    if len(value) > ID_MAX or "\0" in value:
-        _refuse("bad_value", f"an id has {len(value)} characters, or a zero in it; at most {ID_MAX} are read", event)
+    if len(value) > ID_MAX:
+        _refuse("too_long", f"an id has {len(value)} characters, at most {ID_MAX} are read", event)
     return value
 
 
@@ -575,7 +656,10 @@ def _write_moment(moment: Any, at_us: int) -> None:
     moment.nanos = rest_us * 1000
 
 
-def _read_moment(moment: Any) -> int | None:
+def _read_moment(body: Any, field: str) -> int | None:
+    if not body.HasField(field):
+        return None
+    moment = getattr(body, field)
     at_ms = moment.seconds * 1000 + moment.nanos // 1_000_000
     return at_ms if at_ms >= 0 else None
 
