@@ -13,6 +13,7 @@ import trio.testing
 
 import talkpath
 from support.frames import BINARY, KEY, frame
+from support.program import running
 from support.saboteur import CLOSE, PING, TEXT, Frame, Reply, Saboteur, Step, again, close, relaying
 from talkpath.errors import ConfigError, NotOnThisWire
 from talkpath.line import ServeConfig, serve_lines, serve_memory_lines
@@ -296,6 +297,17 @@ def test_a_report_reads_as_json_and_as_a_table() -> None:
     lines = report.lines()
     assert lines[0].split()[:3] == ["1", "opens", "ok"]
     assert lines[-1] == "plivo application: 1 passed, 0 failed, 1 not applicable"
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+async def test_an_application_that_is_not_ours_passes() -> None:
+    """Plivo's own stream SDK on the websockets library."""
+    async with running("official_sdk_bot.py", within_s=60) as sdk:
+        url = f"ws://127.0.0.1:{(await sdk.wait_for('listening'))['port']}/stream"
+        checks = ["unknown-message", "unknown-fields", "fragments", "pings", "split", "ends", "survives"]
+        report = await check_application(ApplicationTarget(url, "plivo"), only=checks)
+    assert [one for one in report.findings if one.verdict is not Verdict.PASSED] == []
 
 
 @pytest.mark.slow

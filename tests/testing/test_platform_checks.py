@@ -129,7 +129,7 @@ def test_both_tracks_of_a_one_way_stream_are_judged() -> None:
 
 @pytest.mark.parametrize("wire", ["plivo", "twilio"])
 def test_a_signature_is_judged(wire: str) -> None:
-    told = {"auth_token": "the secret", "public_url": "memory://checker"}
+    told: dict[str, Any] = {"auth_token": "the secret", "public_url": "memory://checker"}
     right = finding(judge(wire, only=["credentials"], spec={"auth_token": "the secret"}, **told))
     assert right.verdict is Verdict.PASSED
     for spec in ({}, {"auth_token": "another"}):

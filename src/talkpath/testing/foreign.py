@@ -127,7 +127,8 @@ def _json(message: dict[str, Any]) -> bytes:
 
 
 def _pack(value: object) -> bytes:
-    return bytes(msgpack.packb(value))
+    packed: Any = msgpack.packb(value)
+    return bytes(packed)
 
 
 def _unpacker(message: bytes) -> Any:
