@@ -20,6 +20,7 @@ from benchmarks import (
     bench_tls,
     bench_virtual,
     bench_wire,
+    bench_wires,
     table,
     timing,
 )
@@ -34,7 +35,21 @@ SMALL = (
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
-    *("kernels", "message", "path", "tls", "virtual", "wire", "grpc", "application", "calls", "knee", "density", "all"),
+    *(
+        "kernels",
+        "message",
+        "path",
+        "tls",
+        "virtual",
+        "wire",
+        "wires",
+        "grpc",
+        "application",
+        "calls",
+        "knee",
+        "density",
+        "all",
+    ),
     "table",
 )
 DEFAULT = ROOT / "build" / "bench.json"
@@ -92,6 +107,9 @@ def main() -> int:
         if asked.what == "wire":
             result["wire"] = bench_wire.run(asked.driver, bench_wire.SHORT if asked.short else bench_wire.FULL)
             bench_wire.show(result["wire"], tables)
+        if asked.what in ("wires", "all"):
+            result["wires"] = bench_wires.run(bench_wires.SHORT if asked.short else bench_wires.FULL)
+            bench_wires.show(result["wires"], tables)
         if asked.what == "grpc":
             effort_there_too = bench_grpc.SHORT if asked.short else bench_grpc.FULL
             if asked.rounds:

@@ -5,6 +5,7 @@
     churn      calls that come and go at 100 a second: set-up time, lateness meanwhile, what is left afterwards
     cancel     CPU of cancelling and joining all calls at once, each, with the others' media and without
     workers    two worker processes under their front, each half loaded, against one
+    streams    four streams on each of 50 calls, on four wires, two of them stalling or flapping: the callers' packets
 
 Each part stands alone and has its goal beside it. What a design under the knee does at 150 % is in bench_knee.py.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from benchmarks.harness import (
     TASKS,
     TASKS_WSS,
     Bench,
+    Child,
     Design,
     DesignUnavailable,
     HarnessError,
@@ -35,6 +38,8 @@ from benchmarks.report import Goal, judge_goal, number, print_goals, print_table
 
 WSS = {TASKS.name: TASKS_WSS}
 """The design over TLS that belongs to one; the pump's for all others."""
+STREAMS_CALLS = 50
+STREAMS_A_CALL = 4
 CHURN_MARGIN = 1.3
 """Ports for calls at a time, of those that live: a call that ends takes a moment to be gone."""
 WORKERS_LOAD = 0.65
@@ -245,12 +250,54 @@ def measure_workers(bench: Bench, design: Design, plan: DensityPlan) -> dict[str
     return {"cores": cores, "rounds": rounds, "goals": [judge_goal(goal, spread([each["ratio"] for each in rounds]))]}
 
 
+def measure_streams(bench: Bench, design: Design, plan: DensityPlan) -> dict[str, Any]:
+    """Measure when callers get their packets while half of their calls' receivers stall or flap, with both drivers.
+
+    The design asked for is not looked at: what is promised is promised of the pump and of the tasks.
+    """
+    calls = max(4, round(STREAMS_CALLS * plan.scale))
+    drivers: dict[str, list[dict[str, Any]]] = {}
+    goals: list[dict[str, Any]] = []
+    for driver in ("pump", "tasks"):
+        rounds = drivers[driver] = []
+        for _ in range(plan.rounds):
+            bench.wait_quiet(plan.patience_s)
+            cpus = () if bench.generator_cpu is None else (bench.generator_cpu,)
+            command = [sys.executable, "-m", "benchmarks.streams_receivers"]
+            with Child(command, cpus, "streams_receivers") as receivers:
+                arguments = ("--driver", driver, "--receivers", str(receivers.hear()["port"]))
+                under_test = Design(
+                    f"talkpath {driver} streams", "benchmarks.streams_server", arguments, calls, (calls, calls)
+                )
+                with bench.session(under_test, calls, plan.seconds, lasts_s=120) as session:
+                    session.ask("audit")
+                    session.open(calls)
+                    time.sleep(plan.settle_s)
+                    sample = session.window(plan.seconds)
+                    asked = receivers.ask("asked")["asked"]
+                    session.close(calls)
+                    audit = session.ask("audit")
+            late = sample["lateness_ms"]
+            rounds.append({"sample": sample, "asked": asked, "left": audit["left"], "design": audit["design"]})
+            progress(
+                f"streams, {driver}: {calls} calls, late p99 {late['p99']:.1f} ms, load {sample['load']:.0%}, "
+                f"connections asked for {asked}, left over: {audit['left'] or 'nothing'}"
+            )
+        late_ms = [each["sample"]["lateness_ms"]["p99"] for each in rounds]
+        what = f"callers' packets late, p99, {calls * STREAMS_A_CALL} streams of which half fail, {driver}"
+        goals.append(judge_goal(Goal(what, "ms", 10, at_least=False), spread(late_ms)))
+        what = f"left over after {calls} calls of four streams, {driver}"
+        goals.append(judge_goal(Goal(what, "", 0, at_least=False), spread([len(each["left"]) for each in rounds])))
+    return {"calls": calls, "drivers": drivers, "goals": goals}
+
+
 PARTS: dict[str, Callable[[Bench, Design, DensityPlan], dict[str, Any]]] = {
     "memory": measure_memory,
     "marginal": measure_marginal,
     "churn": measure_churn,
     "cancel": measure_cancel,
     "workers": measure_workers,
+    "streams": measure_streams,
 }
 
 
@@ -309,6 +356,16 @@ def show(result: dict[str, Any], file: TextIO) -> None:
                 f"{one['us_per_call_frame']:.1f} us, {two['us_per_call_frame']:.1f} us per call-frame",
             ]
         )
+    for driver, rounds in parts.get("streams", {}).get("drivers", {}).items():
+        for each in rounds:
+            late, asked = each["sample"]["lateness_ms"], each["asked"]
+            rows.append(
+                [
+                    f"streams, {driver}",
+                    f"{parts['streams']['calls']} calls; {sum(asked.values())} connections beside theirs",
+                    f"late p50 {late['p50']:.1f} p99 {late['p99']:.1f} ms",
+                ]
+            )
     print_table(f"density of {result['design']}", ("part", "with", "measured"), rows, file)
     left = [line for part in parts.values() for line in part.get("left", [])]
     for name, reason in parts.get("memory", {}).get("left_out", {}).items():

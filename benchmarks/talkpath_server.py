@@ -194,10 +194,12 @@ def _schedulers() -> dict[str, int]:
     return threads
 
 
-async def main(config: talkpath.EngineConfig, scheme: str, message_ms: int, lumps: bool) -> None:
+async def main(
+    config: talkpath.EngineConfig, scheme: str, message_ms: int, lumps: bool, make: type[Server] = Server
+) -> None:
     """Serve the harness on standard input and output."""
     async with talkpath.open_engine(config) as engine, trio.open_nursery() as nursery:
-        server = Server(engine, scheme, message_ms)
+        server = make(engine, scheme, message_ms)
 
         async def open_calls(peers: Peers) -> list[int]:
             server.look_around()

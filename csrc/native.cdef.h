@@ -197,7 +197,7 @@ typedef struct {
     uint32_t role, framing;
     tp_format format, play_format;
     uint32_t tracks, bidirectional, masked, message_ms;
-    uint32_t bound_ms, reserve_ms, send_ahead_ms, max_message_bytes;
+    uint32_t bound_ms, reserve_ms, send_ahead_ms, most_message_ms, max_message_bytes;
     uint32_t timestamp_from_zero;
     uint64_t timestamp_base_ms, mask_seed;
     const tp_media_template *templates[2];

@@ -33,6 +33,7 @@ int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, 
     bool application = config->role == TP_ROLE_APPLICATION;
     if (!application && config->role != TP_ROLE_PLATFORM) return TP_E_ARGUMENT;
     if (!tp_playout_knows(config->format) || !tp_playout_knows(played_format(config))) return TP_E_ARGUMENT;
+    if (config->most_message_ms > LONG_MESSAGE_MS) return TP_E_ARGUMENT;
     if (config->message_ms == 0 || config->message_ms > (application ? LONG_MESSAGE_MS : MESSAGE_MAX_MS)) return TP_E_ARGUMENT;
     for (uint32_t i = 0; i < 2; i++) {
         if (!application && (config->tracks & 1u << i) != 0 && config->templates[i] == NULL) return TP_E_ARGUMENT;
@@ -623,8 +624,9 @@ static size_t next_message(const tp_stream *s) {
     const tp_stream_config *config = s->config;
     size_t n = tp_playout_readable(&s->playout);
     size_t per_ms = played_format(config).rate_hz / 1000u;
-    bool much = s->playout.waiting >= LONG_MESSAGE_MS * (TP_PLAYOUT_UNITS_HZ / 1000u);
-    size_t most = much ? LONG_MESSAGE_MS * per_ms : s->message_samples;
+    uint32_t long_ms = config->most_message_ms != 0 ? config->most_message_ms : LONG_MESSAGE_MS;
+    bool much = s->playout.waiting >= (uint64_t)long_ms * (TP_PLAYOUT_UNITS_HZ / 1000u);
+    size_t most = much ? long_ms * per_ms : s->message_samples;
     if (most > config->send_ahead_ms * per_ms) most = config->send_ahead_ms * per_ms;
     return n < most ? n : most;
 }

@@ -18,7 +18,7 @@
  * the call's one sample clock, since the stream was attached.
  *
  * The application's playout has one sample rate (the line resamples per utterance, where a filter's state belongs) and any
- * encoding. It sends message_ms at a time, or 200 ms while at least that much waits, as long as by the model no more than
+ * encoding. It sends message_ms at a time, or 200 ms (most_message_ms) while at least that much waits, as long as by the model no more than
  * send_ahead_ms is then ahead of the far end; a shorter rest goes as it is at the queue's end or before a mark. The model:
  * what was sent plays gap-free from the moment it was sent, or after what was sent before it; while the far end is told to
  * hold its queue (tp_stream_hold), the model stands still. A mark is due once
@@ -100,6 +100,7 @@ typedef struct tp_stream_config {
     uint32_t message_ms;            /* audio per media message out; a multiple of the leg's ptime (platform role) */
     uint32_t bound_ms, reserve_ms;  /* of the playout */
     uint32_t send_ahead_ms;         /* application role */
+    uint32_t most_message_ms;       /* application role: in one message while much waits; 0: 200 */
     uint32_t max_message_bytes;     /* a frame announced longer is a protocol error */
     uint32_t timestamp_from_zero;   /* 1: media.timestamp counts from stream start, 0: from timestamp_base_ms */
     uint64_t timestamp_base_ms;

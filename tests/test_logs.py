@@ -20,6 +20,7 @@ from talkpath.engine import Call, EngineConfig, MemoryLeg, RtpLeg, StreamSpec
 from talkpath.errors import CallEnded, ConfigError, LocalWireError
 from talkpath.line import Line, LineRecord, ServeConfig, serve_memory_lines
 from talkpath.testing import ToneSource
+from talkpath.transport.url_policy import UrlPolicy
 
 NUMBER = "15550001111"
 DIGITS = "471108159"
@@ -147,7 +148,8 @@ def test_a_user_whose_own_code_fails(log: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.smoke
 async def test_callbacks_that_cannot_be_delivered(log: pytest.LogCaptureFixture) -> None:
-    settings = EngineConfig(connect_attempts=1, callback_attempts=1, callback_deadline_s=2)
+    loopback = UrlPolicy(networks=("127.0.0.0/8",))
+    settings = EngineConfig(connect_attempts=1, callback_attempts=1, callback_deadline_s=2, callback_policy=loopback)
     async with engine(settings) as which:
         call = which.open_call(MemoryLeg(), from_number=NUMBER, to_number=NUMBER)
         status = {"status_url": f"http://127.0.0.1:9/{SECRET}?n={NUMBER}"}

@@ -20,7 +20,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 if TYPE_CHECKING:
     from talkpath.audio import AudioChunk as AudioChunk
@@ -71,6 +71,14 @@ if TYPE_CHECKING:
     from talkpath.transport.signals import run_until_signalled as run_until_signalled
     from talkpath.transport.tls import client_context as client_context
     from talkpath.transport.tls import server_context as server_context
+    from talkpath.transport.url_policy import UrlPolicy as UrlPolicy
+    from talkpath.wire.asterisk import AsteriskOptions as AsteriskOptions
+    from talkpath.wire.freeclimb import FreeClimbOptions as FreeClimbOptions
+    from talkpath.wire.native import NativeOptions as NativeOptions
+    from talkpath.wire.plivo import PlivoOptions as PlivoOptions
+    from talkpath.wire.signalwire import SignalWireOptions as SignalWireOptions
+    from talkpath.wire.teler import TelerOptions as TelerOptions
+    from talkpath.wire.twilio import TwilioOptions as TwilioOptions
 
 _HOME = {
     "talkpath.audio": ("AudioChunk", "AudioClip", "convert_rate", "read_audio", "write_audio"),
@@ -123,6 +131,14 @@ _HOME = {
     ),
     "talkpath.transport.tls": ("client_context", "server_context"),
     "talkpath.transport.signals": ("run_until_signalled",),
+    "talkpath.transport.url_policy": ("UrlPolicy",),
+    "talkpath.wire.asterisk": ("AsteriskOptions",),
+    "talkpath.wire.freeclimb": ("FreeClimbOptions",),
+    "talkpath.wire.native": ("NativeOptions",),
+    "talkpath.wire.plivo": ("PlivoOptions",),
+    "talkpath.wire.signalwire": ("SignalWireOptions",),
+    "talkpath.wire.teler": ("TelerOptions",),
+    "talkpath.wire.twilio": ("TwilioOptions",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -254,6 +254,15 @@ class StreamUp:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamLost:
+    """A stream's connection is lost, and tried anew: `StreamUp` follows, with another stream id, or `StreamEnded`."""
+
+    control_id: str
+    stream_id: str
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
 class StreamEnded:
     """A stream is over; the call may go on."""
 
@@ -296,4 +305,6 @@ class LegChanged:
     """``source_learned``, ``held``, ``resumed``, ``updated``."""
 
 
-CallEvent = DigitReceived | StreamUp | StreamEnded | MarkSettled | SourceCleared | StreamDegraded | LegChanged
+CallEvent = (
+    DigitReceived | StreamUp | StreamLost | StreamEnded | MarkSettled | SourceCleared | StreamDegraded | LegChanged
+)

@@ -133,6 +133,8 @@ class StreamRecord:
     digits_sent: int
     cause: str = ""
     """The type of the error behind the reason, when there was one."""
+    reconnects: int = 0
+    """How often a lost connection was made anew; `stream_id` is the last one's, all counters are of all together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,7 @@ class ServerStatistics:
     pool_used_bytes: int = 0
     pool_refused: int = 0
     refused: dict[str, int] = field(default_factory=dict)
-    """Upgrades answered 503, count by `Refusal.kind`."""
+    """Connections not taken, count by `Refusal.kind`; ``access``: showed too little, ``address``: too many of it."""
     load: LoadStatistics = field(default_factory=LoadStatistics)
 
 

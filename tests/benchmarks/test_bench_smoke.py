@@ -46,3 +46,14 @@ def test_short_run_reports_every_row_with_samples_and_ratios(what: str, a_peer: 
             assert peer["ratio"]["min"] > 0
     assert any(name.startswith(a_peer) for name in peers)
     assert all(row["name"] in done.stdout for row in rows)
+
+
+@pytest.mark.slow
+def test_short_run_of_the_wires_sets_each_beside_plivos(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "wires", "--short", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
+    rows = {row["name"]: row for row in json.loads(path.read_text())["wires"]["wires"]}
+    assert rows["plivo"]["ratio_to_plivo"] == {"median": 1, "min": 1, "max": 1, "n": 2}
+    assert {"twilio", "signalwire", "native"} < set(rows)
+    assert all(row["us_per_call_frame"]["min"] > 0 for row in rows.values())

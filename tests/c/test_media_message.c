@@ -79,6 +79,59 @@ static int check_beginnings(void) {
     return 0;
 }
 
+static void add_piece(tp_media_template *t, const void *text, uint8_t n, uint8_t field) {
+    memcpy(t->text + t->text_bytes, text, n);
+    t->text_bytes += n;
+    t->lengths[t->n_pieces] = n;
+    t->fields[t->n_pieces++] = field;
+}
+
+/* A message of talkpath's own wire, and every beginning of it; one that is payload alone; one of kind, length, payload. */
+static int check_binary(size_t n, const uint8_t *mask) {
+    static const tp_media_shape native = {.kind = TP_SHAPE_NATIVE}, bytes = {.kind = TP_SHAPE_BYTES};
+    uint8_t payload[400], out[600];
+    tp_media_fields fields;
+    tp_websocket_frame frame;
+    tp_media_numbers numbers = {0x1fedcba98u, 3, 4, 0x123456789abcdef0u};
+    for (size_t i = 0; i < n; i++) payload[i] = (uint8_t)(i * 7 + n);
+
+    tp_media_template t = {.binary = 1};
+    add_piece(&t, "\x95\x01\x00\xce", 4, TP_FIELD_SEQUENCE_32);
+    add_piece(&t, "\xcf", 1, TP_FIELD_SAMPLE_64);
+    add_piece(&t, "\x02", 1, TP_FIELD_BYTES);
+    add_piece(&t, "", 0, TP_FIELD_END);
+    size_t room = tp_media_message_room(&t, n);
+    CHECK(room <= sizeof out);
+    ptrdiff_t got = tp_media_message_write(out, room, &t, &numbers, payload, n, mask);
+    CHECK(got > 0 && tp_websocket_read_header(&frame, out, (size_t)got) == 1);
+    CHECK(frame.opcode == TP_OPCODE_BINARY && frame.fin && frame.payload_bytes == n + TP_NATIVE_HEADER_BYTES);
+    uint8_t *message = out + frame.header_bytes;
+    if (frame.masked) tp_websocket_mask(message, (size_t)frame.payload_bytes, frame.mask, 0);
+    CHECK(memcmp(message, "\x95\x01\x00\xce\xfe\xdc\xba\x98\xcf\x12\x34\x56\x78\x9a\xbc\xde\xf0\x02", 18) == 0);
+    CHECK(tp_media_message_read_binary(&fields, &native, message, n + TP_NATIVE_HEADER_BYTES) == 1);
+    CHECK(fields.payload_offset == TP_NATIVE_HEADER_BYTES && fields.payload_bytes == n && fields.track == TP_TRACK_OUTBOUND);
+    CHECK(fields.sequence == 0xfedcba98 && fields.timestamp == 0x123456789abcdef0);
+    CHECK(memcmp(message + TP_NATIVE_HEADER_BYTES, payload, n) == 0);
+    for (size_t k = 0; k < TP_NATIVE_HEADER_BYTES; k++) {
+        uint8_t *begin = out + sizeof out - k; /* ends where the sanitizer looks */
+        memmove(begin, message, k);
+        CHECK(tp_media_message_read_binary(&fields, &native, begin, k) == 0);
+    }
+    CHECK(tp_media_message_read_binary(&fields, &bytes, payload, n) == 1 && fields.payload_offset == 0);
+    CHECK(fields.payload_bytes == n);
+    CHECK(tp_media_message_read_binary(&fields, &shape, payload, n) == 0);
+
+    tp_media_template tlv = {.binary = 1};
+    add_piece(&tlv, "\x10", 1, TP_FIELD_LENGTH_16);
+    add_piece(&tlv, "", 0, TP_FIELD_BYTES);
+    add_piece(&tlv, "", 0, TP_FIELD_END);
+    got = tp_media_message_write(out, sizeof out, &tlv, &numbers, payload, n, NULL);
+    CHECK(got > 0 && tp_websocket_read_header(&frame, out, (size_t)got) == 1 && frame.payload_bytes == n + 3);
+    message = out + frame.header_bytes;
+    CHECK(message[0] == 0x10 && message[1] == n >> 8 && message[2] == (n & 0xff) && memcmp(message + 3, payload, n) == 0);
+    return 0;
+}
+
 static int check_refusals(void) {
     static uint8_t frame[] = "\x81\x2a{\"event\":\"media\",\"media\":{\"payload\":\"AA*A\"}}";
     int16_t out[8];
@@ -106,5 +159,8 @@ int main(void) {
             if (check_round_trip(n, n % 2 == 0 ? mask : NULL) != 0)
                 return 1;
     }
+    for (size_t n = 0; n <= 400; n++)
+        if (check_binary(n, n % 2 == 0 ? mask : NULL) != 0)
+            return 1;
     return check_beginnings() != 0 || check_refusals() != 0;
 }

@@ -32,6 +32,9 @@ typedef struct line {
     int64_t now, alarm;
     uint64_t written, cursor, wake_at, low;
     uint32_t told; /* of TP_EVENT_x, a bit each */
+    bool held;
+    int64_t held_at;
+    uint64_t held_played, held_sent;
 } line;
 
 static int take_events(line *c) {
@@ -142,8 +145,30 @@ static int tick(line *c) {
     return 0;
 }
 
+/* While it is held nothing is sent and the model stands still; then it goes on from there, as if no time had passed. */
+static int hold(line *c) {
+    CHECK(tp_stream_hold(&c->stream, c->held, c->now) == 0); /* nothing changes */
+    if (!c->held) {
+        c->held_at = c->now;
+        c->held_played = tp_stream_model_played(&c->stream, c->now);
+        c->held_sent = tp_stream_sent_samples(&c->stream);
+        CHECK(tp_stream_hold(&c->stream, 1, c->now) == 0);
+    } else {
+        CHECK(tp_stream_model_played(&c->stream, c->now) == c->held_played);
+        CHECK(tp_stream_sent_samples(&c->stream) == c->held_sent);
+        CHECK(tp_stream_hold(&c->stream, 0, c->now) == c->now - c->held_at);
+        uint64_t left = c->held_sent - c->held_played;
+        CHECK(tp_stream_model_played(&c->stream, c->now) == c->held_played);
+        CHECK(tp_stream_model_played(&c->stream, c->now + (int64_t)left * 125000) == c->held_sent);
+        if (left > 1) CHECK(tp_stream_model_played(&c->stream, c->now + (int64_t)(left - 1) * 125000 - 1) < c->held_sent);
+    }
+    c->held = !c->held;
+    return 0;
+}
+
 static int step(line *c) {
-    switch (random_below(10)) {
+    switch (random_below(11)) {
+    case 9: return random_below(4) == 0 ? hold(c) : 0;
     case 0:
     case 1: return hear(c);
     case 2: return ask(c);
@@ -158,6 +183,11 @@ static int step(line *c) {
         if (take_events(c) != 0) return 1;
         CHECK(told(c, TP_EVENT_LOW) == (c->low != 0));
         c->low = 0;
+        if (c->held) { /* a clear ends it, and nothing of what was sent is left to be heard */
+            CHECK(tp_stream_hold(&c->stream, 0, c->now) == 0);
+            CHECK(tp_stream_model_played(&c->stream, c->now) == tp_stream_sent_samples(&c->stream));
+        }
+        c->held = false;
         return 0;
     default: return tick(c);
     }

@@ -229,6 +229,31 @@ def test_an_echo_that_cannot_listen_says_why(capsys: pytest.CaptureFixture[str])
 
 
 @contextlib.contextmanager
+def echoing(n_addresses: int, *words: str) -> Iterator[list[str]]:
+    """`talkpath echo` in a process of its own; the addresses that it says, and no more of them."""
+    command = [sys.executable, "-m", "talkpath", "echo", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield [process.stdout.readline().split()[-1] for _ in range(n_addresses)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        assert process.stdout.read() == ""
+
+
+def test_an_echo_has_a_port_for_grpc_unless_it_is_told_not_to_or_finds_it_taken() -> None:
+    with echoing(2, "--port", "0") as (first, second):
+        assert (first[:5], second[:7]) == ("ws://", "http://")
+        with socket.create_connection(("127.0.0.1", int(second.rpartition(":")[2]))):
+            pass
+    with echoing(1, "--port", "0", "--grpc-port", "none") as (first,):
+        assert first.startswith("ws://")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with echoing(1, "--port", str(port - 1)) as (first,):
+            assert first == f"ws://127.0.0.1:{port - 1}"
+
+
+@contextlib.contextmanager
 def calling(*words: str) -> Iterator[subprocess.Popen[str]]:
     """`talkpath call` in a process of its own, which a test that fails does not leave behind."""
     command = [sys.executable, "-m", "talkpath", "call", *words, "--json"]

@@ -182,7 +182,7 @@ class Trouble:
                 line.end(EndReason.APPLICATION_HUNG_UP)
         elif self.kind == "link breaks":
             for line in self.facts.lines:
-                line._link.close()
+                line._carriage.close()
 
 
 class TroubledCall(Call):
@@ -215,8 +215,8 @@ def sabotage_streams(monkeypatch: pytest.MonkeyPatch, kind: str, trouble: list[T
     """Let a stream's task, or what the driver's step calls of it, raise once the trouble has broken out."""
     go_live, on_text = CallStream._go_live, CallStream.on_text
 
-    async def fail_after_going_live(stream: CallStream, link: Any, leftover: bytes) -> None:
-        await go_live(stream, link, leftover)
+    async def fail_after_going_live(stream: CallStream, carriage: Any) -> None:
+        await go_live(stream, carriage)
         await trouble[0].now.wait()
         raise Broken(kind)
 

@@ -36,9 +36,11 @@ def test_each_example_is_named_here() -> None:
         "call_server",
         "demo_bot",
         "echo_bot",
+        "every_wire_bot",
         "many_cores",
         "synthesiser_bot",
         "test_bot",
+        "transcribe_call",
     }
 
 

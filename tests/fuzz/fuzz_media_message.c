@@ -26,6 +26,17 @@ static const tp_media_shape shapes[] = {
      .encoding_key = "contentType",
      .rate_key = "sampleRate"},
     {.event_key = "type", .event_value = "audio", .payload_key = "audio_b64", .sequence_key = "message_id"},
+    /* Twilio's and SignalWire's, by the application and by the platform; Teler's, by the application. */
+    {.event_key = "event",
+     .event_value = "media",
+     .object_key = "media",
+     .payload_key = "payload",
+     .track_key = "track",
+     .timestamp_key = "timestamp",
+     .chunk_key = "chunk",
+     .sequence_key = "sequenceNumber"},
+    {.event_key = "event", .event_value = "media", .object_key = "media", .payload_key = "payload"},
+    {.event_key = "type", .event_value = "audio", .object_key = "data", .payload_key = "audio_b64", .sequence_key = "message_id"},
 };
 
 static const seed seeds[] = {
@@ -34,6 +45,10 @@ static const seed seeds[] = {
     SEED("{ \"media\" : { \"payload\":\"AAAA\" , \"chunk\":\"9007199254740992\",\"track\":\"outbound\"},\"event\":\"media\"}"),
     SEED("{\"event\":\"playAudio\",\"media\":{\"contentType\":\"audio/x-l16\",\"sampleRate\":16000,\"payload\":\"AAAA\"}}"),
     SEED("{\"type\":\"audio\",\"audio_b64\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\",\"message_id\":0}"),
+    SEED("{\"event\":\"media\",\"sequenceNumber\":\"12\",\"media\":{\"track\":\"inbound\",\"chunk\":\"11\",\"timestamp\":\"200\","
+         "\"payload\":\"/////w==\"},\"streamSid\":\"MZ18ad3ab5a668481ce02b83e7395059f0\"}"),
+    SEED("{\"event\":\"media\",\"streamSid\":\"c1a5b9e0-2f3d-4a6b-8c7d-9e0f1a2b3c4d\",\"media\":{\"payload\":\"AAAA\"}}"),
+    SEED("{\"type\":\"audio\",\"stream_id\":\"ms_01JABC\",\"message_id\":2,\"data\":{\"audio_b64\":\"AAABAA==\"}}"),
     SEED("{\"event\":\"media\",\"a\":true,\"b\":false,\"c\":null,\"d\":1.5e-3,\"e\":\"\\u0041\",\"media\":{\"payload\":\"\"}}"),
     SEED("{\"event\":\"media\",\"event\":\"media\",\"media\":{\"payload\":\"\",\"payload\":\"\"},\"media\":{}}"),
 };

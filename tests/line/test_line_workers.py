@@ -145,3 +145,27 @@ async def test_the_echo_on_workers_lets_a_call_finish_and_then_goes(echo: subpro
             await call.stop_stream()
         assert await trio.to_thread.run_sync(echo.wait, 10) == 0
     assert find_tones(leg.heard().astype(np.int16), 8_000, [500])
+
+
+async def test_lines_over_grpc_go_to_workers_too_and_addresses_are_bounded_at_the_front() -> None:
+    config = ServeConfig(max_busy_share=None, max_lateness_ms=None, max_connections_per_address=1)
+    async with serving(config=config, grpc_port=0) as server:
+        (_, port), (host, grpc_port) = server.addresses
+        assert port != grpc_port
+        leg = MemoryLeg()
+        async with talkpath.open_engine() as engine, engine.open_call(leg) as call:
+            spec = StreamSpec(url=f"http://{host}:{grpc_port}", wire="freeclimb", bidirectional=True)
+            stream = await call.start_stream(spec)
+            leg.say(ToneSource(500).take(8_000))
+            with socket.create_connection((host, port)) as second:
+                assert (await trio.to_thread.run_sync(second.recv, 64)).startswith(b"HTTP/1.1 429 ")
+            await trio.sleep(1.5)
+            await call.stop_stream()
+            assert stream.record is not None
+        assert find_tones(leg.heard(), 8_000, [500])
+        for _ in range(100):
+            if server.statistics().calls == 0:
+                break
+            await trio.sleep(0.02)
+        async with talkpath.open_engine() as engine, engine.open_call(MemoryLeg()) as call:
+            await call.start_stream(StreamSpec(url=f"ws://{host}:{port}"))

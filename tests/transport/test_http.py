@@ -12,6 +12,7 @@ import trustme
 
 from talkpath.errors import ConfigError
 from talkpath.transport.http import DeliveryOptions, DeliveryResult, deliver
+from talkpath.transport.url_policy import EVERYWHERE
 from talkpath.wire.callback import CallbackRequest, callback
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -238,9 +239,9 @@ async def test_over_tls_certificates_are_verified() -> None:
             port = transport.socket.getsockname()[1]
             nursery.start_soon(trio.serve_listeners, serve, listeners)
             request = callback("POST", f"https://localhost:{port}/", {"a": "b"})
-            trusted = await deliver(request, delivery_id="d", ssl_context=trusting)
+            trusted = await deliver(request, delivery_id="d", policy=EVERYWHERE, ssl_context=trusting)
             assert trusted == DeliveryResult(True, 1, 200)
-            stranger = await deliver(request, delivery_id="d")
+            stranger = await deliver(request, delivery_id="d", policy=EVERYWHERE)
             assert stranger == DeliveryResult(False, 1, None, "SSLCertVerificationError")
             nursery.cancel_scope.cancel()
 

@@ -1,4 +1,4 @@
-"""The command line: place a call, answer one, watch a demonstration, measure, find out what is wrong.
+"""The command line: place a call, answer one, watch a demonstration, judge, measure, find out what is wrong.
 
 A command is a module here with two functions: ``add_command(commands)`` describes it to argparse, ``run(options)``
 does it and returns the exit status. `doctor` needs nothing but Python, so that it can speak where nothing else can.
@@ -24,6 +24,7 @@ examples:
   talkpath echo --port 8080                                an application to call
   talkpath call ws://127.0.0.1:8080 --play caller.wav --record heard.wav
                                                            call it, without a phone
+  talkpath conformance ws://127.0.0.1:8080 --wire plivo    does it keep the platform's rules?
   talkpath COMMAND --help                                  more on each
 
 exit status: 0 it went as it should, 1 it did not, 2 wrong usage
@@ -34,9 +35,9 @@ _OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
 def _modules() -> list[ModuleType]:
-    from talkpath.cli import bench, call, demo, echo
+    from talkpath.cli import bench, call, conformance, demo, echo
 
-    return [demo, call, echo, bench, doctor]
+    return [demo, call, echo, conformance, bench, doctor]
 
 
 def _parser(modules: Sequence[ModuleType]) -> argparse.ArgumentParser:

@@ -8,6 +8,10 @@ that would have been played next.
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
+
+UNNUMBERED: Final = -1
+"""Of audio that came without a number: it lies among the others, and nothing takes it back."""
 
 
 class Chunks:

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from talkpath.audio import AudioClip, samples_of
 from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
 from talkpath.transport.admission import LoadOptions, check_limit
 from talkpath.transport.carrier import parse_target
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
 from talkpath.transport.tls import check_context
+from talkpath.transport.url_policy import EVERYWHERE, PUBLIC, UrlPolicy
 from talkpath.wire.callback import check_callback_url
 from talkpath.wire.catalog import wire_named
 from talkpath.wire.json_message import is_text
@@ -23,6 +25,7 @@ from talkpath.wire.websocket import ClientHandshake
 _CODEC = re.compile(r"^(?P<name>[A-Za-z0-9]+)(?:@(?P<rate>\d{4,6})h)?(?:@(?P<ptime>\d{1,3})i)?$")
 _HEADERS_MAX = 8192
 """Characters of all headers of the upgrade that the caller of our API adds; common servers stop at 8 KiB."""
+FALLBACK_LEAST_MS = 100
 CODEC_NAMES = ("PCMU", "PCMA", "L16")
 UNSUPPORTED_CODECS = ("G722", "OPUS")
 L16_RATES_HZ = (8000, 16000, 24000, 48000)
@@ -89,7 +92,13 @@ class EngineConfig(LoadOptions):
     makes one with authorities or a certificate of your own; one that allows older versions is refused."""
     callback_attempts: int = 3
     callback_deadline_s: float = 30.0
-    """One status callback, all attempts together."""
+    """One status callback, all attempts together; and all that is left of them when an engine is closed."""
+    callback_policy: UrlPolicy = PUBLIC
+    """Where status callbacks may go. Their URLs come with a customer's document as a rule, so by default they may go to
+    public addresses alone: ``UrlPolicy(networks=("127.0.0.0/8",))`` permits a web server on the same machine."""
+    stream_policy: UrlPolicy = EVERYWHERE
+    """Where streams may go. Everywhere by default: bots live inside the network of whoever runs the engine. Where the
+    streams' URLs are a customer's too, give it what `callback_policy` has."""
     max_callbacks: int = 1024
     """Status callbacks waiting or under way; the next is dropped and counted. Half of it is kept for streams'
     beginnings and ends."""
@@ -101,6 +110,9 @@ class EngineConfig(LoadOptions):
     def __post_init__(self) -> None:
         check_driver(self.driver, self.media_thread)
         _check_whole(self, "pool_bytes", "connect_attempts", "callback_attempts", "max_callbacks", "hang_up_pace")
+        for what in ("callback_policy", "stream_policy"):
+            if not isinstance(getattr(self, what), UrlPolicy):
+                raise ConfigError(f"{what} is {type(getattr(self, what)).__name__}; it must be a UrlPolicy")
         if self.tls_context is not None:
             check_context(self.tls_context, server_side=False)
         check_range("pool_bytes", self.pool_bytes, 64 * 1024, 1 << 40)
@@ -149,11 +161,21 @@ def _check_text(what: str, value: object, most: int) -> None:
         raise ConfigError(f"{what} is not well-formed Unicode")
 
 
+def _fallback_clip(fallback: object) -> AudioClip:
+    """Read and check what is heard in an application's place. Raises ConfigError, FormatError, OSError."""
+    clip = AudioClip(*samples_of(fallback, or_file=True))
+    if clip.duration_ms < FALLBACK_LEAST_MS:
+        raise ConfigError(f"the fallback audio lasts {clip.duration_ms:g} ms; right is at least {FALLBACK_LEAST_MS}")
+    return clip
+
+
 TRACKS: Mapping[str, tuple[str, ...]] = {
     "inbound_track": ("inbound",),
     "outbound_track": ("outbound",),
     "both_tracks": ("inbound", "outbound"),
 }
+REALTIME_S = 1.0
+"""What waits on a realtime stream, in seconds; no platform says how much it keeps."""
 _TEXTS = {
     "url": 2048,
     "wire": 64,
@@ -212,15 +234,27 @@ class StreamSpec:
     """The stream, not the call, is stopped then."""
     playout_s: float = 40.0
     """How much of the application's audio may wait; Plivo promises 40 s."""
+    realtime: bool = False
+    """SignalWire's two-way streams: bursts are evened out, and no deep queue is kept. At most 1 s of what the
+    application sends waits; newer audio that finds no room is dropped, counted, and told as a degraded stream."""
     ends_call: bool = False
     """Whether the call ends when the application ends this stream, or the stream fails."""
+    reconnect_s: float = 0.0
+    """How long a lost connection is tried anew before the stream ends; 0: not at all. What is lost, and what is not, is
+    in `talkpath.engine.stream_life`."""
+    fallback: object = field(default=None, repr=False)
+    """What the caller hears in the application's place: an `AudioClip`, or the path of a WAV file, read here and now.
+    Over and over while a lost connection is tried anew; what has begun is heard to its end when it is given up, and
+    only then does the call end, if `ends_call`. At a failure without an outage before it, once. None: silence."""
+    fallback_clip: AudioClip | None = field(init=False, default=None, repr=False, compare=False)
+    """`fallback`, read and checked."""
     options: Any = None
     """The wire's own options, `PlivoOptions` for example."""
 
     def __post_init__(self) -> None:
         for what, most in _TEXTS.items():
             _check_text(what, getattr(self, what), most)
-        for what in ("bidirectional", "ends_call"):
+        for what in ("bidirectional", "realtime", "ends_call"):
             if not isinstance(getattr(self, what), bool):
                 raise ConfigError(f"{what} is {getattr(self, what)!r}; it must be True or False")
         for what in ("custom_parameters", "headers"):
@@ -235,6 +269,12 @@ class StreamSpec:
             raise ConfigError(f"track {self.track!r} is not one of {', '.join(TRACKS)}")
         if self.bidirectional and self.track != "inbound_track" and wire.two_way_inbound_only:
             raise ConfigError(f"a bidirectional {self.wire} stream carries the inbound_track only, not {self.track}")
+        if self.track not in wire.tracks:
+            raise ConfigError(f"a {self.wire} stream carries the {', '.join(wire.tracks)} only, not {self.track}")
+        if self.realtime and not wire.has_realtime:
+            raise ConfigError(f"the {self.wire} wire has no realtime streams; give a short playout_s instead")
+        if self.realtime and not self.bidirectional:
+            raise ConfigError("realtime is for a bidirectional stream: it says how the application's audio is played")
         media_format = self.media_format()
         _check_whole(self, "message_ms")
         message_ms, choice = self.message_ptime_ms(), wire.message_ms
@@ -253,6 +293,9 @@ class StreamSpec:
             check_callback_url(self.status_url)
         self._check_upgrade()
         check_range("stream_timeout_s", self.stream_timeout_s, 0.1, 7 * 86400)
+        check_range("reconnect_s", self.reconnect_s, 0, 600)
+        if self.fallback is not None:
+            object.__setattr__(self, "fallback_clip", _fallback_clip(self.fallback))
         check_range("playout_s", self.playout_s, 1, 300)
         account_id = self.account_id or wire.default_account_id
         wire.check_stream(media_format, self.custom_parameters, account_id, self.options)
@@ -278,6 +321,10 @@ class StreamSpec:
         if len(token) + sum(len(name) + len(value) for name, value in self.headers.items()) > _HEADERS_MAX:
             raise ConfigError(f"headers and the bearer token have more than {_HEADERS_MAX} characters together")
         try:
+            if wire.transport == "audiosocket" and (token or self.headers):
+                raise ConfigError(
+                    f"the {self.wire} wire has no headers and no bearer token: nothing is sent before the call"
+                )
             if wire.transport == "websocket":
                 ClientHandshake(target.authority, target.path, self.headers.items())
         except LocalWireError as exc:
@@ -289,6 +336,10 @@ class StreamSpec:
             formats = wire_named(self.wire).formats
             return MediaFormat(*(("PCMU", 8000) if ("PCMU", 8000) in formats else formats[0]))
         return parse_codec(self.codec)[0]
+
+    def bound_s(self) -> float:
+        """Return how much of the application's audio may wait."""
+        return min(self.playout_s, REALTIME_S) if self.realtime else self.playout_s
 
     def message_ptime_ms(self) -> int:
         """Return the audio in one media message; the codec string's word goes before `message_ms`."""

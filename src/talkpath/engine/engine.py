@@ -17,6 +17,7 @@ import trio
 
 from talkpath._native import lib
 from talkpath.engine.call import Call
+from talkpath.engine.callbacks import CallbackQueue, Callbacks
 from talkpath.engine.config import EngineConfig
 from talkpath.engine.leg import Leg
 from talkpath.errors import CallEnded, ConfigError, check_range
@@ -24,7 +25,6 @@ from talkpath.path.pool import Pool
 from talkpath.records import CallRecord, EndReason, EngineStatistics
 from talkpath.transport.admission import Admission
 from talkpath.transport.clock import Clock, open_clock
-from talkpath.transport.http import DeliveryOptions, deliver
 from talkpath.wire.json_message import is_text
 
 if TYPE_CHECKING:
@@ -59,10 +59,7 @@ class Engine:
         self._entered = False
         self._draining = False
         self._empty = trio.Event()
-        self._callbacks: trio.Nursery | None = None
-        self._callbacks_waiting = 0
-        self._callbacks_delivered = 0
-        self._callbacks_failed = 0
+        self._callbacks: Callbacks | None = None
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._clock_manager: AbstractAsyncContextManager[Clock] | None = None
 
@@ -91,14 +88,14 @@ class Engine:
         self._attendance = self.clock.load.attended(log, self.config.gc)
         self._attendance.__enter__()
         self._manager = trio.open_nursery()
-        self._callbacks = await self._manager.__aenter__()
+        self._callbacks = Callbacks(await self._manager.__aenter__(), self.config, self.entropy)
         return self
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End what is left, deliver the callbacks (each has its deadline), release the clock."""
+        """End what is left, deliver the callbacks (within one callback's deadline), release the clock."""
         assert self._manager is not None
         assert self._clock_manager is not None
         assert self._callbacks is not None
@@ -108,9 +105,10 @@ class Engine:
             with trio.CancelScope(shield=True):
                 # Their goodbyes are bounded, and their last callbacks still need the nursery.
                 await self._end_all(EndReason.CANCELLED)
+            self._callbacks.close_by(self.config.callback_deadline_s)
             if exc is not None and not isinstance(exc, Exception):
                 # The run is being cancelled: nobody waits for a web server now.
-                self._callbacks.cancel_scope.cancel()
+                self._callbacks.cancel()
             await self._manager.__aexit__(None, None, None)
         finally:
             self._attendance.__exit__(None, None, None)
@@ -213,42 +211,22 @@ class Engine:
             call.end(reason)
         return [await call.wait_ended() for call in ended]
 
-    def deliver(self, request: CallbackRequest, *, in_passing: bool = False) -> None:
+    def deliver(self, request: CallbackRequest, *, after: CallbackQueue, in_passing: bool = False) -> None:
         """Have a status callback delivered by the engine's own nursery; a hang-up never waits for it.
 
         What an application can cause at will (`in_passing`: checkpoints, clears, a filling buffer) gets half of the
         room, so that no flood of it displaces anybody's news of a stream's beginning and end.
+
+        Args:
+            after: the stream's callbacks that go before this one.
         """
-        room = self.config.max_callbacks // 2 if in_passing else self.config.max_callbacks
-        if self._callbacks is None or self._callbacks_waiting >= room:
-            self._callbacks_failed += 1
-            return
-        self._callbacks_waiting += 1
-        self._callbacks.start_soon(self._deliver, request)
+        if self._callbacks is not None:
+            self._callbacks.tell(request, after, in_passing=in_passing)
 
     def callback_impossible(self, exc: ConfigError) -> None:
         """A status callback could not even be written down."""
-        self._callbacks_failed += 1
-        log.info("a status callback was not delivered: %s", exc)
-
-    async def _deliver(self, request: CallbackRequest) -> None:
-        try:
-            options = DeliveryOptions(
-                deadline_s=self.config.callback_deadline_s, attempts=self.config.callback_attempts
-            )
-            result = await deliver(
-                request, delivery_id=self.entropy(16).hex(), options=options, ssl_context=self.config.tls_context
-            )
-            if result.delivered:
-                self._callbacks_delivered += 1
-            else:
-                self._callbacks_failed += 1
-                log.info("a status callback was not delivered: %s", result.error)
-        except Exception as exc:
-            self._callbacks_failed += 1
-            log.error("a status callback failed: %s", type(exc).__name__, exc_info=exc)
-        finally:
-            self._callbacks_waiting -= 1
+        if self._callbacks is not None:
+            self._callbacks.impossible(exc)
 
     def statistics(self, *, since: EngineStatistics | None = None) -> EngineStatistics:
         """Return a snapshot of the engine's counters.
@@ -261,6 +239,7 @@ class Engine:
             ConfigError: the engine has not been entered.
         """
         self._check_entered()
+        assert self._callbacks is not None
         lateness = self.driver.lateness
         before = since.load.lateness_counts if since is not None and since.ticks else None
         pool = self.pool.native
@@ -277,8 +256,8 @@ class Engine:
             lateness_p99_ms=lateness.percentile_ms(0.99, before),
             lateness_p999_ms=lateness.percentile_ms(0.999, before),
             lateness_max_ms=lateness.percentile_ms(1.0, before),
-            callbacks_delivered=self._callbacks_delivered,
-            callbacks_failed=self._callbacks_failed,
+            callbacks_delivered=self._callbacks.delivered,
+            callbacks_failed=self._callbacks.failed,
             refused=dict(self.admission.refused),
             loop_stall_ms=self._stalled_ms
             + sum(

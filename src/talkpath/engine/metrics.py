@@ -117,7 +117,7 @@ def _write_server(page: _Page, now: ServerStatistics) -> None:
     page.counter("lines_opened_total", "Lines opened since serving began.", now.lines_opened)
     page.gauge("handshakes", "Connections that have not opened a line yet.", now.handshakes)
     _write_pool(page, now.pool_bytes, now.pool_used_bytes, now.pool_refused)
-    page.counters("refusals_total", "Upgrades answered 503, by the limit that refused.", "limit", now.refused)
+    page.counters("refusals_total", "Connections not taken, by the limit that refused.", "limit", now.refused)
 
 
 def _write_pool(page: _Page, in_all: int, used: int, refused: int) -> None:

@@ -1,31 +1,21 @@
-"""One stream of a call: connect, say `start`, carry media and control messages, end, say goodbye.
+"""One stream of a call: what is said on it. How it comes about, is lost, and ends is in `stream_life`.
 
-States, and who moves them::
-
-    CONNECTING --handshake done, tick attaches--> LIVE --end()--> ENDED --goodbye, callbacks--> gone
-        |                                                           ^
-        +-- out of attempts, timed out, refused, end() -------------+
-
-`run` is a task in the call's media nursery. Everything that changes the path (attach, marks, clears) happens in the
-driver's step, either because it came from the wire or as a command. `end` is the one door: synchronous, idempotent,
-from anywhere; it detaches at once, and what needs waiting (the goodbye) is left to `run`. A stream's end is not the
-call's, unless its specification says so.
+An application's messages become changes of the call's path and answers; the path's events become messages. All of it
+happens in the driver's step, either because it came from the wire or as a command.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import trio
-
 from talkpath._native import ffi, lib
-from talkpath.engine.chunks import Chunks
+from talkpath.engine.chunks import UNNUMBERED, Chunks
 from talkpath.engine.config import TRACKS, StreamSpec
 from talkpath.engine.leg import DIGITS_MAX
-from talkpath.errors import CallEnded, ConfigError, LocalWireError, NativeError, RemoteWireError
+from talkpath.engine.stream_life import StreamLife
+from talkpath.errors import ConfigError, NativeError, RemoteWireError
 from talkpath.events import (
     BufferDepth,
     Clear,
@@ -47,7 +37,6 @@ from talkpath.events import (
     SendDigits,
     SourceCleared,
     StreamDegraded,
-    StreamEnded,
     StreamStarted,
     StreamStopped,
     StreamUp,
@@ -55,16 +44,12 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.path.stream import OUTCOMES, EventKind, Stream, StreamOptions, counters_of, native_format, tracks_of
-from talkpath.records import EndReason, MarkOutcome, Outcome, StreamRecord
-from talkpath.transport.carrier import Carriage, Carrier, open_carriage, parse_target
+from talkpath.records import EndReason, MarkOutcome, Outcome
+from talkpath.transport.carrier import Carriage
 from talkpath.transport.refusals import Refusals
-from talkpath.transport.upgrade import Target
-from talkpath.transport.wake import Bell, Moment
-from talkpath.units import NS_PER_MS, samples_to_ms
-from talkpath.wire.catalog import wire_named
+from talkpath.units import samples_to_ms
 from talkpath.wire.dialect import Role
-from talkpath.wire.entry import StreamAttributes
-from talkpath.wire.status import StatusEvent, StatusKind
+from talkpath.wire.status import StatusKind
 
 if TYPE_CHECKING:
     from talkpath.engine.call import Call
@@ -78,111 +63,49 @@ ASSEMBLY_BYTES = 64_000
 """What the native core collects for messages that are longer than a ptime."""
 MAX_MESSAGE_BYTES = 1 << 20
 """Of one message, where the wire has no option for it."""
-GOODBYE_CODES = {
-    EndReason.WIRE_ERROR: 1002,
-    EndReason.INTERNAL_ERROR: 1011,
-    EndReason.BLOCK_FAILED: 1011,
-    EndReason.CONTROL_OVERFLOW: 1011,
-}
 
 
-class CallStream:
+class CallStream(StreamLife):
     """A live stream; `Call.start_stream` returns it. Its public side: `control_id`, `stream_id`, `spec`, `record`."""
 
     __slots__ = (
         "_chunks",
-        "_clears",
-        "_close_code",
-        "_connection",
-        "_dialect",
-        "_digits_received",
         "_digits_sending",
-        "_digits_sent",
-        "_end_bell",
-        "_ended_ns",
-        "_live",
         "_marks",
         "_message_ms",
-        "_native",
         "_next_mark",
         "_origin",
-        "_outcomes",
         "_paused",
         "_plain_audio",
         "_play_format",
-        "_refused",
-        "_scope",
-        "_started_ns",
-        "_stream",
-        "_target",
         "_timestamp_base_ms",
-        "account_id",
-        "call",
-        "cause",
-        "control_id",
-        "end_reason",
-        "ended",
-        "flushing",
-        "index",
-        "number",
-        "ready",
-        "record",
-        "spec",
-        "stream_id",
-        "wire",
     )
 
     hears_media = False
 
     def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str, number: int) -> None:
-        self.call = call
-        self.spec = spec
-        self.index = index
-        self.control_id = control_id
-        self.number = number
-        """How many streams of the call had begun with this one."""
-        self.wire = wire_named(spec.wire)
-        self.account_id = spec.account_id or self.wire.default_account_id
-        self.stream_id = self.wire.make_stream_id(call.entropy)
-        self.end_reason: EndReason | None = None
-        self.cause: BaseException | None = None
-        self.record: StreamRecord | None = None
-        self.ready = Moment()
-        self.ended = Moment()
-        self._scope: trio.CancelScope | None = None
-        """Of the attempt to connect, while it lasts."""
-        self._end_bell = Bell()
-        self._live = False
-        self._native: Any = None
-        self._stream: Stream | None = None
+        super().__init__(call, spec, index, control_id, number)
         self._timestamp_base_ms = 0
-        self._dialect = self.wire.platform(spec.media_format(), spec.options)
-        self._plain_audio: Callable[[bytes], bytes | None] | None = getattr(self._dialect, "plain_audio", None)
+        self._plain_audio: Callable[[bytes], bytes | None] | None = None
+        """Takes the payload out of a message that is audio and nothing else, where the dialect can do that faster."""
         self._play_format = native_format(self._dialect.play_format)
-        self._connection: Carrier | None = None
         self._marks: dict[int, Mark] = {}
         self._next_mark = 1
-        self._outcomes: list[MarkOutcome] = []
-        self._refused: Refusals | None = None
-        self.flushing = False
-        """Whether its socket is full, and the call's send task sees to it."""
-        self._clears = 0
         self._chunks: Chunks | None = None
-        """Made for the first chunk that has a number to be taken back by."""
-        self._digits_received = 0
-        self._digits_sent = 0
+        """Made for the first chunk, where chunks can be taken back."""
         self._digits_sending: list[str] = []
         """What the application calls those that have not all gone out, where it is to be told."""
         self._origin = 0
         """The call's sample at which the stream was attached: on the wire positions count from there."""
         self._paused = False
         """By the application."""
-        self._started_ns: int | None = None
-        self._ended_ns = 0
-        self._close_code = 1000
-        self._target: Target | None = parse_target(self.wire.transport, spec.url)
-        """Until it has been connected to."""
         self._message_ms = self._whole_ptimes()
+
+    def forget(self) -> None:
+        """As `StreamLife.forget`."""
+        self._chunks = None
+        self._digits_sending.clear()
+        self._paused = False
 
     def _whole_ptimes(self) -> int:
         """Return the audio in one message: what was asked for, rounded up to whole ptimes of the leg."""
@@ -198,93 +121,16 @@ class CallStream:
             )
         return message_ms
 
-    # The task ----------------------------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Live the stream's whole life. Never raises; a failure ends the stream with a reason."""
-        try:
-            with trio.CancelScope() as self._scope:
-                if self.end_reason is None:
-                    await self._begin()
-            self._scope = self._target = None
-            if self.end_reason is None:
-                await self._end_bell.wait()
-        except CallEnded as exc:
-            self.end(exc.reason, exc.cause)
-        except LocalWireError as exc:
-            self.end(EndReason.WIRE_ERROR, exc)
-        except Exception as exc:
-            log.error("stream %s: %s", self.control_id, type(exc).__name__, exc_info=exc)
-            self.end(EndReason.INTERNAL_ERROR, exc)
-        finally:
-            self.end(EndReason.CANCELLED)
-            await self._goodbye()
-            self._finish()
-
-    async def _begin(self) -> None:
-        carriage = await self._connect()
-        try:
-            await self._go_live(carriage)
-        except BaseException:
-            if self._connection is None:
-                carriage.close()
-            raise
-
-    async def _connect(self) -> Carriage:
-        config = self.call.engine.config
-        spec, target = self.spec, self._target
-        assert target is not None
-        fixed = list(spec.headers.items())
-        if spec.authorization_bearer_token:
-            fixed.append(("Authorization", f"Bearer {spec.authorization_bearer_token}"))
-        last: Exception | None = None
-        reason = EndReason.CONNECT_FAILED
-        for attempt in range(config.connect_attempts):
-            if attempt:
-                await trio.sleep(config.connect_backoff_s * 2 ** (attempt - 1))
-            # Each attempt has a nonce of its own: whoever remembers nonces must be able to refuse one that comes again.
-            nonce = str(int.from_bytes(self.call.entropy(8), "big"))
-            headers = [*fixed, *self.wire.upgrade_headers(spec.auth_token, nonce, target.url)]
-            try:
-                with trio.fail_after(config.connect_timeout_s):
-                    return await open_carriage(
-                        self.wire.transport,
-                        target,
-                        headers=headers,
-                        subprotocol=self.wire.subprotocol,
-                        method=self.wire.grpc_method,
-                        wrap=getattr(self._dialect, "wrap_media", bytes),
-                        context=config.tls_context,
-                    )
-            except trio.TooSlowError as exc:
-                last, reason = exc, EndReason.HANDSHAKE_TIMED_OUT
-            except RemoteWireError as exc:
-                last, reason = exc, EndReason.HANDSHAKE_REFUSED
-            except (OSError, ssl.SSLError) as exc:
-                last, reason = exc, EndReason.CONNECT_FAILED
-        raise CallEnded(reason, last)
-
-    async def _go_live(self, carriage: Carriage) -> None:
-        """Have the next tick attach the stream and say `start`."""
-
-        def attach(now_ns: int) -> Exception | None:
-            try:
-                self._attach(carriage, now_ns)
-            except Exception as exc:
-                return exc
-            self.ready.set()  # here, so that whoever waits for it goes on beside this stream's task and not after it
-            return None
-
-        failure = await self.call.commands.perform(attach)
-        if failure is not None:
-            raise failure
-
     # In the step -------------------------------------------------------------------------------------------------
 
-    def _attach(self, carriage: Carriage, now_ns: int) -> None:
+    def attach(self, carriage: Carriage, now_ns: int) -> None:
+        """As `StreamLife.attach`."""
         if self.end_reason is not None:
             return
+        self._plain_audio = getattr(self._dialect, "plain_audio", None)
         call, spec = self.call, self.spec
+        if self._lost is not None:
+            self._come_back()
         media_format = self._dialect.media_format
         tracks = TRACKS[spec.track]
         options = getattr(self._dialect, "options", None)
@@ -320,7 +166,7 @@ class CallStream:
                 masked=carriage.masked,
                 mask_seed=int.from_bytes(call.entropy(8), "big"),
                 message_ms=self._message_ms,
-                bound_ms=round(spec.playout_s * 1000),
+                bound_ms=round(spec.bound_s() * 1000),
                 reserve_ms=1000 if spec.bidirectional else 0,
                 max_message_bytes=max_message_bytes,
                 timestamp_base_ms=self._timestamp_base_ms or None,
@@ -347,14 +193,17 @@ class CallStream:
                 pump=call.pump_place(self.index) if carriage.pumpable else None,
             )
             self._live = True
-            self._started_ns = now_ns
+            self._connected_ns = now_ns
+            if self._started_ns is None:
+                self._started_ns = now_ns
             call.send_media[self.index] = connection.send_media
             if self._dialect.numbered(started):
                 lib.tp_stream_take_sequence(native)
-            for message in first:
-                connection.send_message(message)
+            # Told before it is written: the socket may break at the first byte, and that is news of its own.
             call.note(StreamUp(self.control_id, self.stream_id))
             self._tell(StatusKind.STARTED)
+            for message in first:
+                connection.send_message(message)
             connection.start(now_ns)
 
     def _send(self, command: WireEvent) -> None:
@@ -425,10 +274,11 @@ class CallStream:
         taken = lib.tp_stream_receive_audio(
             self._native, 0, media_format, ffi.from_buffer("uint8_t[]", media.payload), len(media.payload), now_ns
         )
-        if media.chunk is not None:
+        if self.wire.takes_back_chunks:
             if self._chunks is None:
                 self._chunks = Chunks(self._dialect.play_format.sample_bytes)
-            self._chunks.add(media.chunk, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
+            number = UNNUMBERED if media.chunk is None else media.chunk
+            self._chunks.add(number, media.payload, taken, int(lib.tp_stream_queued_samples(self._native)))
 
     def _interrupt(self, chunk: int, now_ns: int) -> None:
         """Take one chunk out of the queue: what follows it is played in its place."""
@@ -485,7 +335,7 @@ class CallStream:
             self._send(BufferDepth(what, self.call.leg.digits_waiting(), DIGITS_MAX))
         else:
             waiting_ms = int(lib.tp_stream_queued_us(self._native)) // 1000
-            self._send(BufferDepth(what, -(-waiting_ms // 20), round(self.spec.playout_s * 50)))
+            self._send(BufferDepth(what, -(-waiting_ms // 20), round(self.spec.bound_s() * 50)))
 
     def _send_digits(self, asked: SendDigits, now_ns: int) -> None:
         if not self.spec.bidirectional:
@@ -545,42 +395,16 @@ class CallStream:
             return
         self._receive(self._dialect.receive_binary, payload, now_ns)
 
-    def on_peer_closed(self, code: int | None) -> None:
-        if code is None:
-            self.end(EndReason.PEER_VANISHED)
-        elif code in (1011, 1002, 1003, 1007, 1008, 1009):
-            self.end(EndReason.APPLICATION_FAILED)
-        else:
-            self.end(EndReason.APPLICATION_HUNG_UP)
-
-    def on_broken(self, exc: OSError) -> None:
-        self.end(EndReason.PEER_VANISHED, exc)
-
     def on_protocol_error(self, exc: RemoteWireError) -> None:
         self._refusals.add(exc.kind)
         self._close_code = getattr(exc, "close_code", 1002)
         self.end(EndReason.WIRE_ERROR, exc)
 
-    def on_full(self) -> None:
-        if not self.flushing:
-            self.flushing = True
-            self.call.flush_soon(self)
-
-    def on_overflow(self) -> None:
-        self.end(EndReason.CONTROL_OVERFLOW)
-
-    def failed(self, exc: Exception) -> None:
-        log.error("stream %s: %s", self.control_id, type(exc).__name__, exc_info=exc)
-        self.end(EndReason.INTERNAL_ERROR, exc)
-
-    def pull_events(self) -> None:
-        """Take this stream's own events (marks settled by a clear or a close) from the native core."""
-        event = ffi.new("tp_event *")
-        while lib.tp_stream_next_event(self._native, event) == 1:
-            self.on_native_event(event)
-
     def on_native_event(self, event: Any) -> None:
-        """One event of this stream."""
+        """One event of this stream, or of what is heard in its place."""
+        if self._fallback is not None:
+            self._fallback.on_native_event(event)
+            return
         match event.kind:
             case EventKind.MARK:
                 self._settle(event.id, OUTCOMES[event.value], event.at_sample)
@@ -613,170 +437,8 @@ class CallStream:
 
     def send_digit(self, digit: str, at_sample: int) -> None:
         """Tell the application that the caller pressed a key."""
-        if self._live and self.end_reason is None:
+        if self._live and self.end_reason is None and (self.spec.bidirectional or self.wire.digits_one_way):
             self._digits_received += 1
             rate = self.call.leg.media_format.sample_rate_hz
             at_ms = samples_to_ms(max(0, at_sample - self._origin), rate)
             self._send(Digit(digit, timestamp_ms=self._timestamp_base_ms + at_ms))
-
-    def housekeeping(self, now_ns: int) -> None:
-        connection = self._connection
-        if connection is None or self.end_reason is not None:
-            return
-        if self._started_ns is not None and now_ns - self._started_ns >= self.spec.stream_timeout_s * 1e9:
-            self.end(EndReason.STREAM_TIMED_OUT)
-        elif not connection.check_alive(now_ns):
-            self.end(EndReason.PEER_VANISHED)
-
-    # The end -----------------------------------------------------------------------------------------------------
-
-    def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
-        """End the stream now: no sample of it is played or sent from here. Idempotent; the only door."""
-        if self.end_reason is not None:
-            return
-        self.end_reason, self.cause = reason, cause
-        call = self.call
-        self._ended_ns = call.clock.now_ns()
-        call.send_media[self.index] = None
-        with call.driver.paused():  # no tick between the two writes a message for nobody
-            if self._connection is not None:
-                self._connection.stop()
-            if self._native is not None:
-                lib.tp_path_detach(call.path, self.index)
-        if self._native is not None:
-            call.leg.drop_digits(self.index)
-            self.pull_events()
-        self._live = False
-        if self._scope is not None:
-            self._scope.cancel()
-        self._end_bell.ring()
-        call.note(StreamEnded(self.control_id, self.stream_id, reason))
-        if self.spec.ends_call:
-            call.end(reason, cause)
-
-    async def _goodbye(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        with trio.move_on_after(self.call.engine.config.goodbye_s, shield=True):
-            if connection.broken:
-                connection.abort()
-                return
-            reason = self.end_reason or EndReason.STOPPED
-            sequence = int(lib.tp_stream_take_sequence(self._native))
-            for message in self._dialect.send(StreamStopped(reason.value), sequence=sequence):
-                connection.send_message(message)
-            code = self._close_code if reason is EndReason.WIRE_ERROR else GOODBYE_CODES.get(reason, 1000)
-            await connection.close(code)
-        connection.abort()
-
-    def _finish(self) -> None:
-        """Write the record; give everything back."""
-        reason = self.end_reason or EndReason.INTERNAL_ERROR
-        counters = lib.tp_stream_statistics(self._native) if self._native is not None else None
-        rate = self._dialect.media_format.sample_rate_hz
-        duration_ms = (self._ended_ns - self._started_ns) // NS_PER_MS if self._started_ns is not None else 0
-        self.record = StreamRecord(
-            stream_id=self.stream_id,
-            control_id=self.control_id,
-            name=self.spec.name,
-            wire=self.spec.wire,
-            reason=reason,
-            duration_ms=duration_ms,
-            messages_sent=counters.messages_out if counters is not None else 0,
-            messages_received=counters.messages_in if counters is not None else 0,
-            marks=tuple(self._outcomes),
-            clears=self._clears,
-            refused=dict(self._refused.by_kind) if self._refused is not None else {},
-            application_ms=samples_to_ms(counters.samples_played, rate) if counters is not None else 0,
-            dropped_ms=samples_to_ms(counters.samples_dropped, rate) if counters is not None else 0,
-            media_dropped=self._connection.media_dropped_so_far() if self._connection is not None else 0,
-            digits_received=self._digits_received,
-            digits_sent=self._digits_sent,
-            cause=_cause_name(self.cause),
-        )
-        try:
-            if self._started_ns is not None and reason.orderly:
-                self._tell(StatusKind.STOPPED, reason="completed", duration_s=duration_ms // 1000)
-            else:
-                self._tell(
-                    StatusKind.FAILED,
-                    reason="connection_failed" if self._started_ns is None else reason.value,
-                    duration_s=duration_ms // 1000,
-                )
-        finally:
-            self._native = None
-            self._stream = None
-            self._connection = None
-            self.ready.set()
-            self.ended.set()
-            self.call.stream_gone(self)
-
-    def _tell(self, kind: StatusKind, *, reason: str = "", name: str = "", duration_s: int = 0) -> None:
-        """Queue a status callback; the engine's own nursery delivers it."""
-        spec, call = self.spec, self.call
-        if not spec.status_url:
-            return
-        event = StatusEvent(
-            kind=kind,
-            call_id=call.call_id,
-            stream_id=self.stream_id,
-            at_unix_s=call.engine.wall_clock(),
-            from_number=call.from_number,
-            to_number=call.to_number,
-            direction=call.direction,
-            account_id=self.account_id,
-            control_id=self.control_id,
-            stream_name=spec.name,
-            track=spec.track,
-            service_url=spec.url,
-            name=name,
-            reason=reason,
-            duration_s=duration_s,
-            stream_attributes=self.wire.stream_attributes(
-                StreamAttributes(
-                    bidirectional=spec.bidirectional,
-                    tracks=TRACKS[spec.track],
-                    timeout_s=spec.stream_timeout_s,
-                    media_format=spec.media_format(),
-                    custom_parameters=spec.custom_parameters,
-                )
-            ),
-        )
-        nonce = str(int.from_bytes(call.entropy(8), "big"))
-        scheme = spec.status_scheme or self.wire.status_schemes[0]
-        try:
-            request = self.wire.status_request(
-                event,
-                scheme,
-                spec.status_url,
-                spec.status_url_method,
-                spec.auth_token,
-                nonce,
-            )
-        except ConfigError as exc:
-            # By GET a long status_url and long fields together may pass the bound of a URL.
-            call.engine.callback_impossible(exc)
-            return
-        if request is not None:
-            in_passing = kind in (StatusKind.PLAYED, StatusKind.CLEARED, StatusKind.DEGRADED)
-            call.engine.deliver(request, in_passing=in_passing)
-
-    async def flush(self) -> None:
-        """Empty a full socket, or give the stream up; run by the call's send task."""
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            if not await connection.flush(self.call.engine.config.stall_s):
-                self.end(EndReason.PEER_STALLED)
-        finally:
-            self.flushing = False
-
-
-def _cause_name(cause: BaseException | None) -> str:
-    if cause is None:
-        return ""
-    if isinstance(cause, (RemoteWireError, LocalWireError)):
-        return f"{type(cause).__name__}: {cause}"
-    return type(cause).__name__

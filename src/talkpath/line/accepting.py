@@ -140,6 +140,13 @@ class Door:
         self.turned_away = 0
         """Connections beyond a bound of their address."""
         self._saying = 0
+        self._ready = 0
+        """Places taken for whoever comes next."""
+
+    @property
+    def unfinished(self) -> int:
+        """How many handshakes are."""
+        return self.handshakes.taken - self._ready
 
     def visit(self, address: str, place: object) -> Visit | None:
         """Count one that has come from `address`; None: there is no room for more from there.
@@ -166,6 +173,7 @@ class Door:
         """
         while True:
             await self.handshakes.take(token := object())
+            self._ready += 1
             try:
                 connection, peer = await listening.accept()
             except OSError as exc:
@@ -177,6 +185,8 @@ class Door:
             except BaseException:
                 self.handshakes.release_for(token)
                 raise
+            finally:
+                self._ready -= 1
             plain = socket.socket(connection.family, connection.type, connection.proto, fileno=connection.detach())
             plain.setblocking(False)
             visit = self.visit(str(peer[0]) if isinstance(peer, tuple) else "", token)

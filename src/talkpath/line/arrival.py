@@ -32,9 +32,11 @@ from talkpath.line.config import LineRecord
 from talkpath.line.grpc_lines import serve_calls
 from talkpath.line.line import Line
 from talkpath.line.opening import FirstBytes, Recogniser, first_bytes_say, receive_start, wires_on
+from talkpath.transport.audiosocket import accept_audiosocket
 from talkpath.transport.carrier import Carriage, WebSocketCarriage
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.upgrade import receive_some, receive_upgrade, refuse, send_all
+from talkpath.wire.audiosocket import AudioSocketOptions, Kind, message
 from talkpath.wire.catalog import SUBPROTOCOLS
 from talkpath.wire.websocket import CLOSE, ServerHandshake, UpgradeRequest, close_payload, frame
 
@@ -79,18 +81,20 @@ class Arrival:
         self._opened = opened
         self._address = visit.address
         self._client_names: frozenset[str] | None = None
+        self.deadline = trio.current_time() + server.config.handshake_s
+        """For the first line."""
 
     async def serve(self) -> LineRecord | None:
         """As `serve_link`."""
         line: Line | None = None
         calls: bytes | None = None
         try:
-            with self.refusals(), trio.fail_after(self.server.config.handshake_s):
+            with self.refusals(), trio.fail_at(self.deadline):
                 kind, begun = await self._greet()
                 if kind is FirstBytes.GRPC:
                     calls = begun
                 elif kind is FirstBytes.AUDIOSOCKET:
-                    raise RemoteWireError("an AudioSocket, which is not served here", kind="unknown_wire")
+                    line = await self._open_audiosocket(begun)
                 else:
                     line = await self._open_websocket(begun)
         finally:
@@ -100,7 +104,7 @@ class Arrival:
                     self.link.close()
         if calls is not None:
             return await serve_calls(self, calls)
-        return await self.live(line) if line is not None else None
+        return await self.live(line, self.link.close) if line is not None else None
 
     def settled(self) -> None:
         """The connection has shown that it is in earnest: it has a line, or is over."""
@@ -117,9 +121,15 @@ class Arrival:
             log.info("a connection from %s was refused: %s", self.link.peer_name(), exc)
         except (OSError, CallEnded) as exc:
             log.info("a connection from %s failed: %s", self.link.peer_name(), type(exc).__name__)
+        except Exception as exc:
+            log.error("a connection failed: %s", type(exc).__name__, exc_info=exc)
 
-    async def live(self, line: Line) -> LineRecord | None:
-        """Have the bot live on a line that is counted. Raises nothing but cancellation."""
+    async def live(self, line: Line, abandon: Callable[[], None]) -> LineRecord | None:
+        """Have the bot live on a line that is counted. Raises nothing but cancellation.
+
+        Args:
+            abandon: ends what carries the line, for when the line itself can no longer.
+        """
         server = self.server
         server.lines_opened += 1
         try:
@@ -136,7 +146,7 @@ class Arrival:
             log.warning("a line could not be opened: %s", exc.reason.value)
         except Exception as exc:
             log.error("a line failed: %s", type(exc).__name__, exc_info=exc)
-            self.link.close()
+            abandon()
         return line.record
 
     # What it is --------------------------------------------------------------------------------------------------
@@ -199,6 +209,37 @@ class Arrival:
             return True
         self.server.door.turned_away += 1
         return False
+
+    # An AudioSocket ----------------------------------------------------------------------------------------------
+
+    async def _open_audiosocket(self, begun: bytes) -> Line | None:
+        """Read the UUID and the first audio; None when the peer was told to go away, which its wire says without a
+        reason. A line that is returned is counted.
+        """
+        server = self.server
+        wires = wires_on("audiosocket", server.wire)
+        if not wires:
+            raise RemoteWireError("an AudioSocket, which is not served here", kind="unknown_wire")
+        ways = self.ways_left(self.shown(wires, {}, "/", None))
+        refusal = server.admission.refusal() if ways is not None else None
+        if ways is None or refusal is not None:
+            why = NOTHING_SHOWN if refusal is None else refusal.explanation
+            log.info("an AudioSocket from %s was refused: %s", self.link.peer_name(), why)
+            await refuse(self.link, message(Kind.TERMINATE))
+            return None
+        server.lines += 1
+        try:
+            options = server.config.options
+            dialect, started, carriage = await accept_audiosocket(
+                self.link, begun, options if isinstance(options, AudioSocketOptions) else None
+            )
+            if not self.admits(ways, dialect, started):
+                await refuse(self.link, message(Kind.TERMINATE))
+                raise RemoteWireError(NOT_ALLOWED, wire=dialect.wire, kind="no_access")
+            return self.make_line(dialect, started, carriage, path="/")
+        except BaseException:
+            server.lines -= 1
+            raise
 
     # A WebSocket -------------------------------------------------------------------------------------------------
 

@@ -36,14 +36,14 @@ class LineInfo:
     custom_parameters: Mapping[str, str] = field(repr=False)
     path: str = field(default="/", repr=False)
     """Of the upgrade request, query included: tokens, where they are dialled. Of the method on gRPC."""
+    clock_rate_hz: int = 0
+    """In which positions are told (`MarkOutcome.at_sample`): the call's own on the native wire, whose start names it;
+    elsewhere the stream's rate."""
     from_number: str = field(default="", repr=False)
     """Of the caller, where the wire says it; `to_number` likewise."""
     to_number: str = field(default="", repr=False)
     direction: str = ""
     """``inbound`` or ``outbound``, as the platform sees the call, where the wire says it."""
-    clock_rate_hz: int = 0
-    """In which positions are told (`MarkOutcome.at_sample`): the call's own on the native wire, whose start names it;
-    elsewhere the stream's rate."""
 
     @property
     def codec(self) -> str:
@@ -71,7 +71,7 @@ class LineConfig:
 
     send_ahead_ms: int = 2000
     """How far ahead of what has been played audio is sent: what was sent cannot be recalled, only cleared over the
-    wire.
+    wire. On a wire that has no clear (AudioSocket) it is at most 60.
     """
     message_ms: int = 20
     """Audio in one message while little waits; up to 200 ms when much does."""

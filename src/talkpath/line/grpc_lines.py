@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from talkpath.line.arrival import Arrival
     from talkpath.wire.dialect import Dialect
 
+IDLE_S = 60.0
+"""How long a connection may live between its lines."""
+GRACE_S = 0.5
+"""Whoever took too long is told so, and then hung up on."""
+
 log = logging.getLogger("talkpath.line.grpc_lines")
 
 
@@ -76,9 +81,10 @@ class _Calls:
             self._serve_call,
             paths=tuple(self._wires),
             leftover=leftover,
-            greeting_s=self._server.config.handshake_s,
+            idle_s=IDLE_S,
+            greeting_s=max(0.0, arrival.deadline - trio.current_time()),
         )
-        self._patience.deadline = trio.current_time() + self._server.config.handshake_s
+        self._patience.deadline = arrival.deadline + GRACE_S
         with self._patience:
             await connection.run()
         if self._patience.cancelled_caught:
@@ -91,14 +97,14 @@ class _Calls:
             return
         self._patience.deadline = math.inf
         self._arrival.settled()
-        self._record = await self._arrival.live(line) or self._record
+        self._record = await self._arrival.live(line, carriage.close) or self._record
 
     async def _open(self, carriage: GrpcCarriage) -> Line | None:
         """Read the call's opening message; None when the peer was told why not. A line that is returned is counted."""
         line: Line | None = None
         with self._arrival.refusals(), contextlib.suppress(_Refused):
             try:
-                with trio.fail_after(self._server.config.handshake_s):
+                with trio.fail_at(self._deadline()):
                     line = await self._let_in(carriage)
             except trio.TooSlowError:
                 carriage.refuse(Status.DEADLINE_EXCEEDED, "no opening message in time")
@@ -107,6 +113,10 @@ class _Calls:
                 carriage.refuse(Status.INVALID_ARGUMENT, str(exc))
                 raise
         return line
+
+    def _deadline(self) -> float:
+        """Until when a call that begins now is to have its line: that of the connection counts for its first one."""
+        return min(trio.current_time() + self._server.config.handshake_s, self._patience.deadline - GRACE_S)
 
     def _refuse(self, carriage: GrpcCarriage, status: Status, message: str, why: str) -> _Refused:
         log.info("a call from %s was refused: %s", carriage.peer_name(), why)

@@ -60,6 +60,7 @@ from talkpath.transport.driver_tasks import SOCKET_POLL_NS
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
+from talkpath.wire.catalog import wire_named
 from talkpath.wire.dialect import Dialect, Role, check_command
 
 log = logging.getLogger("talkpath.line.line")
@@ -119,10 +120,10 @@ class Line(DrivenLine):
             started.media_format,
             dict(started.custom_parameters),
             path,
+            started.clock_rate_hz or dialect.media_format.sample_rate_hz,
             started.from_number,
             started.to_number,
             started.direction,
-            started.clock_rate_hz or dialect.media_format.sample_rate_hz,
         )
         self.end_reason = None
         self.cause = None
@@ -181,7 +182,7 @@ class Line(DrivenLine):
 
     def set_up(self) -> None:
         """Make the native stream and give the line to the driver."""
-        options, media_format = self.config, self._dialect.media_format
+        options, media_format, wire = self.config, self._dialect.media_format, wire_named(self._dialect.wire)
         stream = self._stream = Stream(
             self._pool,
             StreamOptions(
@@ -196,7 +197,8 @@ class Line(DrivenLine):
                 mask_seed=self._mask_seed,
                 message_ms=options.message_ms,
                 bound_ms=round(options.queue_s * 1000),
-                send_ahead_ms=options.send_ahead_ms,
+                send_ahead_ms=min(options.send_ahead_ms, wire.most_ahead_ms),
+                most_message_ms=max(wire.most_message_ms, options.message_ms),
                 max_message_bytes=options.max_message_bytes,
             ),
             now=self.clock.now_ns(),

@@ -80,7 +80,7 @@ class LineServer:
         return ServerStatistics(
             lines=self.lines,
             lines_opened=self.lines_opened,
-            handshakes=self.door.handshakes.taken,
+            handshakes=self.door.unfinished,
             pool_bytes=pool.n_blocks * 1024,
             pool_used_bytes=(pool.n_blocks - pool.n_free) * 1024,
             pool_refused=pool.n_refused,

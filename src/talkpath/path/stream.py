@@ -155,6 +155,8 @@ class StreamOptions:
     bound_ms: int = 60_000
     reserve_ms: int = 1000
     send_ahead_ms: int = 2000
+    most_message_ms: int = 200
+    """Application: in one message while much waits."""
     max_message_bytes: int = 1024 * 1024
     timestamp_base_ms: int | None = None
     """``media.timestamp`` of the first sample; None: 0."""
@@ -203,6 +205,7 @@ class Stream:
         config.message_ms = options.message_ms
         config.bound_ms, config.reserve_ms = options.bound_ms, options.reserve_ms
         config.send_ahead_ms = options.send_ahead_ms
+        config.most_message_ms = options.most_message_ms
         config.max_message_bytes = options.max_message_bytes
         config.timestamp_from_zero = options.timestamp_base_ms is None
         config.timestamp_base_ms = options.timestamp_base_ms or 0

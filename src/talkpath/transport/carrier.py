@@ -14,9 +14,11 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from talkpath.transport.audiosocket import open_audiosocket, parse_audiosocket_url
 from talkpath.transport.grpc import open_grpc, parse_grpc_url
 from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.upgrade import Target, open_websocket, parse_url
+from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
 from talkpath.transport.websocket import Connection, ConnectionOwner
 from talkpath.wire.websocket import CLOSE, close_payload, frame
 
@@ -190,6 +192,8 @@ class WebSocketCarriage:
 
 def parse_target(transport: str, url: str) -> Target:
     """Take apart the address of an application on a transport. Raises ConfigError: not such an address."""
+    if transport == "audiosocket":
+        return parse_audiosocket_url(url)
     return parse_grpc_url(url) if transport == "grpc" else parse_url(url)
 
 
@@ -202,6 +206,7 @@ async def open_carriage(
     method: str = "",
     wrap: Callable[[memoryview], bytes] = bytes,
     context: ssl.SSLContext | None = None,
+    policy: UrlPolicy = EVERYWHERE,
 ) -> Carriage:
     """Dial an application over what its wire travels on (`Wire.transport`).
 
@@ -211,6 +216,7 @@ async def open_carriage(
         wrap: makes a message of what the native core writes of a media message, where that is not a message already.
 
     Raises:
+        DestinationForbidden: `policy` does not permit it.
         OSError, ssl.SSLError: could not connect.
         RemoteWireError: the peer answered, but not in the transport's language.
 
@@ -218,8 +224,12 @@ async def open_carriage(
     """
     if transport == "grpc":
         metadata = tuple((name.lower(), value) for name, value in headers)
-        carriage = await open_grpc(target, method, metadata=metadata, context=context)
+        carriage = await open_grpc(target, method, metadata=metadata, context=context, policy=policy)
         carriage.wrap = wrap
         return carriage
-    link, leftover = await open_websocket(target, headers=headers, subprotocol=subprotocol, context=context)
+    if transport == "audiosocket":
+        return await open_audiosocket(target, policy=policy)
+    link, leftover = await open_websocket(
+        target, headers=headers, subprotocol=subprotocol, context=context, policy=policy
+    )
     return WebSocketCarriage(link, leftover, masked=True)

@@ -34,6 +34,7 @@ from talkpath.transport.grpc_channel import Channel, trio_ns
 from talkpath.transport.link import Link, SocketLink, TlsLink, open_socket_link
 from talkpath.transport.tls import default_client_context
 from talkpath.transport.upgrade import Target, open_link, parse_url
+from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
 from talkpath.transport.websocket import MAX_PENDING_MEDIA_BYTES, ConnectionOwner
 from talkpath.wire.grpc import DEFAULT_OPTIONS, Call, GrpcConnection, GrpcOptions, Metadata, Status
 
@@ -130,6 +131,14 @@ class GrpcCarriage:
                 self._channel.send_soon()
                 return
             await self._channel.turn()
+
+    def finish(self, status: Status = Status.OK) -> None:
+        """Say that nothing more will come: a client half-closes, a server gives its status. For tasks; idempotent."""
+        if self._channel.machine.client:
+            self.call.half_close()
+        else:
+            self.call.finish_with(status)
+        self._channel.send_soon()
 
     def refuse(self, status: Status, message: str) -> None:
         """Server: answer with a status at once and be done with the call. Client: cancel."""
@@ -395,6 +404,7 @@ async def open_grpc(
     context: ssl.SSLContext | None = None,
     deadline_s: float | None = None,
     options: GrpcOptions = DEFAULT_OPTIONS,
+    policy: UrlPolicy = EVERYWHERE,
 ) -> GrpcCarriage:
     """Dial and begin one call on a connection of its own: h2c with prior knowledge for ``http`` and ``memory``, TLS
     with ALPN for ``https``.
@@ -409,15 +419,17 @@ async def open_grpc(
         context: for TLS; None trusts the system's authorities. That it offers ``h2`` is seen to here.
         deadline_s: of the whole call; sent as ``grpc-timeout`` and kept.
         options: bounds.
+        policy: where it may go.
 
     Raises:
+        DestinationForbidden: `policy` does not permit it.
         OSError, ssl.SSLError: could not connect.
         LocalWireError: metadata that cannot be sent.
         RemoteWireError: the peer speaks no HTTP/2, or refused the call at once.
 
     Cancellation: nothing is left open.
     """
-    link = await (_open_secure(target, context) if target.secure else open_link(target))
+    link = await (_open_secure(target, context, policy) if target.secure else open_link(target, policy=policy))
     try:
         machine = GrpcConnection(client=True, options=options)
         call = machine.open_call(
@@ -439,9 +451,9 @@ async def open_grpc(
     return carriage
 
 
-async def _open_secure(target: Target, context: ssl.SSLContext | None) -> Link:
+async def _open_secure(target: Target, context: ssl.SSLContext | None, policy: UrlPolicy) -> Link:
     context = context or await default_client_context()
-    tcp = await open_socket_link(target.host, target.port)
+    tcp = await open_socket_link(target.host, target.port, target.scheme, policy)
     try:
         context.set_alpn_protocols([ALPN])
         try:

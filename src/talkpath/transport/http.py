@@ -5,7 +5,11 @@ server can hold up a hang-up. One request per connection, no redirects, no proxi
 its body thrown away. A try that may have arrived and one that did not are repeated alike, so each delivery has one id
 (``X-Talkpath-Delivery``) by which a server can tell a repetition.
 
-Tried again: a failed connection, 429, 5xx. Not tried again: any other answer, a certificate that does not verify.
+The URL may be a stranger's: where it may lead is a `UrlPolicy`'s to say, and a redirect is an answer like any other,
+not an address.
+
+Tried again: a failed connection, 429, 5xx. Not tried again: any other answer, a certificate that does not verify, a
+destination that is not permitted.
 
 Source: RFC 9110 and 9112 (HTTP), by way of h11; RFC 9110 10.2.3 (Retry-After).
 """
@@ -23,6 +27,7 @@ import trio
 
 from talkpath.errors import ConfigError
 from talkpath.transport.tls import default_client_context
+from talkpath.transport.url_policy import PUBLIC, DestinationForbidden, UrlPolicy, open_permitted
 from talkpath.wire.callback import CallbackRequest
 
 DELIVERY_HEADER: Final = "X-Talkpath-Delivery"
@@ -86,6 +91,7 @@ async def deliver(
     *,
     delivery_id: str,
     options: DeliveryOptions = DeliveryOptions(),
+    policy: UrlPolicy = PUBLIC,
     open_stream: OpenStream | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> DeliveryResult:
@@ -95,12 +101,13 @@ async def deliver(
         request: What to send; the same on each try.
         delivery_id: Unique to this delivery; goes along as ``X-Talkpath-Delivery``.
         options: How hard to try.
-        open_stream: Opens the connection; None: TCP, with TLS for https.
+        policy: Where it may go; by default to public addresses.
+        open_stream: Opens the connection, and judges where it goes; None: TCP, with TLS for https.
         ssl_context: For TLS; None: the system's certificate authorities, host names checked.
 
     Cancellation: the connection is closed at once; the server may or may not have seen the request.
     """
-    opener = open_stream or _opener(ssl_context)
+    opener = open_stream or _opener(policy, ssl_context)
     status: int | None = None
     error = "deadline"
     attempts = 0
@@ -113,8 +120,8 @@ async def deliver(
                     status, retry_after_s = await _attempt(request, delivery_id, opener)
             except _Refused as refusal:
                 return DeliveryResult(False, attempts, None, type(refusal.__cause__).__name__)
-            except UnicodeError as failure:
-                # A host name that no name service could hold: nothing will change that.
+            except (UnicodeError, DestinationForbidden) as failure:
+                # A host name that no name service could hold, or a place nobody may go: nothing will change that.
                 return DeliveryResult(False, attempts, None, type(failure).__name__)
             except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError) as failure:
                 status, failed = None, type(failure).__name__
@@ -210,9 +217,9 @@ def _retry_after_s(response: h11.Response) -> float:
     return 0.0
 
 
-def _opener(ssl_context: ssl.SSLContext | None) -> OpenStream:
+def _opener(policy: UrlPolicy, ssl_context: ssl.SSLContext | None) -> OpenStream:
     async def open_stream(host: str, port: int, tls: bool) -> trio.abc.Stream:
-        stream = await trio.open_tcp_stream(host, port)
+        stream = await open_permitted(policy, "https" if tls else "http", host, port)
         if not tls:
             return stream
         context = ssl_context or await default_client_context()

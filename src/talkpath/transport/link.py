@@ -18,6 +18,7 @@ from typing import Protocol
 import trio
 
 from talkpath.transport.tls import TlsRecords
+from talkpath.transport.url_policy import EVERYWHERE, DestinationForbidden, UrlPolicy, open_permitted
 
 MEDIA_SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of a media socket. With the default a stalled peer hides 200 s of audio in the kernel; with this about 2
@@ -355,13 +356,14 @@ class TlsLink:
         return self.inner.peer_name()
 
 
-async def open_socket_link(host: str, port: int) -> SocketLink:
+async def open_socket_link(host: str, port: int, scheme: str = "ws", policy: UrlPolicy = EVERYWHERE) -> SocketLink:
     """Connect to `host`:`port`, whichever of its addresses answers first: one that swallows packets holds up no other.
 
     An address that is one already is connected to as it is: the race between one runner costs as much again as all
     else that is done to set up a stream.
 
     Raises:
+        DestinationForbidden: `policy` does not permit it.
         OSError: none of them answered; the last error. The host's name is not in it.
 
     Cancellation: no socket is left open.
@@ -369,9 +371,12 @@ async def open_socket_link(host: str, port: int) -> SocketLink:
     Source: RFC 8305 (happy eyeballs), by way of Trio.
     """
     if (family := _family_of(host)) is not None:
+        policy.check(scheme, host, port)
+        if not policy.permits(host):
+            raise DestinationForbidden("the address is not permitted")
         return await _connect(family, host, port)
     try:
-        stream = await trio.open_tcp_stream(host, port)
+        stream = await open_permitted(policy, scheme, host, port)
     except socket.gaierror as exc:
         raise socket.gaierror(exc.errno, "cannot resolve the host name") from None
     except UnicodeError:

@@ -19,6 +19,7 @@ from talkpath.errors import ConfigError
 from talkpath.transport.link import Link, TlsLink, open_socket_link
 from talkpath.transport.memory import connect_memory
 from talkpath.transport.tls import default_client_context
+from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
 from talkpath.wire.websocket import (
     ClientHandshake,
     HandshakeError,
@@ -120,15 +121,16 @@ async def send_all(link: Link, data: bytes) -> None:
             await link.wait_writable()
 
 
-async def open_link(target: Target, context: ssl.SSLContext | None = None) -> Link:
-    """Open what a WebSocket to `target` travels on. Raises OSError, ssl.SSLError. Cancellation: nothing is left
-    open.
+async def open_link(target: Target, context: ssl.SSLContext | None = None, policy: UrlPolicy = EVERYWHERE) -> Link:
+    """Open what a WebSocket to `target` travels on, as far as `policy` permits. Raises OSError (`DestinationForbidden`
+    is one), ssl.SSLError. Cancellation: nothing is left open.
     """
     if target.scheme == "memory":
+        policy.check(target.scheme, target.host, target.port)
         link = connect_memory(target.host)
         await trio.lowlevel.checkpoint()
         return link
-    tcp = await open_socket_link(target.host, target.port)
+    tcp = await open_socket_link(target.host, target.port, target.scheme, policy)
     if not target.secure:
         return tcp
     try:
@@ -147,17 +149,19 @@ async def open_websocket(
     headers: Sequence[tuple[str, str]] = (),
     subprotocol: str = "",
     context: ssl.SSLContext | None = None,
+    policy: UrlPolicy = EVERYWHERE,
 ) -> tuple[Link, bytes]:
     """Connect and upgrade; return the link and the bytes that came after the handshake.
 
     Raises:
+        DestinationForbidden: `policy` does not permit it.
         OSError: could not connect, or the connection broke.
         ssl.SSLError: TLS failed; a certificate that does not verify among others.
         RemoteWireError: the peer answered, but not with a WebSocket.
 
     Cancellation: nothing is left open.
     """
-    link = await open_link(target, context)
+    link = await open_link(target, context, policy)
     try:
         handshake = ClientHandshake(
             target.authority, target.path, headers, subprotocols=(subprotocol,) if subprotocol else ()

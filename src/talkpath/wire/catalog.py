@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from talkpath.errors import ConfigError
 from talkpath.wire.asterisk_wire import ASTERISK
+from talkpath.wire.audiosocket_wire import AUDIOSOCKET
 from talkpath.wire.entry import Wire
 from talkpath.wire.freeclimb_wire import FREECLIMB
 from talkpath.wire.native_wire import NATIVE
@@ -15,7 +16,7 @@ from talkpath.wire.teler_wire import TELER
 from talkpath.wire.twilio_wire import TWILIO
 
 WIRES: Mapping[str, Wire] = {
-    wire.name: wire for wire in (PLIVO, TWILIO, SIGNALWIRE, TELER, NATIVE, ASTERISK, FREECLIMB)
+    wire.name: wire for wire in (PLIVO, TWILIO, SIGNALWIRE, TELER, NATIVE, ASTERISK, AUDIOSOCKET, FREECLIMB)
 }
 
 SUBPROTOCOLS = tuple(wire.subprotocol for wire in WIRES.values() if wire.subprotocol)

@@ -69,6 +69,19 @@ class Wire:
     """A stream on which the application may play carries the caller's track alone."""
     check_stream: Callable[[MediaFormat, Mapping[str, str], str, Any], None]
     """(format, custom parameters, account id, options): raises ConfigError for what a stream of this wire cannot be."""
+    tracks: tuple[str, ...] = ("inbound_track", "outbound_track", "both_tracks")
+    """What a stream of this wire can carry."""
+    digits_one_way: bool = True
+    """Pressed keys are told on a stream on which the application cannot play, too."""
+    most_ahead_ms: int = 60_000
+    """How far ahead of what is heard an application sends at most, whatever it asks for: short where a clear reaches
+    only what has not been sent."""
+    most_message_ms: int = 200
+    """What an application puts into one message while much waits."""
+    has_realtime: bool = False
+    """A two-way stream can be asked to even out bursts instead of holding deep queues."""
+    takes_back_chunks: bool = False
+    """What the application plays has numbers by which it can be taken back."""
 
 
 SHORT_MESSAGES_MS = (20, 40, 60, 80, 100)

@@ -276,17 +276,18 @@ class NativeDialect:
             _refuse("bad_type", "custom_parameters is not a map of text to text", event)
         if len(custom) > PARAMETERS_MAX:
             _refuse("too_long", f"{len(custom)} custom parameters, at most {PARAMETERS_MAX} are read", event)
-        self.stream_id = stream_id
-        self.media_format = MediaFormat(encoding, rate_hz, big_endian and encoding == "L16")
-        return StreamStarted(
+        media_format = MediaFormat(encoding, rate_hz, big_endian and encoding == "L16")
+        started = StreamStarted(
             stream_id=stream_id,
             call_id=_text(body, "call_id", event, most=ID_MAX),
             account_id=_text(body, "account_id", event, most=ID_MAX),
             tracks=tuple(track for track in _TRACKS[1:] if track in tracks),
-            media_format=self.media_format,
+            media_format=media_format,
             custom_parameters=custom,
             clock_rate_hz=_number(body, "clock_rate_hz", event) or 0,
         )
+        self.stream_id, self.media_format = stream_id, media_format
+        return started
 
     # Writing -----------------------------------------------------------------------------------------------------
 

@@ -116,4 +116,7 @@ class SignalWireDialect(TwilioFamily):
 
     def _read_digits(self, message: dict[str, Any]) -> WireEvent:
         body = self._json.inner(message, "dtmf", "dtmf")
+        digit = body.get("digit")
+        if isinstance(digit, int) and not isinstance(digit, bool) and 0 <= digit <= 9:
+            return SendDigits(str(digit))
         return SendDigits(self._json.digits(body, "dtmf", key="digit"))

@@ -13,7 +13,7 @@ from talkpath.wire.entry import SHORT_MESSAGES_MS, StreamAttributes, Wire, any_s
 from talkpath.wire.signalwire import FORMATS, SignalWireDialect, SignalWireOptions
 from talkpath.wire.signalwire_status import cxml_callback, swml_callback
 from talkpath.wire.status import StatusEvent
-from talkpath.wire.twilio import check_parameters
+from talkpath.wire.twilio import check_account_id, check_parameters
 
 _DEFAULTS = SignalWireOptions()
 
@@ -29,8 +29,7 @@ def _options(options: Any) -> SignalWireOptions:
 def _check(media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any) -> None:
     SignalWireDialect(Role.PLATFORM, media_format=media_format, options=_options(options))
     check_parameters("signalwire", custom_parameters)
-    if not 1 <= len(account_id) <= 64:
-        raise ConfigError("account_id is not 1 to 64 characters")
+    check_account_id(account_id)
 
 
 def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
@@ -40,8 +39,9 @@ def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
 def _status(
     event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str
 ) -> CallbackRequest | None:
-    make = cxml_callback if scheme == "cxml" else swml_callback
-    return make(event, url=url, method=method)
+    if scheme == "cxml":
+        return cxml_callback(event, url=url, method=method, auth_token=auth_token)
+    return swml_callback(event, url=url, method=method)
 
 
 SIGNALWIRE = Wire(
@@ -66,4 +66,6 @@ SIGNALWIRE = Wire(
     default_account_id="00000000-0000-4000-8000-000000000000",
     two_way_inbound_only=True,
     check_stream=_check,
+    digits_one_way=False,
+    has_realtime=True,
 )

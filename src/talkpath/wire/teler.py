@@ -136,7 +136,7 @@ class TelerDialect:
                 case "audio":
                     return (self._read_played(message),)
                 case "interrupt":
-                    chunk = _JSON.number(message, "chunk_id", kind)
+                    chunk = self._chunk_id(message, kind)
                     if chunk is None:
                         _JSON.refuse("missing_field", "no chunk_id", kind)
                     return (Interrupt(chunk),)
@@ -150,6 +150,8 @@ class TelerDialect:
                     return (self._read_start(message),)
                 case "dtmf":
                     return (_JSON.digit(_JSON.inner(message, "data", kind), kind),)
+            if not self.stream_id:
+                _JSON.refuse("bad_state", "a message before start, which is always the first", shown(kind))
         if kind == "stop":
             return (StreamStopped(),)
         return (UnknownMessage(shown(kind)),)
@@ -366,7 +368,13 @@ class TelerDialect:
         samples = _JSON.payload(body, event, "audio_b64")
         if len(samples) % 2:
             _JSON.refuse("odd_length", f"{len(samples)} bytes of 16-bit audio", event)
-        return Media(samples, chunk=_JSON.number(body, "chunk_id", event))
+        return Media(samples, chunk=self._chunk_id(message, event))
+
+    def _chunk_id(self, message: dict[str, Any], event: str) -> int | None:
+        """A chunk's number, which stands where the audio does: at the top, or in ``data``."""
+        if "chunk_id" not in message and isinstance(message.get("data"), dict):
+            message = message["data"]
+        return _JSON.number(message, "chunk_id", event)
 
 
 def check_format(media_format: MediaFormat) -> None:

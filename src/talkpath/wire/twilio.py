@@ -488,6 +488,12 @@ def check_parameters(wire: str, custom_parameters: Mapping[str, str]) -> None:
             raise ConfigError(f"the custom parameter {name[:64]!a} is not well-formed Unicode")
 
 
+def check_account_id(account_id: str) -> None:
+    """Refuse an account that ``start`` cannot name. Raises ConfigError."""
+    if not _WRITTEN_ID.fullmatch(account_id):
+        raise ConfigError("account_id is not 1 to 64 letters, digits and - _ . :")
+
+
 def sid(prefix: str, value: str) -> str | None:
     """Write an id as Twilio does: as it is, or a UUID's digits behind the prefix; None when it is neither."""
     if _SID.fullmatch(value) and value.startswith(prefix):

@@ -11,7 +11,7 @@ from talkpath.wire.callback import CallbackRequest
 from talkpath.wire.dialect import Role
 from talkpath.wire.entry import SHORT_MESSAGES_MS, StreamAttributes, Wire
 from talkpath.wire.status import StatusEvent
-from talkpath.wire.twilio import TwilioDialect, TwilioOptions, check_parameters, sid
+from talkpath.wire.twilio import TwilioDialect, TwilioOptions, check_account_id, check_parameters, sid
 from talkpath.wire.twilio_signature import SIGNATURE_HEADER, sign
 from talkpath.wire.twilio_status import status_callback
 
@@ -29,12 +29,15 @@ def _options(options: Any) -> TwilioOptions:
 def _check(media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any) -> None:
     TwilioDialect(Role.PLATFORM, media_format=media_format, options=_options(options))
     check_parameters("twilio", custom_parameters)
-    if _options(options).require_sids and sid("AC", account_id) is None:
+    if not _options(options).require_sids:
+        check_account_id(account_id)
+    elif sid("AC", account_id) is None:
         raise ConfigError("account_id is neither AC and 32 hexadecimal digits nor a UUID")
 
 
 def _upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
-    return ((SIGNATURE_HEADER, sign(auth_token, url)),) if auth_token else ()
+    # The form that was seen to be signed, whatever is dialled.
+    return ((SIGNATURE_HEADER, sign(auth_token, f"wss://{url.partition('://')[2]}")),) if auth_token else ()
 
 
 def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
@@ -77,4 +80,5 @@ TWILIO = Wire(
     default_account_id=f"AC{0:032x}",
     two_way_inbound_only=True,
     check_stream=_check,
+    digits_one_way=False,
 )

@@ -213,6 +213,8 @@ class ClientHandshake(_Handshake):
                 raise _local("the host, the target or a header has characters that HTTP cannot carry") from None
         self.request: bytes = request
         self.response_headers = Headers(())
+        self.subprotocol = ""
+        """What the server selected of what was offered; empty: nothing."""
 
     def _write_plain(self) -> bytes | None:
         """Return the request; None: it is not plain."""
@@ -278,6 +280,7 @@ class ClientHandshake(_Handshake):
         event = self._receive(data)
         if isinstance(event, AcceptConnection):
             self.response_headers = Headers(_decoded(event.extra_headers))
+            self.subprotocol = event.subprotocol or ""
         elif isinstance(event, RejectConnection):
             status = event.status_code
             self._error = HandshakeError(
