@@ -51,8 +51,8 @@ async def call(bot: Callable[[Line], Awaitable[None]], scheme: str = "ws", **ask
     return placed
 
 
-def test_every_wire_of_the_catalogue_can_be_called() -> None:
-    assert sorted(cli_call.WIRES) == sorted(WIRES)
+def test_every_wire_at_a_url_can_be_called() -> None:
+    assert sorted(cli_call.WIRES) == sorted(wire.name for wire in WIRES.values() if wire.transport != "audiosocket")
 
 
 def grpc_plan(*words: str) -> CallPlan:
