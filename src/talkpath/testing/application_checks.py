@@ -425,7 +425,7 @@ async def _marks(probe: ApplicationProbe) -> str:
     about_marks = [error for error in talk.platform.refused if error.event in ("mark", "checkpoint", "MARK_MEDIA")]
     if about_marks:
         broken(f"a checkpoint cannot be read: {about_marks[0]}")
-    marks = talk.platform.named(Mark)
+    marks = [(at, mark) for at, mark in talk.platform.named(Mark) if mark.name or not mark.id]
     if not marks:
         skip("it set no checkpoint")
     for _, mark in marks:
