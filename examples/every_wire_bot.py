@@ -27,11 +27,14 @@ KEY_TONES_HZ = {"1": 600.0, "2": 800.0}
 async def bot(line: talkpath.Line) -> None:
     """Greet, then echo the caller and answer his keys until he presses #."""
     await greet(line)
-    line.on_audio(line.speak)
+    echo = line.on_audio(line.speak)
     async for digit in line.digits():
         if digit == "#":
             break
+        # Meanwhile the caller is not echoed: what was said after the answer would come later by its length, for good.
+        echo.close()
         await answer(line, digit)
+        echo = line.on_audio(line.speak)
     await line.drain()
     await line.hang_up()
 
@@ -51,7 +54,7 @@ async def greet(line: talkpath.Line) -> None:
 async def answer(line: talkpath.Line, digit: str) -> None:
     """Answer a key of the menu: say its tone, or with * dial on, where the wire has keys to send."""
     if digit in KEY_TONES_HZ:
-        line.speak(tone(KEY_TONES_HZ[digit], 300, RATE_HZ), sample_rate_hz=RATE_HZ)
+        await line.play(tone(KEY_TONES_HZ[digit], 300, RATE_HZ), sample_rate_hz=RATE_HZ)
     elif digit == "*":
         try:
             await line.send_digits(EXTENSION)

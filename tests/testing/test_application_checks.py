@@ -13,6 +13,7 @@ import trio.testing
 
 import talkpath
 from support.frames import BINARY, KEY, frame
+from support.program import running
 from support.saboteur import CLOSE, PING, TEXT, Frame, Reply, Saboteur, Step, again, close, relaying
 from talkpath.errors import ConfigError, NotOnThisWire
 from talkpath.line import ServeConfig, serve_lines, serve_memory_lines
@@ -21,7 +22,15 @@ from talkpath.testing.application_checks import APPLICATION_CHECKS, ApplicationT
 from talkpath.testing.checks import ConformanceReport, Finding, Verdict
 from talkpath.wire.catalog import WIRES
 
-WEBSOCKET_WIRES = sorted(name for name, wire in WIRES.items() if wire.transport == "websocket")
+FRAMED = {"fragments", "pings", "split", "masks", "reads-on", "quiet-after-close"}
+"""What is judged of WebSockets alone."""
+NOTHING_TO_JUDGE = {
+    "teler": {"marks", "digits"},
+    "native": {"number-forms"},
+    "asterisk": {"number-forms"},
+    "freeclimb": {"number-forms"} | FRAMED,
+    "audiosocket": {"unknown-fields", "number-forms", "marks", "clears"} | FRAMED,
+}
 
 
 async def bot(line: talkpath.Line) -> None:
@@ -70,18 +79,13 @@ def finding(report: ConformanceReport) -> Finding:
     return only
 
 
-@pytest.mark.parametrize("wire", WEBSOCKET_WIRES)
+@pytest.mark.parametrize("wire", WIRES)
 def test_our_application_keeps_every_rule(wire: str) -> None:
     report = judge(wire)
     assert [one for one in report.findings if one.verdict is Verdict.FAILED] == []
     assert [one.number for one in report.findings] == list(range(1, len(APPLICATION_CHECKS) + 1))
     nothing_to_judge = {one.name for one in report.findings if one.verdict is Verdict.NOT_APPLICABLE}
-    expected = {"credentials"}
-    if wire == "teler":
-        expected |= {"marks", "digits"}
-    if wire in ("native", "asterisk"):
-        expected |= {"number-forms"}
-    assert nothing_to_judge == expected
+    assert nothing_to_judge == {"credentials"} | NOTHING_TO_JUDGE.get(wire, set())
 
 
 def test_an_application_that_asks_for_a_signature_is_seen_to_ask() -> None:
@@ -293,6 +297,17 @@ def test_a_report_reads_as_json_and_as_a_table() -> None:
     lines = report.lines()
     assert lines[0].split()[:3] == ["1", "opens", "ok"]
     assert lines[-1] == "plivo application: 1 passed, 0 failed, 1 not applicable"
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+async def test_an_application_that_is_not_ours_passes() -> None:
+    """Plivo's own stream SDK on the websockets library."""
+    async with running("official_sdk_bot.py", within_s=60) as sdk:
+        url = f"ws://127.0.0.1:{(await sdk.wait_for('listening'))['port']}/stream"
+        checks = ["unknown-message", "unknown-fields", "fragments", "pings", "split", "ends", "survives"]
+        report = await check_application(ApplicationTarget(url, "plivo"), only=checks)
+    assert [one for one in report.findings if one.verdict is not Verdict.PASSED] == []
 
 
 @pytest.mark.slow

@@ -26,8 +26,6 @@ from talkpath.transport.memory import listen_memory
 from talkpath.wire.catalog import WIRES
 from talkpath.wire.native import Kind
 
-WEBSOCKET_WIRES = sorted(name for name, wire in WIRES.items() if wire.transport == "websocket")
-
 
 def judge(
     wire: str,
@@ -85,6 +83,8 @@ def finding(report: ConformanceReport) -> Finding:
     return only
 
 
+FRAMED = {"upgrade", "masks", "pings", "fragments"}
+"""What is judged of WebSockets alone."""
 NOTHING_TO_JUDGE = {
     "plivo": {"pause"},
     "twilio": {"pause", "digits-taken"},
@@ -95,10 +95,16 @@ NOTHING_TO_JUDGE = {
     },
     "native": {"ids", "chunks"},
     "asterisk": {"ids", "sequence", "chunks", "timestamps", "digits-taken"},
+    "freeclimb": {"ids", "chunks", "pause"} | FRAMED,
+    "audiosocket": {
+        *("ids", "sequence", "chunks", "timestamps", "pause", "unknown-fields", "digits-taken", "garbage"),
+        *("mark-empty", "mark-played", "mark-order", "clear"),
+        *FRAMED,
+    },
 }
 
 
-@pytest.mark.parametrize("wire", WEBSOCKET_WIRES)
+@pytest.mark.parametrize("wire", WIRES)
 def test_our_platform_keeps_every_rule(wire: str) -> None:
     report = judge(wire, press="7")
     assert [one for one in report.findings if one.verdict is Verdict.FAILED] == []
@@ -107,7 +113,7 @@ def test_our_platform_keeps_every_rule(wire: str) -> None:
     assert nothing_to_judge == {"credentials", "stop"} | NOTHING_TO_JUDGE[wire]
 
 
-@pytest.mark.parametrize("wire", ["twilio", "signalwire", "native"])
+@pytest.mark.parametrize("wire", ["twilio", "signalwire", "native", "freeclimb", "audiosocket"])
 def test_our_platform_says_the_end_when_the_caller_hangs_up(wire: str) -> None:
     report = judge(wire, only=["stop", "ends"], hangs_up=True)
     assert [one.verdict for one in report.findings] == [Verdict.PASSED, Verdict.NOT_APPLICABLE]
@@ -123,7 +129,7 @@ def test_both_tracks_of_a_one_way_stream_are_judged() -> None:
 
 @pytest.mark.parametrize("wire", ["plivo", "twilio"])
 def test_a_signature_is_judged(wire: str) -> None:
-    told = {"auth_token": "the secret", "public_url": "memory://checker"}
+    told: dict[str, Any] = {"auth_token": "the secret", "public_url": "memory://checker"}
     right = finding(judge(wire, only=["credentials"], spec={"auth_token": "the secret"}, **told))
     assert right.verdict is Verdict.PASSED
     for spec in ({}, {"auth_token": "another"}):

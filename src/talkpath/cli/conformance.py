@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import trio
 
 _UPGRADE_S = 10.0
-CHECKED_WIRES = tuple(name for name, wire in WIRES.items() if wire.transport == "websocket")
+CHECKED_WIRES = tuple(WIRES)
 
 _EPILOG = """\
 With an address, it is an application that is judged: the command dials it again and again as the platform would, says
@@ -39,6 +39,7 @@ why. Checks keep their numbers and names.
 examples:
   talkpath conformance ws://127.0.0.1:8080 --wire plivo            is this a good application?
   talkpath conformance wss://app.example/audio --wire twilio --auth-token TOKEN --json
+  talkpath conformance http://127.0.0.1:8080 --wire freeclimb      over gRPC; tcp:// with --wire audiosocket
   talkpath conformance ws://127.0.0.1:8080 --wire plivo --only marks --only clears
   talkpath conformance --serve --wire signalwire --port 8080       is this a good platform?
   talkpath conformance --serve --wire plivo --press 10s --hang-up 30s
@@ -62,7 +63,10 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "url", type=values.websocket_url, nargs="?", metavar="URL", help="the application: ws://... or wss://..."
+        "url",
+        nargs="?",
+        metavar="URL",
+        help="the application: ws:// or wss://, http:// or https:// (gRPC), tcp:// (AudioSocket)",
     )
     parser.add_argument("--wire", choices=CHECKED_WIRES, help="the platform's message language; needed but for --list")
     parser.add_argument("--only", action="append", default=[], metavar="CHECK", help="number or name; repeatable")
@@ -215,11 +219,12 @@ async def _serve(options: argparse.Namespace, watch: _Watch) -> ConformanceRepor
     if not options.open and not _is_loopback(options.host):
         raise ConfigError(f"conformance: {options.host} can be reached by others; --open says that this is meant")
     listeners = await trio.open_tcp_listeners(options.port, host=options.host)
+    scheme = {"grpc": "http", "audiosocket": "tcp"}.get(WIRES[options.wire].transport, "ws")
     stream: TakenStream | None = None
     try:
         for listener in listeners:
             host, port = listener.socket.getsockname()[:2]
-            watch.say(f"waiting for a call at ws://{f'[{host}]' if ':' in host else host}:{port}")
+            watch.say(f"waiting for a call at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         with trio.move_on_after(options.wait / 1000):
             stream = await _first_stream(target, listeners, watch)
     finally:

@@ -4,8 +4,8 @@
 breaks is not the next one's trouble; those that judge what an application says share one *conversation*: the caller is
 silent, talks over what he hears, and is silent again.
 
-What is special to WebSockets (pings, fragments, masks) is asked of a `WebSocketPeer` alone and not applicable
-elsewhere.
+What is special to WebSockets (pings, fragments, masks) is asked of a `WebSocketPeer` alone and not applicable to the
+wires on gRPC or bare TCP.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from talkpath.errors import ConfigError, RemoteWireError
+from talkpath.errors import RemoteWireError
 from talkpath.events import Clear, Digit, Mark, Media, MediaFormat, UnknownMessage
 from talkpath.testing.checks import (
     Check,
@@ -31,10 +31,13 @@ from talkpath.testing.checks import (
     skip,
 )
 from talkpath.testing.foreign import unknown_message, with_other_numbers, with_unknown_fields
-from talkpath.testing.message_peer import BINARY, TEXT, WebSocketPeer, frame
+from talkpath.testing.message_peer import BINARY, TEXT, MessagePeer, WebSocketPeer, frame
+from talkpath.testing.other_peers import AudioSocketPeer, GrpcPeer
 from talkpath.testing.simulated_platform import SimulatedPlatform, open_simulated_stream
 from talkpath.testing.tones import ToneSource
-from talkpath.transport.upgrade import open_link, parse_url, receive_some, send_all
+from talkpath.transport.carrier import parse_target
+from talkpath.transport.grpc import open_grpc
+from talkpath.transport.upgrade import open_link, receive_some, send_all
 from talkpath.wire.catalog import wire_named
 from talkpath.wire.entry import Wire
 from talkpath.wire.websocket import ClientHandshake, HandshakeError
@@ -74,21 +77,19 @@ class ApplicationProbe:
     def __init__(self, target: ApplicationTarget, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self.target = target
         self.wire: Wire = wire_named(target.wire)
-        if self.wire.transport != "websocket":
-            raise ConfigError(f"the {target.wire} wire travels on {self.wire.transport}, which cannot be checked yet")
         formats = self.wire.formats
         default = ("PCMU", 8000) if ("PCMU", 8000) in formats else formats[0]
         self.media_format = target.media_format or MediaFormat(*default)
         self._entropy = entropy
         self._conversation: Conversation | None = None
-        self._address = parse_url(target.url)
+        self._address = parse_target(self.wire.transport, target.url)
 
-    async def dial(self, *, credentials: bool = True) -> WebSocketPeer:
-        """Connect and upgrade.
+    async def dial(self, *, credentials: bool = True) -> MessagePeer:
+        """Connect, and upgrade where there is something to upgrade.
 
         Raises:
             OSError: nobody answers.
-            HandshakeError: refused.
+            RemoteWireError: refused; of a WebSocket a `HandshakeError`.
         """
         target = self._address
         headers: list[tuple[str, str]] = []
@@ -97,9 +98,15 @@ class ApplicationProbe:
             headers += self.wire.upgrade_headers(self.target.auth_token, nonce, target.url)
             if self.target.bearer_token:
                 headers.append(("Authorization", f"Bearer {self.target.bearer_token}"))
-        offered = (self.wire.subprotocol,) if self.wire.subprotocol else ()
         with trio.move_on_after(DIAL_S):
+            if self.wire.transport == "grpc":
+                metadata = tuple((name.lower(), value) for name, value in headers)
+                context = self.target.tls_context
+                return GrpcPeer(await open_grpc(target, self.wire.grpc_method, metadata=metadata, context=context))
             link = await open_link(target, self.target.tls_context)
+            if self.wire.transport == "audiosocket":
+                return AudioSocketPeer(link)
+            offered = (self.wire.subprotocol,) if self.wire.subprotocol else ()
             try:
                 handshake = ClientHandshake(target.authority, target.path, headers, subprotocols=offered)
                 await send_all(link, handshake.request)
@@ -112,7 +119,7 @@ class ApplicationProbe:
             return WebSocketPeer(link, handshake.leftover, client=True, subprotocol=handshake.subprotocol)
         raise TimeoutError(110, f"no answer to the upgrade within {DIAL_S:g} s")
 
-    async def _dial_patiently(self) -> WebSocketPeer:
+    async def _dial_patiently(self) -> MessagePeer:
         """Dial; where it is busy for the moment (503 or 429, as a server under load may say), again a little later."""
         for pause_s in _BUSY_PAUSES_S:
             try:
@@ -162,12 +169,14 @@ class Call:
     """A call to the application."""
 
     platform: SimulatedPlatform
-    peer: WebSocketPeer
+    peer: MessagePeer
 
     async def still_there(self, after: str, within_s: float = TOLERATED_S) -> None:
-        """Watch for a while, then see that it still reads: a ping is answered. Raises Broken."""
+        """Watch for a while, then see that it still reads: a ping is answered, where there are pings. Raises Broken."""
         await self.peer.wait_until(lambda: self.peer.close_code is not None, within_s)
         self._not_closed(after)
+        if not isinstance(self.peer, WebSocketPeer):
+            return
         took = await self.peer.ping(ANSWER_S)
         self._not_closed(after)
         expect(took is not None, f"{after} it answers no ping within {ANSWER_S:g} s: it does not read any more")
@@ -185,7 +194,7 @@ class Conversation:
     """What was seen in one whole call."""
 
     platform: SimulatedPlatform
-    peer: WebSocketPeer
+    peer: MessagePeer
     pongs_s: list[float | None]
     """How long the pings took that were sent while the application spoke; None: no answer."""
     closed_in_between: bool
@@ -205,9 +214,10 @@ async def _converse(call: Call) -> Conversation:
         if peer.at_end or peer.close_code is not None:
             break
         speaking = platform.heard_until_s > trio.current_time()
-        took = await peer.ping(ANSWER_S)
-        if speaking:
-            pongs.append(took)
+        if isinstance(peer, WebSocketPeer):
+            took = await peer.ping(ANSWER_S)
+            if speaking:
+                pongs.append(took)
         await peer.wait_until(lambda: peer.close_code is not None, 0.5)
     closed = peer.close_code is not None or peer.at_end
     if not closed:
@@ -217,21 +227,30 @@ async def _converse(call: Call) -> Conversation:
     return Conversation(platform, peer, pongs, closed, peer.close_code)
 
 
+def _websocket(peer: MessagePeer) -> WebSocketPeer:
+    """Return the peer as a WebSocket's. Raises NotApplicable."""
+    if not isinstance(peer, WebSocketPeer):
+        skip("this wire does not travel on a WebSocket")
+    return peer
+
+
 # The checks ------------------------------------------------------------------------------------------------------
 
 
 async def _opens(probe: ApplicationProbe) -> str:
     async with probe.call() as call:
         wanted = probe.wire.subprotocol
-        if wanted:
+        if wanted and isinstance(call.peer, WebSocketPeer):
             expect(call.peer.subprotocol == wanted, f"the subprotocol {wanted!r} was offered and not selected")
         await call.still_there("after the stream's start")
-    return "the upgrade was accepted and the stream taken" + (f", subprotocol {wanted}" if wanted else "")
+    return "the connection was accepted and the stream taken" + (f", subprotocol {wanted}" if wanted else "")
 
 
 async def _credentials(probe: ApplicationProbe) -> str:
     if not (probe.target.auth_token or probe.target.bearer_token):
         skip("no token was given (--token, --auth-token)")
+    if probe.wire.transport != "websocket":
+        skip("what is refused without credentials is a WebSocket's upgrade")
     try:
         peer = await probe.dial(credentials=False)
     except HandshakeError as error:
@@ -256,7 +275,7 @@ async def _media(probe: ApplicationProbe) -> str:
 async def _unknown_message(probe: ApplicationProbe) -> str:
     async with probe.call() as call:
         ((example, _),) = call.platform.write(call.platform.next_media())
-        if call.platform.dialect.media_template("inbound").binary and probe.wire.name == "asterisk":
+        if not call.platform.dialect.writes_binary and call.platform.dialect.media_template("inbound").binary:
             example = call.platform.write(Digit("1"))[0][0]
         unknown = unknown_message(call.platform.dialect, example)
         if unknown is None:
@@ -304,11 +323,11 @@ async def _changed(probe: ApplicationProbe, change: Callable[..., bytes | None],
 
 async def _fragments(probe: ApplicationProbe) -> str:
     async with probe.call() as call:
-        ping = b"between fragments"
+        ping, peer = b"between fragments", _websocket(call.peer)
         for message, binary in call.platform.write(call.platform.next_media()):
-            await call.peer.send_fragments(message, binary=binary, ping=ping)
+            await peer.send_fragments(message, binary=binary, ping=ping)
         await call.still_there("after a message in fragments, a ping between them")
-        took = await call.peer.ponged(ping, ANSWER_S, send=False)
+        took = await peer.ponged(ping, ANSWER_S, send=False)
         expect(took is not None, "a ping between two fragments was not answered")
     return "a message in three fragments was read, and a ping between them answered"
 
@@ -316,17 +335,17 @@ async def _fragments(probe: ApplicationProbe) -> str:
 async def _pings(probe: ApplicationProbe) -> str:
     async with probe.call() as call:
         for payload in (b"", b"talkpath", bytes(range(125))):
-            took = await call.peer.ponged(payload, ANSWER_S)
+            took = await _websocket(call.peer).ponged(payload, ANSWER_S)
             expect(took is not None, f"a ping of {len(payload)} bytes was not answered within {ANSWER_S:g} s")
     return "each ping was answered with its own payload"
 
 
 async def _split(probe: ApplicationProbe) -> str:
     async with probe.call() as call:
-        n_pieces = 0
+        n_pieces, peer = 0, _websocket(call.peer)
         for message, binary in call.platform.write(_shortened(call.platform.next_media())):
             data = frame(BINARY if binary else TEXT, message, os.urandom(4))
-            await call.peer.send_pieces([data[n : n + 1] for n in range(len(data))], apart_s=0.0005)
+            await peer.send_pieces([data[n : n + 1] for n in range(len(data))], apart_s=0.0005)
             n_pieces += len(data)
         await call.still_there("after a message that came byte by byte")
     return f"a message was read that came in {n_pieces} pieces"
@@ -338,16 +357,16 @@ def _shortened(media: Media) -> Media:
 
 
 async def _masks(probe: ApplicationProbe) -> str:
-    seen = (await probe.conversation()).peer
+    seen = _websocket((await probe.conversation()).peer)
     expect(
         not seen.masked_frames_read,
         f"{seen.masked_frames_read} of its {seen.frames_read} frames are masked; a server's",
     )
     expect(not seen.violations, f"its frames break RFC 6455: {'; '.join(seen.violations[:3])}")
     async with probe.call() as call:
+        peer = _websocket(call.peer)
         for message, binary in call.platform.write(call.platform.next_media()):
-            await call.peer.send_pieces([frame(BINARY if binary else TEXT, message, None)])
-        peer = call.peer
+            await peer.send_pieces([frame(BINARY if binary else TEXT, message, None)])
         await peer.wait_until(lambda: peer.close_code is not None, ANSWER_S)
         expect(peer.close_code is not None or peer.at_end, "a client's frame without a mask was accepted")
     return "its frames have no mask, and one without a mask from a client ends the connection"
@@ -391,6 +410,7 @@ async def _audio(probe: ApplicationProbe) -> str:
 
 async def _reads_on(probe: ApplicationProbe) -> str:
     talk = await probe.conversation()
+    _websocket(talk.peer)
     if not talk.pongs_s:
         skip("it was not speaking when it was looked at")
     slowest = max((took for took in talk.pongs_s if took is not None), default=0.0)
@@ -477,15 +497,17 @@ async def _quiet_after_close(probe: ApplicationProbe) -> str:
         await call.peer.wait_until(lambda: call.peer.at_end, ANSWER_S)
         # Whatever follows its close frame lies in the same direction behind it, so the end is the place to look.
         expect(call.peer.close_code is not None, "the close was not answered")
-        expect(not call.peer.after_close, f"{call.peer.after_close} frames came after its close")
+        peer = _websocket(call.peer)
+        expect(not peer.after_close, f"{peer.after_close} frames came after its close")
     return "nothing came after its close"
 
 
 async def _survives(probe: ApplicationProbe) -> str:
     async with probe.call() as call:
         await call.still_there("after the stream's start")
-        half = frame(TEXT, b'{"event":"media","med', os.urandom(4), fin=False)
-        await call.peer.send_pieces([half[:-5]])
+        if isinstance(call.peer, WebSocketPeer):
+            half = frame(TEXT, b'{"event":"media","med', os.urandom(4), fin=False)
+            await call.peer.send_pieces([half[:-5]])
         call.peer.abort()
     async with probe.call() as call:
         await call.still_there("as the next call after one that broke off")

@@ -46,6 +46,8 @@ def unknown_message(dialect: Dialect, example: bytes) -> tuple[bytes, bool] | No
             return _pack([1, 15, _header(example)[2], 0, 0]) + _pack({"a": [1, None]}), True
         case "protobuf":
             return _UNKNOWN_FIELD, True
+        case "packets":
+            return b"\x7f\x00\x03new", True
     return None
 
 
@@ -125,7 +127,8 @@ def _json(message: dict[str, Any]) -> bytes:
 
 
 def _pack(value: object) -> bytes:
-    return bytes(msgpack.packb(value))
+    packed: Any = msgpack.packb(value)
+    return bytes(packed)
 
 
 def _unpacker(message: bytes) -> Any:

@@ -1,7 +1,7 @@
 """One end of a connection that carries whole messages, for checks: it remembers what came, and when.
 
 `MessagePeer` is the seam: whole messages in and out, a polite close, a rude one. What is special to a transport stands
-beside it: a `WebSocketPeer` can also write any bytes it likes, and hears how the other end's frames are made.
+in its own: a `WebSocketPeer` can also write any bytes it likes, and hears how the other end's frames are made.
 
 Rules of this file: frames are written and read here by hand (RFC 6455 section 5.2), on purpose. A checker that shared
 the engine's reader and writer could not show that they are wrong, nor break a rule itself.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import trio
 
@@ -35,38 +34,62 @@ class Arrival:
     binary: bool
 
 
-class MessagePeer(Protocol):
-    """One end of a connection. One owner; `run` reads it until its end."""
+class MessagePeer:
+    """One end of a connection. One owner; `run` reads it until its end. Subclasses know a transport."""
 
-    arrivals: list[Arrival]
-    at_end: bool
-    """Nothing more will come."""
-    ended_s: float
-    close_code: int | None
-    """What the other end closed with; None: it did not say."""
-    violations: list[str]
-    """Rules of the transport that the other end broke, in words."""
+    def __init__(self) -> None:
+        self.arrivals: list[Arrival] = []
+        self.at_end = False
+        """Nothing more will come."""
+        self.ended_s = 0.0
+        self.close_code: int | None = None
+        """What the other end closed with, in a WebSocket's codes; None: it did not say."""
+        self.violations: list[str] = []
+        """Rules of the transport that the other end broke, in words."""
+        self.longest_message_bytes = 0
+        self.slowest_send_s = 0.0
+        self._changed = trio.lowlevel.ParkingLot()
 
     async def run(self, heard: Callable[[Arrival], None]) -> None:
         """Read to the end; `heard` is told of each message as it comes."""
-        ...
+        raise NotImplementedError
 
     async def send(self, payload: bytes, *, binary: bool) -> None:
         """Send one whole message. Raises OSError."""
-        ...
+        raise NotImplementedError
 
     async def wait_until(self, true: Callable[[], bool], within_s: float) -> bool:
-        """Wait until something is so, which what comes may change; False when it is not within `within_s`, or never
-        will be."""
-        ...
+        """Wait until something is so, which what comes may change; return whether it is."""
+        with trio.move_on_after(within_s):
+            while not true() and not self.at_end:
+                await self._changed.park()
+        return true()
 
     async def close(self, code: int = 1000) -> None:
-        """Say goodbye; the other end is to answer."""
-        ...
+        """Say goodbye; the other end is to answer. Raises OSError."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Close without a goodbye."""
-        ...
+        raise NotImplementedError
+
+    @property
+    def closed(self) -> bool:
+        """Whether the other end has said goodbye, or is gone."""
+        return self.at_end or self.close_code is not None
+
+    def _arrive(self, payload: bytes, binary: bool, heard: Callable[[Arrival], None]) -> None:
+        self.longest_message_bytes = max(self.longest_message_bytes, len(payload))
+        arrival = Arrival(trio.current_time(), payload, binary)
+        if len(self.arrivals) < MAX_KEPT:
+            self.arrivals.append(arrival)
+        heard(arrival)
+        self._changed.unpark_all()
+
+    def _ended(self) -> None:
+        self.at_end = True
+        self.ended_s = trio.current_time()
+        self._changed.unpark_all()
 
 
 def frame(opcode: int, payload: bytes, key: bytes | None, *, fin: bool = True) -> bytes:
@@ -119,7 +142,7 @@ def _take(waiting: bytearray) -> _Frame | None:
     return _Frame(first & 0x0F, bool(first & 0x80), first >> 4 & 7, masked, payload)
 
 
-class WebSocketPeer:
+class WebSocketPeer(MessagePeer):
     """One end of an upgraded WebSocket.
 
     Args:
@@ -130,17 +153,11 @@ class WebSocketPeer:
     """
 
     def __init__(self, link: Link, leftover: bytes = b"", *, client: bool, subprotocol: str = "") -> None:
+        super().__init__()
         self.client = client
         self.subprotocol = subprotocol
-        self.arrivals: list[Arrival] = []
-        self.at_end = False
-        self.ended_s = 0.0
-        self.close_code: int | None = None
-        self.violations: list[str] = []
         self.frames_read = 0
         self.masked_frames_read = 0
-        self.longest_message_bytes = 0
-        self.slowest_send_s = 0.0
         self.after_close = 0
         """Frames that came after the other end's close frame."""
         self._link = link
@@ -148,7 +165,6 @@ class WebSocketPeer:
             link.tune_for_media()
         self._waiting = bytearray(leftover)
         self._writing = trio.Lock()
-        self._changed = trio.lowlevel.ParkingLot()
         self._pongs: dict[bytes, float] = {}
         self._opcode = CONTINUATION
         self._fragments = bytearray()
@@ -181,10 +197,8 @@ class WebSocketPeer:
         except (OSError, trio.ClosedResourceError):
             pass  # It hung up without a word, or we did.
         finally:
-            self.at_end = True
-            self.ended_s = trio.current_time()
             self._link.close()
-            self._changed.unpark_all()
+            self._ended()
 
     async def _hear(self, one: _Frame, heard: Callable[[Arrival], None]) -> None:
         self.frames_read += 1
@@ -223,11 +237,7 @@ class WebSocketPeer:
         payload, binary = bytes(self._fragments), self._opcode == BINARY
         self._opcode = CONTINUATION
         self._fragments.clear()
-        self.longest_message_bytes = max(self.longest_message_bytes, len(payload))
-        arrival = Arrival(trio.current_time(), payload, binary)
-        if len(self.arrivals) < MAX_KEPT:
-            self.arrivals.append(arrival)
-        heard(arrival)
+        self._arrive(payload, binary, heard)
 
     async def _answer_close(self, payload: bytes) -> None:
         if not self._close_sent:
@@ -236,13 +246,6 @@ class WebSocketPeer:
         if not self.client:
             # A server hangs up first; a client waits for it (RFC 6455 7.1.1).
             self._link.finish()
-
-    async def wait_until(self, true: Callable[[], bool], within_s: float) -> bool:
-        """As `MessagePeer`."""
-        with trio.move_on_after(within_s):
-            while not true() and not self.at_end:
-                await self._changed.park()
-        return true()
 
     # Writing -----------------------------------------------------------------------------------------------------
 

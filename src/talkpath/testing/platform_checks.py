@@ -46,7 +46,8 @@ from talkpath.testing.checks import (
     skip,
 )
 from talkpath.testing.foreign import sequence_of, stream_ids_in, unknown_message, with_unknown_fields
-from talkpath.testing.message_peer import TEXT, Arrival, WebSocketPeer
+from talkpath.testing.message_peer import Arrival, MessagePeer, WebSocketPeer
+from talkpath.testing.other_peers import AudioSocketPeer, GrpcPeer
 from talkpath.testing.simulated_platform import encode
 from talkpath.testing.tones import ToneSource
 from talkpath.transport.link import Link
@@ -98,13 +99,13 @@ class PlatformProbe:
         target: the platform.
         peer: the connection it opened, or that was opened to it; nobody else reads it.
         request: its upgrade request, where it dialled.
-        selected_subprotocol: whether it offered the wire's own.
+        announce: tells whoever plays the caller what to do.
     """
 
     def __init__(
         self,
         target: PlatformTarget,
-        peer: WebSocketPeer,
+        peer: MessagePeer,
         *,
         request: UpgradeRequest | None = None,
         announce: Callable[[str], None] | None = None,
@@ -247,7 +248,7 @@ class PlatformProbe:
             name = await self.mark()
             await self.peer.wait_until(lambda: bool(self.answers_to(name)), ANSWER_S)
             expect(bool(self.answers_to(name)), f"{after} it answers no checkpoint any more")
-        else:
+        elif isinstance(self.peer, WebSocketPeer):
             expect(await self.peer.ping(ANSWER_S) is not None, f"{after} it answers no ping any more")
 
     def _code(self) -> str:
@@ -269,14 +270,19 @@ class PlatformProbe:
         return self.target.tolerance_ms / 1000
 
 
+def _websocket(peer: MessagePeer) -> WebSocketPeer:
+    """Return the peer as a WebSocket's. Raises NotApplicable."""
+    if not isinstance(peer, WebSocketPeer):
+        skip("this wire does not travel on a WebSocket")
+    return peer
+
+
 # The checks ------------------------------------------------------------------------------------------------------
 
 
 async def _upgrade(probe: PlatformProbe) -> str:
-    if probe.request is None:
-        skip("the platform was dialled")
-    wanted = probe.wire.subprotocol
-    expect(not wanted or probe.peer.subprotocol == wanted, f"the subprotocol {wanted!r} was not offered")
+    wanted, peer = probe.wire.subprotocol, _websocket(probe.peer)
+    expect(not wanted or peer.subprotocol == wanted, f"the subprotocol {wanted!r} was not offered")
     return "a WebSocket was asked for" + (f", subprotocol {wanted}" if wanted else "")
 
 
@@ -285,7 +291,11 @@ async def _credentials(probe: PlatformProbe) -> str:
     if not (target.auth_token or target.bearer_token):
         skip("no token was given (--token, --auth-token)")
     if request is None:
-        skip("the platform was dialled")
+        if not isinstance(probe.peer, GrpcPeer) or not target.bearer_token:
+            skip("this wire has no place for credentials")
+        await probe.peer.wait_until(lambda: probe.started is not None, OPENING_S)
+        expect(probe.peer.metadata.get("authorization") == f"Bearer {target.bearer_token}", "no right authorization")
+        return "the call bears the right credentials"
     if target.bearer_token:
         said = request.headers.get("authorization", "")
         expect(bool(said), "the upgrade has no Authorization")
@@ -349,12 +359,16 @@ async def _ids(probe: PlatformProbe) -> str:
 async def _sequence(probe: PlatformProbe) -> str:
     await probe.listen()
     numbers = [n for one in probe.heard if (n := sequence_of(probe.dialect, one.payload)) is not None]
+    audio_alone = not numbers
+    if audio_alone:
+        numbers = [media.sequence for _, media in probe.said(Media) if media.sequence is not None]
     if not numbers:
         skip("this wire's messages have no numbers")
-    expect(numbers[0] == 1, f"the first number is {numbers[0]}, not 1")
+    # Where only audio is numbered (FreeClimb), nothing says where the numbers begin.
+    expect(audio_alone or numbers[0] == 1, f"the first number is {numbers[0]}, not 1")
     for before, after in pairwise(numbers):
         expect(after == before + 1, f"after number {before} came {after}")
-    return f"1 to {numbers[-1]} without a gap"
+    return f"{numbers[0]} to {numbers[-1]} without a gap"
 
 
 async def _chunks(probe: PlatformProbe) -> str:
@@ -439,14 +453,14 @@ async def _cadence(probe: PlatformProbe) -> str:
 
 async def _pings(probe: PlatformProbe) -> str:
     probe.check_open()
-    took = await probe.peer.ping(ANSWER_S)
+    took = await _websocket(probe.peer).ping(ANSWER_S)
     expect(took is not None, f"a ping was not answered within {ANSWER_S:g} s")
     return f"a ping was answered after {(took or 0) * 1000:.0f} ms"
 
 
 async def _masks(probe: PlatformProbe) -> str:
     await probe.listen()
-    peer = probe.peer
+    peer = _websocket(probe.peer)
     unmasked = peer.frames_read - peer.masked_frames_read
     if peer.client:
         expect(not peer.masked_frames_read, "a server's frames have a mask")
@@ -537,14 +551,14 @@ async def _pause(probe: PlatformProbe) -> str:
 
 async def _fragments(probe: PlatformProbe) -> str:
     probe.check_open()
-    began = trio.current_time()
+    began, peer = trio.current_time(), _websocket(probe.peer)
     for message, binary in probe.write(probe.audio(500)):
-        await probe.peer.send_fragments(message, binary=binary, ping=b"between fragments")
+        await peer.send_fragments(message, binary=binary, ping=b"between fragments")
     if probe.dialect.has_marks and probe.two_way:
         took_s = await probe.answered(await probe.mark(), 0.5 + ANSWER_S) - began
         expect(took_s >= 0.5 - probe.tolerance_s, "500 ms of audio in fragments were not played")
     await probe.reacts("after audio in fragments")
-    took = await probe.peer.ponged(b"between fragments", ANSWER_S, send=False)
+    took = await peer.ponged(b"between fragments", ANSWER_S, send=False)
     expect(took is not None, "a ping between two fragments was not answered")
     return "audio in three fragments was taken, and a ping between them answered"
 
@@ -601,8 +615,10 @@ async def _digit_pressed(probe: PlatformProbe) -> str:
 
 async def _garbage(probe: PlatformProbe) -> str:
     probe.check_open()
-    await probe.peer.send_frame(TEXT, b"}this is not a message{")
     peer = probe.peer
+    if probe.wire.transport == "audiosocket":
+        skip("this wire's messages are bytes of any kind")
+    await peer.send(b"}this is not a message{", binary=probe.wire.transport != "websocket")
     await peer.wait_until(lambda: peer.close_code is not None, 0.5)
     if peer.close_code is not None:
         return f"it closed with {peer.close_code}"
@@ -635,7 +651,8 @@ async def _ends(probe: PlatformProbe) -> str:
     await peer.wait_until(lambda: peer.at_end, ENDS_S)
     expect(peer.close_code is not None, f"our close was not answered within {ENDS_S:g} s")
     expect(peer.at_end, f"it answered our close, but the connection is open {ENDS_S:g} s later")
-    expect(not peer.after_close, f"{peer.after_close} frames came after its close")
+    if isinstance(peer, WebSocketPeer):
+        expect(not peer.after_close, f"{peer.after_close} frames came after its close")
     took_ms = (peer.ended_s - began) * 1000
     return f"our close was answered with {peer.close_code} and the connection gone after {took_ms:.0f} ms"
 
@@ -674,8 +691,9 @@ PLATFORM_CHECKS: Sequence[Check[PlatformProbe]] = (
 class TakenStream:
     """A connection that a platform opened."""
 
-    peer: WebSocketPeer
-    request: UpgradeRequest
+    peer: MessagePeer
+    request: UpgradeRequest | None
+    """Of a WebSocket."""
 
 
 async def take_stream(target: PlatformTarget, link: Link) -> TakenStream:
@@ -685,8 +703,13 @@ async def take_stream(target: PlatformTarget, link: Link) -> TakenStream:
         RemoteWireError: what came was no upgrade; whoever sent it has been told so.
         OSError: the connection broke.
     """
+    wire = wire_named(target.wire)
+    if wire.transport == "grpc":
+        return TakenStream(GrpcPeer(link=link, method=wire.grpc_method), None)
+    if wire.transport == "audiosocket":
+        return TakenStream(AudioSocketPeer(link), None)
     handshake, request = await receive_upgrade(link)
-    wanted = wire_named(target.wire).subprotocol
+    wanted = wire.subprotocol
     answer = handshake.accept(subprotocols=(wanted,) if wanted else ())
     chosen = wanted if wanted and b"sec-websocket-protocol" in answer.lower() else ""
     await send_all(link, answer)

@@ -38,7 +38,7 @@ from talkpath.events import (
     StreamStopped,
     WireEvent,
 )
-from talkpath.records import Outcome
+from talkpath.records import EndReason, Outcome
 from talkpath.testing.message_peer import Arrival, MessagePeer
 from talkpath.wire.entry import Wire
 
@@ -125,7 +125,7 @@ class SimulatedPlatform:
 
     async def stop(self) -> bool:
         """Say that the stream is over; False where the wire has no word for it. Raises OSError."""
-        return await self.tell(StreamStopped("hangup"))
+        return await self.tell(StreamStopped(EndReason.CALLER_HUNG_UP.value))
 
     # Messages ----------------------------------------------------------------------------------------------------
 
@@ -207,12 +207,12 @@ class SimulatedPlatform:
                 pending = _Pending(name, max(now, self.heard_until_s))
                 self._pending.append(pending)
                 self._start(self._reach, pending)
-            case Clear():
+            case Clear(id=ident):
                 pending_marks, self._pending = self._pending, []
                 for pending in pending_marks:
                     pending.settled = True
                 self.heard_until_s = now
-                self._start(self._settle_clear, [pending.name for pending in pending_marks])
+                self._start(self._settle_clear, [pending.name for pending in pending_marks], ident)
             case Pause():
                 self._paused_s = self._paused_s if self._paused_s is not None else now
             case Resume() if self._paused_s is not None:
@@ -245,10 +245,10 @@ class SimulatedPlatform:
             else:
                 await trio.sleep_until(pending.due_s)
 
-    async def _settle_clear(self, names: list[str]) -> None:
+    async def _settle_clear(self, names: list[str], ident: str) -> None:
         for name in names:
             await self._report(MarkReached(name, Outcome.CLEARED))
-        await self._report(Cleared())
+        await self._report(Cleared(ident))
         self.cleared_s.append(trio.current_time())
 
     async def _report(self, event: WireEvent) -> None:

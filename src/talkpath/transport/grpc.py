@@ -132,6 +132,14 @@ class GrpcCarriage:
                 return
             await self._channel.turn()
 
+    def finish(self, status: Status = Status.OK) -> None:
+        """Say that nothing more will come: a client half-closes, a server gives its status. For tasks; idempotent."""
+        if self._channel.machine.client:
+            self.call.half_close()
+        else:
+            self.call.finish_with(status)
+        self._channel.send_soon()
+
     def refuse(self, status: Status, message: str) -> None:
         """Server: answer with a status at once and be done with the call. Client: cancel."""
         if self._channel.machine.client:
