@@ -30,7 +30,8 @@ GLUE = """
 #define TP_CALL_RUNS TP_CALL_IS("tp_pump_run")
 #define TP_CALL_STAYS TP_CALL_IS("tp_pump_stay")
 #define TP_CALL_IS_LONG \
-    (TP_CALL_RUNS || TP_CALL_STAYS || TP_CALL_IS("tp_pump_step") || TP_CALL_IS("tp_pump_read") || TP_CALL_IS("tp_pump_tick"))
+    (TP_CALL_RUNS || TP_CALL_STAYS || TP_CALL_IS("tp_pump_step") || TP_CALL_IS("tp_pump_read") || \
+     TP_CALL_IS("tp_pump_tick"))
 #define TP_CALL_IS_GUARDED \
     ((TP_CALL_BEGINS("tp_path_") || TP_CALL_BEGINS("tp_stream_") || TP_CALL_BEGINS("tp_latch_") || \
       TP_CALL_BEGINS("tp_pump_")) && \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import signal
 import socket
@@ -169,7 +170,7 @@ def test_what_the_handler_of_a_signal_raises_ends_the_run() -> None:
     """
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        env={"PYTHONPATH": ":".join(sys.path)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=60,
