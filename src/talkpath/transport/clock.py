@@ -92,7 +92,7 @@ class Lateness:
 
     def packed_counts(self) -> array[int]:
         """Return the same in less memory: of each bucket that is not empty its count, times 256, plus its number."""
-        counts = np.frombuffer(self.counts, np.uint64)
+        counts = np.frombuffer(self.counts, np.uint64).copy()  # a media thread may go on counting meanwhile
         buckets = counts.nonzero()[0]
         packed = counts[buckets] << np.uint64(8) | buckets.astype(np.uint64)
         wide = bool(packed.size and packed.max() >> np.uint64(32))
