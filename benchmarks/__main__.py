@@ -12,6 +12,7 @@ from benchmarks import (
     bench_application,
     bench_calls,
     bench_density,
+    bench_grpc,
     bench_kernels,
     bench_knee,
     bench_media_message,
@@ -42,6 +43,7 @@ WHAT = (
         "virtual",
         "wire",
         "wires",
+        "grpc",
         "application",
         "calls",
         "knee",
@@ -108,6 +110,12 @@ def main() -> int:
         if asked.what in ("wires", "all"):
             result["wires"] = bench_wires.run(bench_wires.SHORT if asked.short else bench_wires.FULL)
             bench_wires.show(result["wires"], tables)
+        if asked.what == "grpc":
+            effort_there_too = bench_grpc.SHORT if asked.short else bench_grpc.FULL
+            if asked.rounds:
+                effort_there_too = dataclasses.replace(effort_there_too, rounds=asked.rounds)
+            result["grpc"] = bench_grpc.run(effort_there_too)
+            bench_grpc.show(result["grpc"], tables)
         if asked.what == "application":
             effort_there = bench_application.SHORT if asked.short else bench_application.FULL
             result["application"] = bench_application.run(asked.driver, effort_there)

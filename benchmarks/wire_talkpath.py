@@ -29,6 +29,8 @@ def with_driver(config: type[Any], driver: str | None, **options: Any) -> Any:
         options["driver"] = driver
     if any(field.name == "max_busy_share" for field in dataclasses.fields(config)):
         options |= {"max_busy_share": None, "max_lateness_ms": None}  # It is to be loaded to its limit.
+    if any(field.name == "max_handshakes_per_address" for field in dataclasses.fields(config)):
+        options["max_handshakes_per_address"] = None  # The generator is one address.
     return config(**options)
 
 

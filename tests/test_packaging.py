@@ -44,7 +44,12 @@ def test_one_wheel_serves_cpython_3_11_and_later(packages: tuple[set[str], set[s
 
 def test_the_wheel_is_typed_and_holds_the_package_only(packages: tuple[set[str], set[str], str]) -> None:
     _, wheel_names, _ = packages
-    assert {"talkpath/py.typed", "talkpath/_native.pyi", "talkpath/wire/freeclimb.proto", "talkpath/testing/pytest_plugin.py"} <= wheel_names
+    assert {
+        "talkpath/py.typed",
+        "talkpath/_native.pyi",
+        "talkpath/wire/freeclimb.proto",
+        "talkpath/testing/pytest_plugin.py",
+    } <= wheel_names
     assert {name.split("/")[0].split("-")[0] for name in wheel_names} == {"talkpath"}
     assert not [name for name in wheel_names if name.endswith((".c", ".h", ".inc"))]
 

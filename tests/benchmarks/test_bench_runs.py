@@ -211,6 +211,23 @@ def test_calls_come_and_go_and_are_cancelled_without_anything_left(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.smoke
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the load generator needs Linux")
+def test_streams_stall_and_flap_and_nothing_is_left(tmp_path: Path) -> None:
+    done, result = run_short(tmp_path, "density", "--parts", "streams")
+    assert done.returncode == 0, done.stderr
+    streams = result["density"]["parts"]["streams"]
+    assert streams["calls"] == 10
+    for driver in ("pump", "tasks"):
+        (only,) = streams["drivers"][driver]
+        assert only["left"] == []
+        assert only["design"]["ended"] == {"cancelled": 10}
+        assert only["asked"]["reads"] == 10
+        assert only["asked"]["flaps"] > 10, "those that were lost came back"
+        assert only["sample"]["generator"]["rtp"]["received"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the load generator needs Linux")
 def test_the_knee_finder_ramps_overloads_holds_and_leaves_nothing(tmp_path: Path) -> None:
     done, result = run_short(tmp_path, "knee", "--design", "talkpath tasks")
     knee = result["knee"]

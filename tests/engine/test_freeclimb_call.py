@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import trio
 
-pytest.importorskip("grpc_tools")
-
 from support.calls import engine, in_virtual_time, pool_is_whole
 from support.freeclimb_app import HandMade, Script, hand_made
-from talkpath.engine import Call, EngineConfig, MemoryLeg, RtpLeg, StreamSpec
+from talkpath.engine import Call, EngineConfig, MemoryLeg, RtpLeg, StreamSpec, open_engine
 from talkpath.errors import NotOnThisWire
 from talkpath.line import Line, LineConfig, ServeConfig, serve_lines, serve_memory_lines
 from talkpath.records import CallRecord, EndReason, Outcome
 from talkpath.testing import ToneSource, find_tones, quiescence
 from talkpath.wire.freeclimb import FreeClimbOptions
 
+pytest.importorskip("grpc_tools")
 TONE = ToneSource(450).take(16_000)
 CODECS = ("PCMU", "L16@8000h", "L16@16000h")
 
@@ -238,7 +237,7 @@ def test_the_platforms_messages_in_order() -> None:
         await trio.sleep(1)
         leg.press("9")
 
-    record, leg, app = call_by_hand(script, press, custom_parameters={"a": "b"})
+    record, _, app = call_by_hand(script, press, custom_parameters={"a": "b"})
     assert app.in_order() == [
         "call_started",
         "playback_started a",
@@ -262,7 +261,7 @@ def test_the_platforms_messages_in_order() -> None:
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     assert {len(one.audio_data) for one in audio} == {160}
     moments = [one.start_tstamp.ToNanoseconds() for one in audio]
-    assert {b - a for a, b in zip(moments, moments[1:], strict=False)} == {20_000_000}
+    assert {b - a for a, b in itertools.pairwise(moments)} == {20_000_000}
     assert all(one.end_tstamp.ToNanoseconds() - one.start_tstamp.ToNanoseconds() == 20_000_000 for one in audio)
     started, completed = app.all("notify_playback_started_data"), app.all("notify_playback_completed_data")
     assert completed[0].timestamp.ToNanoseconds() - started[0].timestamp.ToNanoseconds() == 100_000_000
@@ -401,7 +400,7 @@ def test_an_application_that_goes_ends_its_stream(how: Script, reason: EndReason
         await app.wait_for("notify_playback_started_data")
         await how(app)
 
-    record, leg, _ = call_by_hand(script)
+    record, _, _ = call_by_hand(script)
     (stream,) = record.streams
     assert stream.reason is reason
     assert [(mark.name, mark.outcome) for mark in stream.marks] == [("a", Outcome.LOST)]
@@ -454,16 +453,15 @@ async def test_over_sockets(driver: Any) -> None:
                 lambda task_status: serve_lines(bot, "127.0.0.1", 0, config=config, task_status=task_status)
             )
             leg = RtpLeg(local=("127.0.0.1", 0), remote=("127.0.0.1", 9), codec="PCMU", ptime_ms=20)
-            from talkpath.engine import open_engine
-
-            async with open_engine(EngineConfig(driver=driver), entropy=random.Random(1).randbytes) as which:
-                async with which.open_call(leg) as call:
-                    await call.start_stream(
-                        StreamSpec(url=f"grpc://{host}:{port}", wire="freeclimb", bidirectional=True, ends_call=True)
-                    )
-                    record = await call.wait_ended()
+            async with (
+                open_engine(EngineConfig(driver=driver), entropy=random.Random(1).randbytes) as which,
+                which.open_call(leg) as call,
+            ):
+                await call.start_stream(
+                    StreamSpec(url=f"grpc://{host}:{port}", wire="freeclimb", bidirectional=True, ends_call=True)
+                )
+                record = await call.wait_ended()
             nursery.cancel_scope.cancel()
     assert outcomes == [Outcome.PLAYED, Outcome.CLEARED]
     assert record.reason is EndReason.APPLICATION_HUNG_UP
     assert record.streams[0].application_ms >= 200
-    assert np.dtype(np.int16) == TONE.dtype

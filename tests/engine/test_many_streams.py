@@ -105,7 +105,7 @@ def test_each_stream_has_its_own_wire_track_codec_name_and_callbacks() -> None:
             leg = MemoryLeg()
             async with which, which.open_call(leg) as call:
                 for application, (wire, more) in zip(applications, MIXED, strict=True):
-                    status = {"status_url": f"https://{wire}.example/status"}
+                    status: dict[str, Any] = {"status_url": f"https://{wire}.example/status"}
                     await call.start_stream(StreamSpec(url=application.url, wire=wire, **status, **more))
                 with pytest.raises(ConfigError, match="at most 4"):
                     await call.start_stream(StreamSpec(url="memory://one-too-many"))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 
-from support.calls import Outcome, assert_nobody_else_noticed, place
+from support.calls import Outcome, assert_nobody_else_noticed, in_virtual_time, place
 from support.peer import Peer
 from support.virtual import (
     Injector,
@@ -25,12 +25,13 @@ from talkpath.audio import AudioClip, write_audio
 from talkpath.engine import Call, CallStream, EngineConfig, MemoryLeg, StreamSpec
 from talkpath.errors import ConfigError, FormatError
 from talkpath.events import CallEvent, MarkSettled, StreamEnded, StreamLost, StreamUp
+from talkpath.line import Line, serve_memory_lines
 from talkpath.records import EndReason
 from talkpath.records import Outcome as MarkFate
-from talkpath.testing import ToneSource, quiescence
+from talkpath.testing import ToneSource, quiescence, tone_levels
 from talkpath.transport.memory import listen_memory
 
-STATUS = {"status_url": "https://app.example/status", "status_scheme": "A"}
+STATUS: dict[str, Any] = {"status_url": "https://app.example/status", "status_scheme": "A"}
 CLIP = AudioClip(np.full(2400, 3000, np.int16), 8000)
 """300 ms of something that nothing else in these calls sounds like."""
 
@@ -137,6 +138,21 @@ def test_a_lost_connection_is_made_anew_and_is_a_new_stream_to_the_wire() -> Non
     assert 0 <= again - until <= 0.06
     assert ended - again == 2
     assert_nobody_else_noticed(outcome, 6)
+
+
+def test_a_connection_that_breaks_at_the_first_byte_has_begun_and_was_lost() -> None:
+    async def hang_up_at_once(peer: Peer) -> None:
+        await peer.upgrade_as_server()
+        if trio.current_time() < 0.2:
+            peer.link.close()
+            raise OSError
+
+    outcome = place(None, answer=hang_up_at_once, reconnect_s=10, **STATUS)
+    names = [name for name, _ in told(outcome)]
+    assert names == ["StartStream", "DroppedStream", "StartStream", "StopStream"]
+    kinds = [type(event) for event in outcome.events if isinstance(event, StreamUp | StreamLost | StreamEnded)]
+    assert kinds == [StreamUp, StreamLost, StreamUp, StreamEnded]
+    assert outcome.stream.reconnects == 1
 
 
 def test_each_outage_is_the_same_in_each_run_and_differs_from_the_next() -> None:
@@ -363,7 +379,7 @@ def test_whatever_breaks_into_an_outage_nothing_remains(trouble: str) -> None:
 
     counted, facts = run(0)
     assert facts[-1].streams[0].reconnects == 1
-    for at in spread(counted.steps, 40, trouble):
+    for at in spread(counted.steps, 24, trouble):
         injector, facts = run(at)
         assert injector.injected
         (record,) = facts[-1].streams
@@ -379,7 +395,7 @@ def test_whatever_breaks_into_an_outage_nothing_remains(trouble: str) -> None:
 # Half-open: nothing is closed, and nothing comes
 
 
-SPOKEN = {
+SPOKEN: dict[str, dict[str, Any]] = {
     "plivo": {},
     "twilio": {},
     "signalwire": {},
@@ -434,3 +450,46 @@ def test_tones_of_other_rates_are_heard_too() -> None:
     outcome = place(Flapping(0.4), seconds=4, fallback=clip, config=EngineConfig(connect_attempts=1))
     power = np.abs(np.fft.rfft(outcome.heard[8000 : 8000 + 4000].astype(float)))
     assert int(np.argmax(power)) * 2 == 1000
+
+
+EVERY_WIRE: dict[str, dict[str, Any]] = {
+    **{wire: {"bidirectional": True, **more} for wire, more in SPOKEN.items()},
+    "freeclimb": {"bidirectional": True},
+}
+
+
+@pytest.mark.parametrize("wire", EVERY_WIRE)
+def test_a_bot_that_was_lost_is_begun_anew_on_every_wire(wire: str) -> None:
+    ids: list[str] = []
+
+    async def bot(line: Line) -> None:
+        ids.append(line.info.stream_id)
+        first = len(ids) == 1
+        line.speak(ToneSource(600 if first else 900).take(4000), sample_rate_hz=8000)
+        if first:
+            await trio.sleep(0.3)
+            line._carriage.close()
+        await line.wait_ended()
+
+    async def run() -> tuple[Any, Any]:
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(serve_memory_lines, bot, "bot")
+            which = virtual_engine()
+            leg = MemoryLeg()
+            async with which, which.open_call(leg) as call:
+                await call.start_stream(
+                    StreamSpec(url=url, wire=wire, reconnect_s=10, fallback=CLIP, **EVERY_WIRE[wire])
+                )
+                await trio.sleep(4)
+                assert call.end_reason is None
+            assert_pool_is_whole(which)
+            nursery.cancel_scope.cancel()
+        return leg.heard(), call.record
+
+    heard, record = in_virtual_time(run)
+    assert len(ids) == 2
+    (stream,) = record.streams
+    assert (stream.reason, stream.reconnects) == (EndReason.PLATFORM_HUNG_UP, 1)
+    for hz in (600, 900):
+        levels = tone_levels(heard, 8000, hz)
+        assert np.count_nonzero(levels > -20) >= 10, "both bots are heard"

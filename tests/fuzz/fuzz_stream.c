@@ -14,6 +14,8 @@ static const seed seeds[] = {
     SEED("\x81\x7e\x00\x80{\"event\":\"checkpoint\",\"name\":\"m\"}"),
     SEED("\x01\x03{\"e\x80\x02" "ve"),
     SEED("\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+    SEED("\x82\x16\x95\x01\x00\xce\x00\x00\x00\x02\xcf\x00\x00\x00\x00\x00\x00\x00\xa0\x01\xff\x7f\x7e\x7d"),
+    SEED("\x82\x07\x95\x01\x11\x03\x00\x00\x80\x82\x04\xff\xff\xff\xff"),
     SEED("\x81\x43{\"event\":\"media\",\"streamSid\":\"MZ18\",\"media\":{\"payload\":\"/////w==\"}}"),
     SEED("\x81\x73{\"event\":\"media\",\"sequenceNumber\":\"12\",\"media\":{\"track\":\"inbound\",\"chunk\":\"11\",\"timestamp\":"
          "\"200\",\"payload\":\"AAAA\"}}"),
@@ -28,10 +30,14 @@ static void name(char out[TP_SHAPE_MAX_NAME], const char *text) {
     memcpy(out, text, strlen(text));
 }
 
-enum wire { PLIVO, TWILIO, TELER, N_WIRES };
+enum wire { PLIVO, TWILIO, TELER, NATIVE, BYTES, N_WIRES };
 
 static void shape_of(tp_media_shape *shape, enum wire wire, uint32_t role) {
     memset(shape, 0, sizeof *shape);
+    if (wire == NATIVE || wire == BYTES) {
+        shape->kind = wire == NATIVE ? TP_SHAPE_NATIVE : TP_SHAPE_BYTES;
+        return;
+    }
     name(shape->event_key, wire == TELER ? "type" : "event");
     name(shape->event_value, wire == TELER ? "audio" : wire == PLIVO && role == TP_ROLE_PLATFORM ? "playAudio" : "media");
     name(shape->object_key, wire == TELER ? "data" : "media");
@@ -62,7 +68,7 @@ static uint64_t run(enum wire wire, uint32_t role, const uint8_t *data, size_t s
     template.text[0] = template.text[1] = '"';
     tp_stream_config config = {.role = role,
                                .framing = TP_FRAMING_WEBSOCKET,
-                               .format = {8000, wire == TELER ? TP_ENCODING_L16LE : TP_ENCODING_PCMU},
+                               .format = {8000, wire == TELER || wire == BYTES ? TP_ENCODING_L16LE : TP_ENCODING_PCMU},
                                .tracks = TP_TRACK_INBOUND,
                                .bidirectional = 1,
                                .masked = 1, /* we are the client: the peer's frames are bare, as the seeds are */

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.calls import in_virtual_time
+from support.peer import connect
 from support.served import knock, served, served_on_sockets
 from talkpath.engine.travel import made_by, pack
 from talkpath.errors import ConfigError
@@ -177,6 +180,55 @@ def test_as_much_is_compared_whoever_knocks(given: str, monkeypatch: pytest.Monk
     gate = Gate([Access(bearer_tokens=(TOKEN, OTHER)), Access(bearer_tokens=(TOKEN,), wires=("plivo",))])
     gate.left_for(Shown(("plivo",), "", "/", HOST, {"authorization": given}))
     assert lengths == [(32, 32)] * 3
+
+
+TEXT = st.text(st.characters(max_codepoint=255), max_size=40)
+NAMES = st.sampled_from(["authorization", "x-twilio-signature", "x-plivo-signature-v3", "x-plivo-signature-v3-nonce"])
+EVERY_WAY = Gate(
+    [
+        Access(plivo_auth_token=TOKEN),
+        Access(twilio_auth_token=TOKEN),
+        Access(bearer_tokens=(TOKEN,)),
+        Access(basic=(("u", TOKEN),)),
+        Access(url_tokens=(TOKEN,)),
+        Access(networks=("192.0.2.0/24", "2001:db8::/32")),
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    headers=st.dictionaries(
+        NAMES,
+        TEXT | st.sampled_from(["Basic ", "Bearer ", "Basic w6k=", "Basic é"]).flatmap(lambda a: TEXT.map(a.__add__)),
+    ),
+    target=TEXT.map("/".__add__),
+    host=TEXT,
+    address=st.sampled_from(["", "memory", "192.0.2", "::1%", "fe80::1%x"]) | TEXT,
+)
+def test_whatever_is_shown_a_guess_is_not_let_in_and_nothing_raises(
+    headers: dict[str, str], target: str, host: str, address: str
+) -> None:
+    assert EVERY_WAY.left_for(Shown(("plivo",), address, target, host, headers)) == ()
+
+
+def test_a_check_that_fails_by_a_fault_of_ours_ends_its_connection_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(gate: Gate, shown: Shown) -> tuple[Access, ...]:
+        raise ZeroDivisionError
+
+    async def scene() -> None:
+        async with served(ServeConfig(access=Access(bearer_tokens=(TOKEN,)))) as server:
+            with monkeypatch.context() as patch:
+                patch.setattr(Gate, "left_for", stumble)
+                peer = connect("bot")
+                assert await peer.upgrade_as_client("/", bearer(TOKEN)) == ""
+            assert "a connection failed: ZeroDivisionError" in caplog.text
+            assert (await knock("/", bearer(TOKEN)))[0] == "101"
+            assert len(server.lines) == 1
+
+    in_virtual_time(scene)
 
 
 # What cannot be

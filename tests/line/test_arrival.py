@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from support.calls import engine, in_virtual_time
 from support.peer import connect
 from support.served import knock, reasons, served, served_on_sockets
 from talkpath.engine import EngineConfig, MemoryLeg, StreamSpec
-from talkpath.errors import ConfigError, RemoteWireError
+from talkpath.errors import CallEnded, ConfigError, RemoteWireError
 from talkpath.events import MediaFormat, StreamStarted
 from talkpath.line import Access, Line, ServeConfig, connect_line, serve_lines
 from talkpath.line.arrival import wire_at
@@ -448,3 +449,38 @@ async def test_a_second_port_that_is_taken_is_said_and_leaves_nothing() -> None:
         async with served_on_sockets() as server:
             with pytest.raises(OSError, match="in use"):
                 await serve_lines(server.stay, "127.0.0.1", 0, grpc_port=server.addresses[0][1])
+
+
+# What the platform's end shows, the application's end asks for
+
+
+@pytest.mark.parametrize(
+    ("wire", "shows", "access"),
+    [
+        ("plivo", {"auth_token": TOKEN}, Access(plivo_auth_token=TOKEN)),
+        ("twilio", {"auth_token": TOKEN}, Access(twilio_auth_token=TOKEN)),
+        ("signalwire", {"authorization_bearer_token": TOKEN}, Access(bearer_tokens=(TOKEN,))),
+        ("teler", {"url": f"memory://bot/audio?key={TOKEN}"}, Access(url_tokens=(TOKEN,))),
+        ("freeclimb", {"custom_parameters": {"key": TOKEN}}, Access(parameter_token=("key", TOKEN))),
+        ("freeclimb", {"authorization_bearer_token": TOKEN}, Access(bearer_tokens=(TOKEN,))),
+        ("asterisk", {"headers": {"Authorization": "Basic dTpw"}}, Access(basic=(("u", "p"),))),
+        ("native", {"custom_parameters": {"key": TOKEN}}, Access(parameter_token=("key", TOKEN))),
+    ],
+)
+def test_each_platforms_own_way_in(wire: str, shows: dict[str, Any], access: Access) -> None:
+    async def scene() -> None:
+        async with served(ServeConfig(access=access)) as server, engine() as which:
+            async with which.open_call(MemoryLeg()) as call:
+                await call.start_stream(StreamSpec(**{"url": "memory://bot", "wire": wire, **shows}))
+                await trio.sleep(0.5)
+                assert [line.info.wire for line in server.lines] == [wire]
+            async with which.open_call(MemoryLeg()) as call:
+                with suppress(CallEnded):  # or it begins, and ends with the opening message
+                    await call.start_stream(StreamSpec(url="memory://bot", wire=wire))
+                await trio.sleep(0.5)
+            assert call.record is not None
+            assert call.record.streams[0].reason in (EndReason.HANDSHAKE_REFUSED, EndReason.APPLICATION_FAILED)
+            assert len(server.lines) == 1
+            assert set(server.server.statistics().refused) == {"access"}
+
+    in_virtual_time(scene)

@@ -10,10 +10,12 @@ import base64
 import json
 import random
 import socket
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 import trio
@@ -81,6 +83,8 @@ class Heard:
 class Platform:
     """A seeded platform: media whole, split, in bursts; digits, answers true and false, pings, fragments, nonsense."""
 
+    opcode = TEXT
+
     def __init__(self, kind: Kind, number: int, seed: int) -> None:
         self.kind = kind
         self.random = random.Random(1000 * seed + 500 + number)
@@ -114,11 +118,11 @@ class Platform:
         chance, n = self.random, self.kind.frame_bytes
         new = b""
         if step % 4 == 1 and chance.random() < 0.95:
-            new += b"".join(frame(TEXT, self._media(n, track)) for track in self.kind.tracks)
+            new += b"".join(frame(self.opcode, self._media(n, track)) for track in self.kind.tracks)
         what = chance.random()
         if what < 0.04:
             new += self._text(event="playedStream", streamId=STREAM_ID, name=f"m{chance.randrange(step // 20 + 1)}")
-            new += frame(TEXT, self._media(n))
+            new += frame(self.opcode, self._media(n))
         elif what < 0.05:
             new += self._text(event="clearedAudio", streamId=STREAM_ID)
         elif what < 0.07:
@@ -129,20 +133,20 @@ class Platform:
             new += frame(PING, b"there?") + frame(PONG)
         elif what < 0.11:
             text = self._media(2 * n)
-            new += frame(TEXT, text[:50], fin=False) + frame(PING) + frame(CONTINUATION, text[50:])
+            new += frame(self.opcode, text[:50], fin=False) + frame(PING) + frame(CONTINUATION, text[50:])
         elif what < 0.12:
-            new += frame(TEXT, self._media(10 * n, more="seen"))
+            new += frame(self.opcode, self._media(10 * n, more="seen"))
         elif what < 0.13:
             # What comes in more than one read is heard in more than one go, and how much comes in one is the system's.
-            new += frame(TEXT, self._media(80_000 if self.kind.config["listen_bound_ms"] > 10_000 else 8_000))
+            new += frame(self.opcode, self._media(80_000 if self.kind.config["listen_bound_ms"] > 10_000 else 8_000))
         elif what < 0.14:
             new += frame(TEXT, b'{"event": "unheard of"}') + frame(TEXT, b"{")
         elif what < 0.15:
             new += frame(BINARY, b"\0\1")
         elif what < 0.16:
-            new += b"".join(frame(PING, bytes([i])) for i in range(100)) + frame(TEXT, self._media(n))
+            new += b"".join(frame(PING, bytes([i])) for i in range(100)) + frame(self.opcode, self._media(n))
         elif what < 0.17:
-            new += b"".join(frame(TEXT, self._media(n)) for _ in range(30))
+            new += b"".join(frame(self.opcode, self._media(n)) for _ in range(30))
         self.unsent += new
         if step == STEPS - 10:
             return self.unsent + self._text(event="stop", streamId=STREAM_ID) + close(1000)
@@ -243,7 +247,67 @@ class Bot:
             self.note("full")
 
 
-async def run_lines(driver: str, seed: int) -> list[Heard]:
+class NativePlatform(Platform):
+    """The same on the native wire, in binary; it also answers questions, and says that it could not do something."""
+
+    opcode = BINARY
+    sequence = 0
+
+    def _text(self, **message: Any) -> bytes:
+        named: dict[str, tuple[int, dict[str, Any]]] = {
+            "playedStream": (4, {"name": message.get("name"), "outcome": self.random.choice(["PLAYED", "CLEARED"])}),
+            "clearedAudio": (5, {}),
+            "dtmf": (3, {"digit": message.get("dtmf", {}).get("digit")}),
+            "stop": (2, {}),
+            "start": (1, self._start()),
+        }
+        kind, body = named[message["event"]]
+        position = self.random.randrange(1 << 20)
+        written = frame(BINARY, msgpack.packb([1, kind, 7, position, 2]) + msgpack.packb(body))
+        if kind == 3:
+            for more, answer in ((6, {"counters": {"n": position}}), (8, {"message": "no"}), (7, {})):
+                written += frame(BINARY, msgpack.packb([1, more, 7, 0, 0]) + msgpack.packb(answer))
+        return written
+
+    def _start(self) -> dict[str, Any]:
+        encoding = "PCMU" if self.kind.encoding == "audio/x-mulaw" else "L16"
+        body = {"stream_id": STREAM_ID, "call_id": CALL_ID, "tracks": list(self.kind.tracks), "encoding": encoding}
+        return body | {"sample_rate_hz": self.kind.rate, "clock_rate_hz": 16000}
+
+    def _media(self, n_bytes: int, track: str = "inbound", **more: Any) -> bytes:
+        self.sequence += 1
+        payload, number = self.random.randbytes(n_bytes // 2 * 2), 1 if track == "inbound" else 2
+        if more:  # its numbers in another form, which is the parser's to read
+            return bytes(msgpack.packb([1, 0, self.sequence, 0, number])) + payload
+        return struct.pack(">BBBBIBQB", 0x95, 1, 0, 0xCE, self.sequence, 0xCF, 0, number) + payload
+
+
+class NativeBot(Bot):
+    """It pauses, resumes and asks, too."""
+
+    async def _quietly(self, what: Callable[[], Awaitable[Any]], name: str) -> None:
+        try:
+            self.note(name, await what())
+        except CallEnded as exc:
+            self.note("ended", exc.reason)
+        except trio.TooSlowError:
+            self.note("too slow")
+
+    def act(self) -> None:
+        what = self.random.random()
+        if not self.line.ended and what < 0.03:
+            work = (self.line.pause, "paused") if what < 0.01 else (self.line.resume, "resumed")
+            self.nursery.start_soon(self._quietly, *(work if what < 0.02 else (self._ask, "statistics")))
+        else:  # one thing at a time: Trio would shuffle two
+            super().act()
+
+    async def _ask(self) -> Any:
+        return dict(await self.line.platform_statistics())
+
+
+async def run_lines(
+    driver: str, seed: int, make_platform: type[Platform] = Platform, make_bot: type[Bot] = Bot
+) -> list[Heard]:
     """Replay the bytes, and the bot's whims, through one driver."""
     heard = [Heard() for _ in KINDS]
     with hand_clock() as clock:
@@ -254,7 +318,7 @@ async def run_lines(driver: str, seed: int) -> list[Heard]:
             async with trio.open_nursery() as nursery:
                 over = trio.Event()
                 lines: list[Line] = []
-                platforms = [Platform(kind, number, seed) for number, kind in enumerate(KINDS)]
+                platforms = [make_platform(kind, number, seed) for number, kind in enumerate(KINDS)]
                 for number, kind in enumerate(KINDS):
                     config = LineConfig(driver=driver, goodbye_s=0.05, linger_s=0.05, **kind.config)  # type: ignore[arg-type]
                     nursery.start_soon(_hold, url, config, number, lines, heard[number], over)
@@ -264,7 +328,7 @@ async def run_lines(driver: str, seed: int) -> list[Heard]:
                     await _until(clock, lambda n=number: len(lines) == n + 1)  # type: ignore[misc]
                     never_full(lines[-1]._connection)
                 assert [line.pumped for line in lines] == [driver == "pump"] * len(KINDS)
-                await _go(clock, lines, peers, platforms, heard, nursery, seed)
+                await _go(clock, lines, peers, platforms, heard, nursery, seed, make_bot)
                 over.set()
                 for peer in peers:
                     peer.close()
@@ -301,9 +365,10 @@ async def _go(
     heard: list[Heard],
     nursery: trio.Nursery,
     seed: int,
+    make_bot: type[Bot],
 ) -> None:
     now = 0
-    bots = [Bot(line, number, seed, heard[number], nursery, lambda: now) for number, line in enumerate(lines)]
+    bots = [make_bot(line, number, seed, heard[number], nursery, lambda: now) for number, line in enumerate(lines)]
     unsent = [b""] * len(lines)
     await trio.testing.wait_all_tasks_blocked()
     for now in range(1, STEPS):
@@ -351,9 +416,20 @@ def test_the_same_bytes_give_the_same_line_on_either_driver(
     with quiescence():
         tasks = trio.run(run_lines, "tasks", seed)
         pump = trio.run(run_lines, "pump", seed)
+    assert_same(tasks, pump)
+
+
+def test_a_native_line_is_the_same_on_either_driver() -> None:
+    with quiescence():
+        tasks = trio.run(run_lines, "tasks", 4, NativePlatform, NativeBot)
+        pump = trio.run(run_lines, "pump", 4, NativePlatform, NativeBot)
+    assert_same(tasks, pump, "paused", "statistics")
+
+
+def assert_same(tasks: list[Heard], pump: list[Heard], *more: str) -> None:
     for theirs, ours in zip(tasks, pump, strict=True):
         seen = set(kinds_of(ours.events))
-        assert seen >= {"hook", "slow", "listen", "digit", "mark", "played", "cleared"}
+        assert seen >= {"hook", "slow", "listen", "digit", "mark", "played", "cleared", *more}
         assert len(ours.written) > 50
         for their_event, our_event in zip(theirs.events, ours.events, strict=False):
             assert our_event == their_event

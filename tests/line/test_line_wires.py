@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from support.virtual import assert_pool_is_whole, speech, virtual_engine
+from support.virtual import assert_pool_is_whole, run_virtually, speech, virtual_engine
 from talkpath.audio import Samples
 from talkpath.engine.config import EngineConfig, StreamSpec
 from talkpath.engine.leg import MemoryLeg
 from talkpath.errors import NotOnThisWire
 from talkpath.line import Line, LineInfo, LineRecord, ServeConfig, serve_memory_lines
+from talkpath.line.checkpoint import Checkpoint
 from talkpath.records import EndReason, MarkOutcome, Outcome, Played, StreamRecord
 
 PLAYED, CLEARED, LOST, ASSUMED = Outcome.PLAYED, Outcome.CLEARED, Outcome.LOST, Outcome.ASSUMED
@@ -129,6 +132,51 @@ async def test_a_checkpoint_says_as_much_as_the_wire_does(autojump_clock: Any, w
     (line,) = result.lines
     assert line.statistics.refused == {}
     assert line.statistics.clears == 1
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 3, 20, 100, 700]),
+        st.sampled_from(["speak", "speak", "mark", "mark", "clear"]),
+        st.sampled_from([20, 160, 1000, 4000, 12000]),
+    ),
+    max_size=20,
+)
+HONEST = {PLAYED: {PLAYED, ASSUMED}, CLEARED: {CLEARED, ASSUMED}, LOST: {LOST}}
+"""What a line may say of a checkpoint, by what the platform knows became of it."""
+
+
+@pytest.mark.parametrize("wire", ["plivo", "twilio", "signalwire"])
+@settings(max_examples=20)
+@given(script=steps)
+def test_a_line_never_says_of_a_checkpoint_what_the_platform_knows_to_be_false(
+    wire: str, script: list[tuple[int, str, int]]
+) -> None:
+    marks: dict[str, Checkpoint] = {}
+
+    async def bot(line: Line) -> None:
+        for n, (after_ms, what, n_samples) in enumerate(script):
+            await trio.sleep(after_ms / 1000 + 0.0007)
+            if what == "speak":
+                line.speak(speech(n_samples, seed=n), sample_rate_hz=8000)
+            elif what == "mark":
+                marks[f"m{n}"] = line.checkpoint(f"m{n}")
+            else:
+                await line.clear()
+        await trio.sleep(0.5)
+        await line.hang_up()
+
+    seconds = 1 + sum(after_ms + 1 for after_ms, _, _ in script) / 1000
+    result = run_virtually(partial(converse, bot, wire=wire, seconds=seconds), seed=len(script))
+    assert result.stream is not None
+    known = {mark.name: mark.outcome for mark in result.stream.marks}
+    for name, mark in marks.items():
+        assert mark.outcome is not None
+        if name in known:
+            assert mark.outcome.outcome in HONEST[known[name]], name
+        else:
+            assert mark.outcome.outcome in (CLEARED, LOST), "the platform has never heard of it"
+    assert set(known) <= set(marks)
 
 
 @each_wire

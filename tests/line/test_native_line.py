@@ -553,6 +553,7 @@ async def test_an_independent_platform_over_a_real_socket() -> None:
                         await platform.pass_time(b"\xff" * FRAME)
                         due += 0.02
                     else:
+                        assert isinstance(message, bytes)
                         await platform.obey(message)
             assert socket.closed is not None
             assert socket.closed.code == 1000

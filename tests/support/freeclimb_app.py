@@ -31,12 +31,13 @@ class HandMade:
 
     def in_order(self) -> list[str]:
         """Return what the platform has said, but audio, in words."""
-        kinds = [(message.WhichOneof("payload"), message) for message in self.said]
-        return [
-            f"{which.removeprefix('notify_').removesuffix('_data')} {getattr(getattr(message, which), 'id', '')}".strip()
-            for which, message in kinds
+        said = [(message.WhichOneof("payload"), message) for message in self.said]
+        words = [
+            (which.removeprefix("notify_").removesuffix("_data"), getattr(getattr(message, which), "id", ""))
+            for which, message in said
             if which != "notify_audio_data"
         ]
+        return [" ".join(word).strip() for word in words]
 
     async def send(self, **payload: Any) -> None:
         await self.carriage.send_message(protoc.app(**payload).SerializeToString())

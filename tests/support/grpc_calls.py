@@ -38,6 +38,7 @@ class Beat:
     """A line that does nothing, so that the driver looks at sockets every 5 ms."""
 
     on_socket = True
+    poll_ns = 5_000_000
     pumped = False
     native = None
 

@@ -230,6 +230,7 @@ class Held:
     def __init__(self, slot: int, *, on_socket: bool) -> None:
         self.slot = slot
         self.on_socket = on_socket
+        self.poll_ns = 5 * NS_PER_MS
 
     def next_send_ns(self) -> None:
         return None

@@ -11,10 +11,12 @@ import json
 import random
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
 import pytest
 import trio
 import trio.testing
@@ -91,11 +93,13 @@ class Spoken:
     """How an application writes on one wire, and what its streams are asked to be."""
 
     specs: tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
-    media: Callable[[bytes, int], dict[str, Any]]
+    media: Callable[[bytes, int], dict[str, Any] | bytes]
     """(payload, its number)"""
-    mark: Callable[[int], dict[str, Any]]
+    mark: Callable[[int], dict[str, Any] | bytes]
     """(number of the mark); where there are none, the nearest thing."""
-    clear: dict[str, Any]
+    clear: dict[str, Any] | bytes
+    long_bytes: int = 80_000
+    """Of audio in a long message."""
 
 
 def _like_twilio(*specs: dict[str, Any]) -> Spoken:
@@ -110,6 +114,10 @@ def _like_twilio(*specs: dict[str, Any]) -> Spoken:
 
 def _base64(payload: bytes) -> str:
     return base64.b64encode(payload).decode()
+
+
+def _native(kind: int, **body: str) -> bytes:
+    return bytes(msgpack.packb([1, kind, 1, 0, 0]) + msgpack.packb(body))
 
 
 WIRES = {
@@ -127,6 +135,20 @@ WIRES = {
         lambda n: {"type": "interrupt", "chunk_id": n},
         {"type": "clear"},
     ),
+    "native": Spoken(
+        ({"message_ms": 20}, {"codec": "L16@16000h", "message_ms": 40}, {"codec": "PCMA", "track": "both_tracks"}),
+        lambda payload, n: struct.pack(">BBBBIBQB", 0x95, 1, 0, 0xCE, n, 0xCF, 0, 2) + payload,
+        # Every third is a pause or the end of one.
+        lambda n: _native(16, name=f"m{n}") if n % 3 else _native(18 if n % 2 else 19),
+        _native(17),
+    ),
+    "asterisk": Spoken(
+        ({"message_ms": 20}, {"codec": "L16@16000h", "message_ms": 40}, {"codec": "PCMA"}),
+        lambda payload, n: payload,
+        lambda n: {"command": "MARK_MEDIA", "correlation_id": f"m{n}"},
+        {"command": "FLUSH_MEDIA"},
+        long_bytes=60_000,
+    ),
 }
 
 
@@ -142,29 +164,43 @@ class Application:
 
     def media(self, n_bytes: int, **more: object) -> bytes:
         self.n_media += 1
-        return json.dumps(self.spoken.media(self.random.randbytes(n_bytes), self.n_media) | more).encode()
+        message = self.spoken.media(self.random.randbytes(n_bytes), self.n_media)
+        if isinstance(message, dict):
+            return json.dumps(message | more).encode()
+        if more and message.startswith(b"\x95"):  # its numbers in another form, which is the parser's to read
+            return bytes(msgpack.packb([1, 0, self.n_media, 0, 2])) + message[18:]
+        return message
+
+    @property
+    def opcode(self) -> int:
+        """Of media messages."""
+        return TEXT if isinstance(self.spoken.media(b"", 0), dict) else BINARY
+
+    @staticmethod
+    def control(message: dict[str, Any] | bytes) -> bytes:
+        return frame(BINARY, message) if isinstance(message, bytes) else frame(TEXT, json.dumps(message).encode())
 
     def bytes_at(self, step: int) -> bytes:
         new = b""
         what = self.random.random()
         if step % 4 == 2 and what < 0.9:
-            new += frame(TEXT, self.media(160))
+            new += frame(self.opcode, self.media(160))
         if what < 0.05:
             self.n += 1
-            new += frame(TEXT, json.dumps(self.spoken.mark(self.n)).encode())
-            new += frame(TEXT, self.media(80))
+            new += self.control(self.spoken.mark(self.n))
+            new += frame(self.opcode, self.media(80))
         elif what < 0.07:
-            new += frame(TEXT, json.dumps(self.spoken.clear).encode())
-            new += frame(TEXT, self.media(240))
+            new += self.control(self.spoken.clear)
+            new += frame(self.opcode, self.media(240))
         elif what < 0.09:
             new += frame(PING, b"there?")
         elif what < 0.11:
             text = self.media(320)
-            new += frame(TEXT, text[:50], fin=False) + frame(PING) + frame(CONTINUATION, text[50:])
+            new += frame(self.opcode, text[:50], fin=False) + frame(PING) + frame(CONTINUATION, text[50:])
         elif what < 0.12:
-            new += frame(TEXT, self.media(8000, extra="seen"))
+            new += frame(self.opcode, self.media(8000, extra="seen"))
         elif what < 0.13:
-            new += frame(TEXT, self.media(80_000))
+            new += frame(self.opcode, self.media(self.spoken.long_bytes))
         elif what < 0.14:
             new += frame(TEXT, b'{"event": "unheard of"}')
         elif what < 0.15:
@@ -298,8 +334,10 @@ def test_the_same_input_gives_the_same_bytes_and_events(
 
 
 @pytest.mark.parametrize("wire", [wire for wire in WIRES if wire != "plivo"])
-def test_every_text_wire_is_the_same_on_both(wire: str) -> None:
-    """Teler's messages of 2 s and its chunks taken back; marks that come back after a clear; 24 kHz; a short bound."""
+def test_every_wire_is_the_same_on_both(wire: str) -> None:
+    """Teler's messages of 2 s and its chunks taken back; marks that come back after a clear; 24 kHz; a short bound;
+    pauses; binary messages.
+    """
     assert_same(
         trio.run(run_calls, "tasks", None, wire),
         trio.run(run_calls, "pump", None, wire),

@@ -117,12 +117,12 @@ def test_nothing_comes_before_the_uuid_which_has_sixteen_bytes() -> None:
 
 def test_what_the_wire_has_no_word_for() -> None:
     pair = ends()
-    for event in (Cleared(), MarkReached("a"), PlatformError("e")):
-        assert list(pair[P].send(event)) == []
+    for unsaid in (Cleared(), MarkReached("a"), PlatformError("e")):
+        assert list(pair[P].send(unsaid)) == []
     assert list(pair[A].send(Clear())) == []
-    for event in (Mark("a"), SendDigits("1"), Pause()):
+    for unknown in (Mark("a"), SendDigits("1"), Pause()):
         with pytest.raises(NotOnThisWire):
-            pair[A].send(event)
+            pair[A].send(unknown)
     for role, event in (
         (A, Digit("1")),
         (A, STARTED),

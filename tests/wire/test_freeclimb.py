@@ -8,12 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from conformance_freeclimb import CALL, EPOCH_MS, L16_8, L16_16, MULAW, REFUSED, ROWS, STARTED, Row, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("grpc_tools")
-
-from conformance_freeclimb import CALL, EPOCH_MS, L16_8, L16_16, MULAW, REFUSED, ROWS, STARTED, Row, start
 
 from support import freeclimb_protoc as protoc
 from talkpath.errors import ConfigError, LocalWireError, NotOnThisWire, RemoteWireError
@@ -40,6 +37,7 @@ from talkpath.wire.dialect import Dialect, Field, Role
 from talkpath.wire.freeclimb import FreeClimbDialect, FreeClimbOptions, write_metadata
 from talkpath.wire.freeclimb_messages import METHOD, file_descriptor
 
+pytest.importorskip("grpc_tools")
 PROPERTY = settings(max_examples=200, deadline=None, derandomize=True)
 PLATFORM_START = replace(STARTED, account_id="freeclimb", clock_rate_hz=8000, started_ms=EPOCH_MS)
 
@@ -285,6 +283,59 @@ def test_audio_in_another_encoding_of_the_same_rate_is_taken() -> None:
         assert platform.receive_binary(message.SerializeToString())[-1] == Media(
             b"\0\1", "outbound", media_format, sequence=0
         )
+
+
+@PROPERTY
+@given(
+    st.sampled_from(Role),
+    st.booleans(),
+    st.lists(
+        st.sampled_from(ROWS).map(lambda row: made(row).SerializeToString())
+        | st.builds(
+            lambda ident, payload, last, kind: protoc.app(
+                audio_data={"id": ident, "audio_data": payload, "last_message": last, "content_type": kind}
+            ).SerializeToString(),
+            st.sampled_from(["", "a", "b", "x" * 129]),
+            st.binary(max_size=4),
+            st.booleans(),
+            st.sampled_from(["", "audio/mulaw;rate=8000", "audio/l16;rate=8000", "audio/opus"]),
+        )
+        | st.binary(max_size=30),
+        max_size=8,
+    ),
+)
+def test_the_shorter_way_to_audio_leads_to_the_same(role: Role, wide: bool, messages: list[bytes]) -> None:
+    media_format = L16_8 if wide else MULAW
+    short, long = started(role, media_format), started(role, media_format)
+    for message in messages:
+        events: list[WireEvent] | str
+        try:
+            events = list(long.receive_binary(message))
+        except RemoteWireError as exc:
+            events = exc.kind
+        audio = short.plain_audio(message)
+        if audio is not None:
+            assert isinstance(events, list)
+            (media,) = events
+            assert isinstance(media, Media)
+            assert media.payload == audio
+            assert media.media_format in (None, media_format)
+            continue
+        if isinstance(events, str):
+            with pytest.raises(RemoteWireError) as refusal:
+                short.receive_binary(message)
+            assert refusal.value.kind == events
+        else:
+            assert list(short.receive_binary(message)) == events
+
+
+def test_plain_audio_takes_the_shorter_way() -> None:
+    for end, message in (
+        (started(Role.APPLICATION), protoc.platform(notify_audio_data={"audio_data": b"ab", "sequence_num": 3})),
+        (started(Role.PLATFORM), protoc.app(audio_data={"id": "a", "audio_data": b"ab"})),
+    ):
+        assert end.receive_binary(message.SerializeToString())
+        assert end.plain_audio(message.SerializeToString()) == b"ab"
 
 
 # Segments ----------------------------------------------------------------------------------------------------------

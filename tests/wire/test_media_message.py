@@ -495,7 +495,8 @@ def test_what_it_takes_of_broken_messages_json_reads_the_same(name: str, data: s
         assert read == reference(shape, text)
 
 
-@given(st.binary(max_size=300))
+# Hypothesis tries the bytes that stand in this file, too; of those that are messages the test above says what they are.
+@given(st.binary(max_size=300).filter(lambda text: not text.startswith(b"{")))
 @example(b"\x00" * 100)
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_arbitrary_bytes_are_not_mine(text: bytes) -> None:

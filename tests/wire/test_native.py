@@ -176,7 +176,9 @@ def test_what_the_native_reader_takes_the_parser_reads_alike(
 
 
 NAMES = st.sampled_from(["name", "digits", "outcome", "counters", "tracks", "stream_id", "digit"])
-VALUES = st.none() | st.booleans() | st.integers(-5, 2**64 - 1) | st.floats() | st.text(max_size=9) | st.just([{}])
+VALUES: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers(-5, 2**64 - 1) | st.floats() | st.text(max_size=9) | st.just([{}])
+)
 BODIES = st.dictionaries(NAMES | st.integers(0, 9), VALUES, max_size=4) | VALUES
 
 
@@ -226,7 +228,13 @@ def test_an_optional_key_that_is_absent_or_nil_has_its_default(key: str, absent:
         del body[key]
     (event,) = NativeDialect(APPLICATION).receive_binary(message([1, 1, 1, 0, 0], body))
     assert isinstance(event, StreamStarted)
-    whole = {"call_id": "", "account_id": "", "tracks": ("inbound",), "clock_rate_hz": 0, "custom_parameters": {}}
+    whole: dict[str, Any] = {
+        "call_id": "",
+        "account_id": "",
+        "tracks": ("inbound",),
+        "clock_rate_hz": 0,
+        "custom_parameters": {},
+    }
     expected = STARTED if key == "big_endian" else replace(STARTED, **{key: whole[key]})
     assert event == expected
 

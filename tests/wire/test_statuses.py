@@ -222,3 +222,16 @@ def test_without_a_token_nothing_is_signed(wire: str, scheme: str) -> None:
     request = told(wire, scheme, EVENT)
     assert request is not None
     assert [name for name, _ in request.headers] == ["Content-Type"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("url", [URL, URL + "?tenant=a"])
+def test_twilios_own_validator_takes_our_callbacks(method: str, url: str) -> None:
+    validator = pytest.importorskip("twilio.request_validator").RequestValidator(TOKEN)
+    for kind in (StatusKind.STARTED, StatusKind.STOPPED, StatusKind.FAILED):
+        request = told("twilio", "form", replace(EVENT, kind=kind), method, url, TOKEN)
+        assert request is not None
+        signature = dict(request.headers)["X-Twilio-Signature"]
+        form = fields(request) if method == "POST" else {}
+        assert validator.validate(request.url, form, signature)
+        assert not validator.validate(request.url + "x", form, signature)

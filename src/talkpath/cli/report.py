@@ -35,6 +35,7 @@ _IN_WORDS = {
     EndReason.WORKER_LOST: "the process that carried the call is gone",
     EndReason.INTERNAL_ERROR: "a bug of ours",
     EndReason.PLATFORM_HUNG_UP: "the platform ended the call",
+    EndReason.PLATFORM_FAILED: "the platform says that it failed",
     EndReason.STOPPED: "the platform stopped the stream",
     EndReason.DRAINED: "the engine takes no more calls",
     EndReason.BLOCK_LEFT: "the program that holds the call left it",

@@ -37,6 +37,7 @@ from talkpath.engine.config import StreamSpec
 from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
 from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
+from talkpath.engine.stream_life import StreamLife
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.path import LegKind, Path, PathOptions
@@ -174,7 +175,7 @@ class Call:
         self._send_bell = Bell()
         self._playback_bell = Bell()
         self._hook_bell = Bell()
-        self._to_flush: dict[CallStream, None] = {}
+        self._to_flush: dict[StreamLife, None] = {}
         self._hooks: tuple[Callable[[CallEvent], None], ...] = ()
         self._hooked: list[CallEvent] = []
         self._ended = Moment()
@@ -383,7 +384,7 @@ class Call:
                         flushes.start_soon(self._flush, stream)
                     await self._send_bell.wait()
 
-    async def _flush(self, stream: CallStream) -> None:
+    async def _flush(self, stream: StreamLife) -> None:
         await stream.flush()
         self._send_bell.ring()
 
@@ -395,7 +396,7 @@ class Call:
                 return
         await self._source.feed()
 
-    def flush_soon(self, stream: CallStream) -> None:
+    def flush_soon(self, stream: StreamLife) -> None:
         """Have the send task empty `stream`'s socket."""
         self._to_flush[stream] = None
         self._send_bell.ring()
@@ -574,7 +575,7 @@ class Call:
         assert self._life.nursery is not None
         self._life.nursery.start_soon(job)
 
-    def stream_gone(self, stream: CallStream) -> None:
+    def stream_gone(self, stream: StreamLife) -> None:
         """A stream's task is at its end."""
         if stream.record is not None:
             if len(self._records) == RECORDS_KEPT:

@@ -241,7 +241,7 @@ class StreamSpec:
     """Whether the call ends when the application ends this stream, or the stream fails."""
     reconnect_s: float = 0.0
     """How long a lost connection is tried anew before the stream ends; 0: not at all. What is lost, and what is not, is
-    in `talkpath.engine.stream`."""
+    in `talkpath.engine.stream_life`."""
     fallback: object = field(default=None, repr=False)
     """What the caller hears in the application's place: an `AudioClip`, or the path of a WAV file, read here and now.
     Over and over while a lost connection is tried anew; what has begun is heard to its end when it is given up, and

@@ -11,14 +11,14 @@ from talkpath.wire.entry import StreamAttributes
 from talkpath.wire.status import StatusEvent, StatusKind
 
 if TYPE_CHECKING:
-    from talkpath.engine.stream import CallStream
+    from talkpath.engine.stream_life import StreamLife
 
 IN_PASSING = (StatusKind.PLAYED, StatusKind.CLEARED, StatusKind.DEGRADED)
 """What an application can cause at will."""
 
 
 def tell(
-    stream: CallStream,
+    stream: StreamLife,
     queue: CallbackQueue,
     kind: StatusKind,
     *,

@@ -121,6 +121,8 @@ class Arrival:
             log.info("a connection from %s was refused: %s", self.link.peer_name(), exc)
         except (OSError, CallEnded) as exc:
             log.info("a connection from %s failed: %s", self.link.peer_name(), type(exc).__name__)
+        except Exception as exc:
+            log.error("a connection failed: %s", type(exc).__name__, exc_info=exc)
 
     async def live(self, line: Line, abandon: Callable[[], None]) -> LineRecord | None:
         """Have the bot live on a line that is counted. Raises nothing but cancellation.

@@ -30,6 +30,7 @@ from talkpath.transport.websocket import (
     OPCODE_PONG,
     OPCODE_TEXT,
 )
+from talkpath.wire.catalog import wire_named
 from talkpath.wire.websocket import close_payload, frame
 
 POOL_BYTES = 4 * 1024 * 1024
@@ -70,7 +71,10 @@ async def connect_line(
     async with open_clock():
         with trio.fail_after(OPENING_S):
             link, leftover = await open_websocket(
-                parse_url(url), headers=tuple((headers or {}).items()), context=tls_context
+                parse_url(url),
+                headers=tuple((headers or {}).items()),
+                subprotocol=wire_named(wire).subprotocol if wire is not None else "",
+                context=tls_context,
             )
         async with _line_on_link(
             link, leftover, wire, config, options, entropy, masked=True, path=parse_url(url).path

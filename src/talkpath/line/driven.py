@@ -55,6 +55,7 @@ MARK_DUE = int(EventKind.MARK_DUE)
 MARK = int(EventKind.MARK)
 LOW = int(EventKind.LOW)
 ALARM = int(EventKind.ALARM)
+INBOUND = int(Track.INBOUND)
 
 
 ERRORS_LOGGED = 5
@@ -65,6 +66,7 @@ class DrivenLine:
     """The side of a `Line` that only the step touches; see the module."""
 
     __slots__ = (
+        "_audio_format",
         "_checkpoints",
         "_close_code",
         "_commands",
@@ -75,6 +77,7 @@ class DrivenLine:
         "_hearing",
         "_native",
         "_paused_ns",
+        "_plain_audio",
         "_platform_errors",
         "_pressed",
         "_questions",
@@ -88,6 +91,7 @@ class DrivenLine:
         "end_reason",
         "info",
         "on_socket",
+        "poll_ns",
         "pumped",
         "slot",
     )
@@ -99,6 +103,7 @@ class DrivenLine:
     info: LineInfo
     slot: int
     on_socket: bool
+    poll_ns: int
     pumped: bool
     end_reason: EndReason | None
     cause: BaseException | None
@@ -115,7 +120,10 @@ class DrivenLine:
     _send_due: int | None
     _send_known: bool
     _close_code: int
+    _audio_format: tuple[int, int]
+    """The stream's, as the native core writes it."""
     _paused_ns: int | None
+    _plain_audio: Callable[[bytes], bytes | None] | None
     _platform_errors: int
     _questions: Questions | None
 
@@ -137,8 +145,11 @@ class DrivenLine:
     def _reschedule(self, now_ns: int) -> None:
         """What is to be sent may have changed, and with it when."""
         self._send_known = False
-        if self.pumped and self.end_reason is None:
-            self.driver.rearm(self, now_ns)
+        if self.end_reason is None:
+            if self.pumped:
+                self.driver.rearm(self, now_ns)
+            else:
+                self.driver.reschedule(self)
 
     @property
     def name(self) -> str:
@@ -323,8 +334,12 @@ class DrivenLine:
             self.end(EndReason.WIRE_ERROR)
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
-        """Act on a binary message that is not plain media."""
-        self._receive(self._dialect.receive_binary, payload, now_ns)
+        """Act on a binary message that the native core has not read."""
+        if self._plain_audio is not None and (audio := self._plain_audio(payload)) is not None:
+            lib.tp_stream_receive_audio(self._native, INBOUND, self._audio_format, audio, len(audio), now_ns)
+            self.on_media(now_ns)
+        else:
+            self._receive(self._dialect.receive_binary, payload, now_ns)
 
     def on_peer_closed(self, code: int | None) -> None:
         """The platform said goodbye, or was gone without."""

@@ -114,11 +114,15 @@ class LineMember(Member, Protocol):
     """A member without a leg, ticked when it has audio to send."""
 
     on_socket: bool
+    poll_ns: int
+    """How often it is looked at where nothing wakes the clock for it."""
 
     @property
     def native(self) -> Any: ...
 
-    def next_send_ns(self) -> int | None: ...
+    def next_send_ns(self) -> int | None:
+        """Return when it is to be ticked; `TasksDriver.reschedule` says that this may have changed."""
+        ...
 
     def tick(self, now_ns: int) -> None: ...
 
@@ -198,7 +202,14 @@ class TasksDriver:
         self._taken: dict[int, Member] = {}
         self._groups: dict[tuple[int, int], Group] = {}
         self._lines: dict[int, LineMember] = {}
-        self._polled_lines = 0
+        self._line_due_ns: dict[int, int] = {}
+        """By slot, of the lines that have something to send."""
+        self._lines_due_ns: int | None = None
+        """The first of them."""
+        self._unsettled: dict[int, LineMember] = {}
+        """Lines of which it may have changed."""
+        self._polled_lines: dict[int, int] = {}
+        """How many are to be looked at so often."""
         self._poll_due_ns = 0
         self._housekeeping_due_ns = 0
         self._to_keep: list[Member] = []
@@ -252,6 +263,10 @@ class TasksDriver:
     def paused(self) -> AbstractContextManager[None]:
         """Let nothing native happen between the calls of the block; only a media thread could."""
         return _NOTHING
+
+    def reschedule(self, line: LineMember) -> None:
+        """Look again at when a line that is not pumped has something to send, before that matters next."""
+        self._unsettled[line.slot] = line
 
     def rearm(self, member: Member, now_ns: int) -> None:
         """Look again at when a pumped line has something to send."""
@@ -310,12 +325,18 @@ class TasksDriver:
     def add_line(self, line: LineMember) -> None:
         self._members[line.slot] = line
         self._lines[line.slot] = line
+        self.reschedule(line)
         if self._is_polled(line):
-            if self._polled_lines == 0:
-                self._poll_due_ns = self.clock.now_ns() // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
-            self._polled_lines += 1
+            self._polled_lines[line.poll_ns] = self._polled_lines.get(line.poll_ns, 0) + 1
+            due = self._next_poll_ns(self.clock.now_ns())
+            if len(self._polled_lines) == 1 or due < self._poll_due_ns:
+                self._poll_due_ns = due
         self._start_housekeeping()
         self.clock.nudge()
+
+    def _next_poll_ns(self, now_ns: int) -> int:
+        period_ns = min(self._polled_lines)
+        return now_ns // period_ns * period_ns + period_ns
 
     def _is_polled(self, line: LineMember) -> bool:
         """Whether a line has nothing that wakes the clock for it: a socket, or in real time a memory link as well."""
@@ -335,8 +356,11 @@ class TasksDriver:
         self._commanded.pop(slot, None)
         line = self._lines.pop(slot, None)
         if line is not None:
+            self.reschedule(line)
             if self._is_polled(line):
-                self._polled_lines -= 1
+                self._polled_lines[line.poll_ns] -= 1
+                if not self._polled_lines[line.poll_ns]:
+                    del self._polled_lines[line.poll_ns]
         else:
             for key, group in list(self._groups.items()):
                 if member in group.calls:
@@ -423,10 +447,9 @@ class TasksDriver:
         if self._lines:
             if self._polled_lines and (due is None or self._poll_due_ns < due):
                 due = self._poll_due_ns
-            for line in self._lines.values():
-                at = line.next_send_ns()
-                if at is not None and (due is None or at < due):
-                    due = at
+            at = self._next_line_ns()
+            if at is not None and (due is None or at < due):
+                due = at
         if (self._groups or self._lines) and (due is None or self._housekeeping_due_ns < due):
             due = self._housekeeping_due_ns
         return due
@@ -448,7 +471,7 @@ class TasksDriver:
                 if self._lines:
                     self._tick_lines(now_ns)
             if self._polled_lines and self._poll_due_ns <= now_ns:
-                self._poll_due_ns = now_ns // SOCKET_POLL_NS * SOCKET_POLL_NS + SOCKET_POLL_NS
+                self._poll_due_ns = self._next_poll_ns(now_ns)
             self._keep_house(now_ns)
         finally:
             self._end_step()
@@ -551,11 +574,31 @@ class TasksDriver:
                 if self._members[call.slot] is call:
                     self._guard(call, call.pull_events, latest)
 
+    def _next_line_ns(self) -> int | None:
+        """Return when the first line is to be ticked. Most lines most of the time have nothing to send: only those are
+        asked of which it may have changed.
+        """
+        if self._unsettled:
+            due_ns = self._line_due_ns
+            for slot, line in self._unsettled.items():
+                at = line.next_send_ns() if self._lines.get(slot) is line else None
+                if at is None:
+                    due_ns.pop(slot, None)
+                else:
+                    due_ns[slot] = at
+            self._unsettled.clear()
+            self._lines_due_ns = min(due_ns.values(), default=None)
+        return self._lines_due_ns
+
     def _tick_lines(self, now_ns: int) -> None:
-        for line in list(self._lines.values()):
-            at = line.next_send_ns()
-            if at is not None and at <= now_ns and self._lines.get(line.slot) is line:
+        first = self._next_line_ns()
+        if first is None or first > now_ns:
+            return
+        for slot, at in sorted(self._line_due_ns.items()):
+            line = self._lines.get(slot)
+            if at <= now_ns and line is not None:
                 self._guard(line, line.tick, now_ns)
+                self.reschedule(line)
 
     def _send(self) -> None:
         outbox = self.outbox

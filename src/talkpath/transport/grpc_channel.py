@@ -90,6 +90,8 @@ class Channel:
         self._writing = False
         self._watched: tuple[str, int] | None = None
         self._waiting = trio.lowlevel.ParkingLot()
+        self._attending = trio.lowlevel.ParkingLot()
+        """The server's `run`: of what comes for calls that are carried it needs to know nothing."""
         self._buffer = memoryview(b"")
         if isinstance(link, (SocketLink, TlsLink)):
             link.tune_for_media()
@@ -129,6 +131,7 @@ class Channel:
     def take(self, data: bytes, now_ns: int) -> None:
         """Have the machine take what came."""
         machine = self.machine
+        drained = machine.draining
         try:
             machine.receive(data, now_ns)
         except Http2Error as exc:
@@ -152,7 +155,10 @@ class Channel:
             if carrier is not None:
                 carrier.deliver(now_ns)
         self.send_soon()
-        self.notify()
+        if machine.draining != drained:
+            self.notify()
+        else:
+            self._waiting.unpark_all()
 
     def _fail(self, exc: Http2Error) -> None:
         """The peer broke HTTP/2: say so, and tell everybody."""
@@ -218,6 +224,7 @@ class Channel:
     def notify(self) -> None:
         """Have tasks that wait for this connection look again."""
         self._waiting.unpark_all()
+        self._attending.unpark_all()
 
     async def turn(self, *, attending: bool = False) -> None:
         """Wait until something may have changed; be the one who reads or writes, if nobody else is.
@@ -246,7 +253,7 @@ class Channel:
                 if self.driver is None:
                     self.on_readable(trio_ns())
             else:
-                await self._waiting.park()
+                await (self._attending if attending else self._waiting).park()
         except trio.ClosedResourceError:
             self.broken = True
             self.notify()
@@ -270,6 +277,8 @@ class Channel:
         driver = self.driver
         if driver is None or not driver.in_step:
             self.send_now()
+        elif self.machine.idle and not self.machine.blocked and not self.blocked:
+            pass  # as it is for most of what is read
         elif not self._sending_soon:
             self._sending_soon = True
             driver.at_end(self.send_now)

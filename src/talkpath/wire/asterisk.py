@@ -7,8 +7,9 @@ side may have dialled: who commands is the application, whoever opened the socke
 
 ``FLUSH_MEDIA`` is not answered, and the marks it drops never come back. Asterisk plays whole frames: a remainder
 shorter than one is dropped, unless the application has asked for buffering, which an application's end here does at
-once; a mark then closes the buffer (the last frame is padded with silence), follows the audio, and opens it again. A
-text command longer than 128 bytes is ignored by Asterisk without a word, so names are short.
+once, and again after each flush, which ends it; a mark closes the buffer (the last frame is padded with silence),
+follows the audio, and opens it again. A text command longer than 128 bytes is ignored by Asterisk without a word, so
+names are short.
 
 Source: Asterisk's documentation of the WebSocket channel driver (2026-05) and its source of 2026-08; the page
 ``docs/wire-asterisk.md`` says which of them each rule rests on.
@@ -67,21 +68,10 @@ _NAMES: Final[Mapping[tuple[str, int], str]] = {
     ("L16", 48000): "slin48",
 }
 _FORMAT_OF: Final = {name: key for key, name in _NAMES.items()} | {"slin8": ("L16", 8000)}
-_COMMANDS: Final = frozenset(
-    {
-        "ANSWER",
-        "HANGUP",
-        "START_MEDIA_BUFFERING",
-        "STOP_MEDIA_BUFFERING",
-        "FLUSH_MEDIA",
-        "PAUSE_MEDIA",
-        "CONTINUE_MEDIA",
-        "MARK_MEDIA",
-        "GET_STATUS",
-        "REPORT_QUEUE_DRAINED",
-        "SET_MEDIA_DIRECTION",
-    }
-)
+_NAMED_EVENTS: Final = frozenset({"MEDIA_MARK_PROCESSED", "MEDIA_BUFFERING_COMPLETED"})
+"""Plain events that have an id and nothing else behind their word."""
+_COMPLETED: Final = "MEDIA_BUFFERING_COMPLETED "
+"""Platform: begins the names of marks that stand for the end of a buffering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +132,8 @@ class AsteriskDialect:
         self.stream_id = ""
         self.media_format = self._ordered(media_format.encoding, media_format.sample_rate_hz)
         self._json = role is Role.PLATFORM and options.control == "json"
+        self._buffering = self._paused = False
+        """Platform: what STATUS says of the application's commands."""
 
     @property
     def play_format(self) -> MediaFormat:
@@ -179,10 +171,11 @@ class AsteriskDialect:
     def _read(self, text: bytes | bytearray | memoryview | str) -> tuple[str, dict[str, Any]]:
         """Take a control message apart: its word, and its fields by name; a plain command's argument is ``id``."""
         raw = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
-        if len(raw) > EVENT_MAX:
-            _JSON.refuse("too_long", f"{len(raw)} bytes, at most {EVENT_MAX} are read")
+        most = COMMAND_MAX if self.role is Role.PLATFORM else EVENT_MAX
+        if len(raw) > most:
+            _JSON.refuse("too_long", f"{len(raw)} bytes, at most {most} are read")
         if raw.lstrip()[:1] == b"{":
-            message = _JSON.load(raw, EVENT_MAX)
+            message = _JSON.load(raw, most)
             if self.role is Role.APPLICATION:
                 self._json = True
             return _JSON.kind(message, "command" if self.role is Role.PLATFORM else "event"), message
@@ -192,13 +185,17 @@ class AsteriskDialect:
             raise RemoteWireError("not UTF-8", wire=WIRE, offset=error.start, kind="bad_utf8") from None
         if not words or not re.fullmatch(r"[A-Z_]{1,64}", words[0], re.ASCII):
             _JSON.refuse("bad_message", "a control message begins with a word in capitals")
+        rest = raw.decode().strip()[len(words[0]) :].strip()
+        if self.role is Role.PLATFORM or words[0] in _NAMED_EVENTS:
+            return words[0], {"correlation_id": rest.removeprefix("correlation_id:")} if rest else {}
         fields: dict[str, Any] = {}
-        for word in words[1:]:
+        pairs, said, text = rest.partition("error_text:")
+        if said:
+            fields["error_text"] = text
+        for word in pairs.split():
             name, colon, value = word.partition(":")
-            if colon and self.role is Role.APPLICATION:
+            if colon:
                 fields[name] = value
-            else:
-                fields.setdefault("correlation_id", word)
         return words[0], fields
 
     def _read_command(self, word: str, fields: dict[str, Any]) -> Sequence[WireEvent]:
@@ -206,18 +203,29 @@ class AsteriskDialect:
             case "MARK_MEDIA":
                 return (Mark(_name(fields, word)),)
             case "FLUSH_MEDIA":
-                # Documented to end a pause as well; the source does not, and an application sends CONTINUE_MEDIA too.
+                # Documented to end a pause as well; the source does not, and a line sends CONTINUE_MEDIA too.
+                self._buffering = self._paused = False
                 return (Clear(),)
             case "PAUSE_MEDIA":
+                self._paused = True
                 return (Pause(),)
             case "CONTINUE_MEDIA":
+                self._paused = False
                 return (Resume(),)
             case "HANGUP":
                 return (HangUp(),)
             case "GET_STATUS":
                 return (QueryBuffer(),)
-        if word in _COMMANDS:
-            return ()  # Nothing here depends on it: the queue takes any length, and is always answered.
+            case "START_MEDIA_BUFFERING":
+                self._buffering = True
+                return ()  # Nothing else depends on it: the queue here takes audio of any length.
+            case "STOP_MEDIA_BUFFERING":
+                self._buffering = False
+                name = _name(fields, word)
+                # Told behind the audio, as a mark is; who gives it no name does not wait for it.
+                return (Mark(_COMPLETED + name),) if name else ()
+            case "ANSWER":
+                return ()  # The call is up.
         return (UnknownMessage(shown(word)),)
 
     def _read_event(self, word: str, fields: dict[str, Any]) -> Sequence[WireEvent]:
@@ -307,13 +315,18 @@ class AsteriskDialect:
             case MarkReached(name=name, outcome=outcome):
                 if outcome is not Outcome.PLAYED:
                     return ()
+                word = "MEDIA_MARK_PROCESSED"
+                if name.startswith(_COMPLETED):
+                    word, name = "MEDIA_BUFFERING_COMPLETED", name.removeprefix(_COMPLETED)
                 if self._json:
-                    return (self._event("MEDIA_MARK_PROCESSED", correlation_id=name),)
-                return (f"MEDIA_MARK_PROCESSED {name}".rstrip().encode(),)
+                    return (self._event(word, channel_id=self.stream_id, correlation_id=name),)
+                return (f"{word} {name}".rstrip().encode(),)
             case BufferDepth(depth=depth, size=size):
-                return (self._event("STATUS", queue_length=depth, xoff_level=size),)
+                flags = {"queue_full": depth >= size, "bulk_media": self._buffering, "media_paused": self._paused}
+                levels = {"queue_length": depth, "xon_level": size * 8 // 9, "xoff_level": size}
+                return (self._event("STATUS", channel_id=self.stream_id, **levels, **flags),)
             case PlatformError(message=message):
-                return (self._event("ERROR", error_text=message),)
+                return (self._event("ERROR", channel_id=self.stream_id, error_text=message),)
             case Cleared() | StreamStopped() | Handshaken():
                 return ()
         raise _JSON.not_ours(command, "the application's to send; this end is the platform's")
@@ -330,7 +343,8 @@ class AsteriskDialect:
                     self._command("START_MEDIA_BUFFERING"),
                 )
             case Clear():
-                return (self._command("FLUSH_MEDIA"),)
+                # Asterisk's source ends the buffering with the flush.
+                return (self._command("FLUSH_MEDIA"), self._command("START_MEDIA_BUFFERING"))
             case Pause():
                 return (self._command("PAUSE_MEDIA"),)
             case Resume():
@@ -376,12 +390,18 @@ class AsteriskDialect:
     def _event(self, word: str, **fields: object) -> bytes:
         if self._json:
             return dump_json({"event": word, **fields}).encode()
-        return " ".join((word, *(f"{name}:{value}" for name, value in fields.items()))).encode()
+        written = (
+            f"{name}:{str(value).lower() if isinstance(value, bool) else value}" for name, value in fields.items()
+        )
+        return " ".join((word, *written)).encode()
 
     def _command(self, word: str, name: str = "") -> bytes:
-        if self._json:
-            return dump_json({"command": word, **({"correlation_id": name} if name else {})}).encode()
-        return f"{word} {name}".rstrip().encode()
+        if not self._json:
+            return f"{word} {name}".rstrip().encode()
+        text = dump_json({"command": word, **({"correlation_id": name} if name else {})}).encode()
+        if len(text) > COMMAND_MAX:
+            _blame(word, "too_long", f"{len(text)} bytes in JSON; Asterisk ignores commands of more than {COMMAND_MAX}")
+        return text
 
     def _ordered(self, encoding: str, rate_hz: int) -> MediaFormat:
         return MediaFormat(encoding, rate_hz, self.options.big_endian and encoding == "L16")

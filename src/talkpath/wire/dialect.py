@@ -91,7 +91,12 @@ def check_command(dialect: Dialect, command: WireEvent) -> None:
 
 
 class Dialect(Protocol):
-    """One end of one stream's message language. Sans-IO, one owner."""
+    """One end of one stream's message language. Sans-IO, one owner.
+
+    A dialect may have besides: `check` (see `check_command`); `wrap_media(framed)`, which makes a message of what the
+    native core wrote, where that is no message yet; and `plain_audio(data)`, the audio of a binary message that is
+    audio in the stream's format and nothing else, or None: a shorter way to what `receive_binary` would say of it.
+    """
 
     wire: str
     role: Role

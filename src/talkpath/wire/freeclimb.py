@@ -148,6 +148,7 @@ class FreeClimbDialect:
         self.options = options
         self.stream_id = ""
         self.media_format = self._ordered(media_format)
+        self._content_type = CONTENT_TYPES[media_format.encoding, media_format.sample_rate_hz]
         self._started_ms = self._now_ms = 0
         """The stream's beginning, and the end of the latest audio, by the wall clock."""
         self._clock_rate_hz = 8000
@@ -167,6 +168,9 @@ class FreeClimbDialect:
         self._clears_sent = 0
         self._pressed = ""
         """Application: the key that is held down."""
+        self._incoming = AppMessage() if role is Role.PLATFORM else PlatformMessage()
+        self._outgoing = PlatformMessage() if role is Role.PLATFORM else AppMessage()
+        """Messages of audio, used again for each: to make one costs more than to fill it."""
 
     @property
     def play_format(self) -> MediaFormat:
@@ -203,7 +207,7 @@ class FreeClimbDialect:
     def _audio(self, payload: bytes, sequence: int, sample: int) -> bytes:
         if self.role is Role.APPLICATION:
             return self._play(payload, sequence, last=False)
-        message = PlatformMessage()
+        message = self._outgoing
         audio = message.notify_audio_data
         audio.audio_data = payload
         audio.sequence_num = sequence & 0xFFFFFFFF
@@ -217,11 +221,11 @@ class FreeClimbDialect:
     def _play(self, payload: bytes, sequence: int, *, last: bool) -> bytes:
         if self._open is None:
             self._open = self._new_id("segment")
-        message = AppMessage()
+        message = self._outgoing
         audio = message.audio_data
         audio.id = self._open
         audio.audio_data = payload
-        audio.content_type = CONTENT_TYPES[self.media_format.encoding, self.media_format.sample_rate_hz]
+        audio.content_type = self._content_type
         audio.sequence_num = sequence & 0xFFFFFFFF
         audio.last_message = last
         return bytes(message.SerializeToString())
@@ -256,6 +260,32 @@ class FreeClimbDialect:
         if self.role is Role.PLATFORM:
             return self._read_command(which, body)
         return self._read_report(which, body)
+
+    def plain_audio(self, data: bytes) -> bytes | None:
+        """Return the audio of a message that is audio in the stream's format, of the open segment, and nothing else;
+        None: `receive_binary` is to say what it is.
+        """
+        if not self.stream_id or len(data) > self.options.max_message_bytes:
+            return None
+        message = self._incoming
+        try:
+            message.ParseFromString(data)
+        except (DecodeError, UnicodeDecodeError):
+            return None
+        which = message.WhichOneof("payload")
+        if which == "notify_audio_data":
+            payload: bytes = message.notify_audio_data.audio_data
+        elif which == "audio_data":
+            body = message.audio_data
+            if body.id != self._open or body.last_message or body.content_type not in ("", self._content_type):
+                return None
+            payload = body.audio_data
+        else:
+            return None
+        if not payload or len(payload) % self.media_format.sample_bytes:
+            return None
+        self._last_boundary = ""
+        return payload
 
     def _read_command(self, which: str, body: Any) -> Sequence[WireEvent]:
         match which:
@@ -390,6 +420,7 @@ class FreeClimbDialect:
         call_id = _id(body.call_id, event)
         self.stream_id = call_id or "freeclimb"
         self.media_format = self._ordered(MediaFormat(*found))
+        self._content_type = CONTENT_TYPES[found]
         return StreamStarted(
             stream_id=self.stream_id,
             call_id=call_id,
@@ -522,7 +553,7 @@ class FreeClimbDialect:
         setattr(body, "from", started.from_number)  # a word of the language
         body.is_inbound = started.direction == "inbound"
         body.metadata.extend(metadata)
-        body.content_type = CONTENT_TYPES[self.media_format.encoding, self.media_format.sample_rate_hz]
+        body.content_type = self._content_type
         self.stream_id = started.call_id
         self._started_ms = self._now_ms = started.started_ms
         self._clock_rate_hz = started.clock_rate_hz or self.media_format.sample_rate_hz

@@ -458,6 +458,11 @@ class Http2Connection:
         out, self._out = self._out, bytearray()
         return bytes(out)
 
+    @property
+    def idle(self) -> bool:
+        """Whether `data_to_send` would return nothing, and nothing is held back."""
+        return not self._out and not self._held
+
     def put(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """Write one frame."""
         self._out += frame(kind, flags, stream_id, payload)
@@ -491,6 +496,17 @@ class Http2Connection:
 
     def send_data(self, stream: Stream, data: bytes) -> None:
         """Send as far as the windows allow; the rest waits in `stream.outgoing`."""
+        n = len(data)
+        if (
+            not stream.outgoing
+            and 0 < n <= min(stream.out_window, self._out_window, self._peer_max_frame)
+            and not (self.blocked or stream.gone or stream.ending)
+            and len(self._out) < MAX_OUT_BYTES
+        ):
+            self._out += _HEADER.pack(n >> 8, n & 0xFF, DATA, 0, stream.stream_id) + data
+            stream.out_window -= n
+            self._out_window -= n
+            return
         stream.outgoing += data
         self._move(stream)
 

@@ -334,7 +334,7 @@ class NativeDialect:
         if kind is not Kind.START:
             self._check_started(kind.name)
         try:
-            message = _header(kind, sequence, position, track) + msgpack.packb(body)
+            message = _header(kind, sequence, position, track) + _packed(body)
         except UnicodeEncodeError:
             _blame(kind.name, "bad_value", "what is sent is well-formed Unicode")
         if isinstance(command, StreamStarted):
@@ -456,7 +456,13 @@ def check_parameters(custom_parameters: Mapping[str, str]) -> None:
 
 
 def _header(kind: Kind, sequence: int, position: int, track: str) -> bytes:
-    return bytes(msgpack.packb([VERSION, int(kind), sequence % SEQUENCES, position, _TRACKS.index(track)]))
+    return _packed([VERSION, int(kind), sequence % SEQUENCES, position, _TRACKS.index(track)])
+
+
+def _packed(value: object) -> bytes:
+    packed: bytes | None = msgpack.packb(value)
+    assert packed is not None, "only a packer that keeps its buffer gives nothing"
+    return packed
 
 
 def _next(unpacker: msgpack.Unpacker) -> Any:

@@ -36,7 +36,8 @@ def _check(media_format: MediaFormat, custom_parameters: Mapping[str, str], acco
 
 
 def _upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
-    return ((SIGNATURE_HEADER, sign(auth_token, url)),) if auth_token else ()
+    # The form that was seen to be signed, whatever is dialled.
+    return ((SIGNATURE_HEADER, sign(auth_token, f"wss://{url.partition('://')[2]}")),) if auth_token else ()
 
 
 def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
