@@ -17,6 +17,7 @@ from support.program import running
 from support.saboteur import CLOSE, PING, TEXT, Frame, Reply, Saboteur, Step, again, close, relaying
 from support.virtual import virtual_engine
 from talkpath.errors import ConfigError, NotOnThisWire
+from talkpath.events import MediaFormat
 from talkpath.line import ServeConfig, serve_lines, serve_memory_lines
 from talkpath.line.access import Access
 from talkpath.testing import ToneSource, quiescence
@@ -88,6 +89,22 @@ def test_our_application_keeps_every_rule(wire: str) -> None:
     assert [one.number for one in report.findings] == list(range(1, len(APPLICATION_CHECKS) + 1))
     nothing_to_judge = {one.name for one in report.findings if one.verdict is Verdict.NOT_APPLICABLE}
     assert nothing_to_judge == {"credentials"} | NOTHING_TO_JUDGE.get(wire, set())
+
+
+@pytest.mark.parametrize(
+    ("wire", "encoding", "rate_hz"),
+    [
+        ("plivo", "L16", 16000),
+        ("signalwire", "L16", 24000),
+        ("teler", "L16", 16000),
+        ("native", "PCMA", 8000),
+        ("audiosocket", "L16", 16000),
+        ("freeclimb", "L16", 16000),
+    ],
+)
+def test_our_application_keeps_every_rule_in_other_formats(wire: str, encoding: str, rate_hz: int) -> None:
+    report = judge(wire, media_format=MediaFormat(encoding, rate_hz))
+    assert [one for one in report.findings if one.verdict is Verdict.FAILED] == []
 
 
 def test_an_application_that_asks_for_a_signature_is_seen_to_ask() -> None:
