@@ -57,7 +57,7 @@ def encode(pcm: Samples, media_format: MediaFormat) -> bytes:
 class _Pending:
     """A checkpoint that has not been answered."""
 
-    name: str
+    mark: Mark
     due_s: float
     settled: bool = False
 
@@ -203,8 +203,8 @@ class SimulatedPlatform:
                 played = media_format or self.dialect.play_format
                 seconds = len(payload) / played.sample_bytes / played.sample_rate_hz
                 self.heard_until_s = max(now, self.heard_until_s) + seconds
-            case Mark(name=name):
-                pending = _Pending(name, max(now, self.heard_until_s))
+            case Mark():
+                pending = _Pending(event, max(now, self.heard_until_s))
                 self._pending.append(pending)
                 self._start(self._reach, pending)
             case Clear(id=ident):
@@ -212,7 +212,7 @@ class SimulatedPlatform:
                 for pending in pending_marks:
                     pending.settled = True
                 self.heard_until_s = now
-                self._start(self._settle_clear, [pending.name for pending in pending_marks], ident)
+                self._start(self._settle_clear, [pending.mark for pending in pending_marks], ident)
             case Pause():
                 self._paused_s = self._paused_s if self._paused_s is not None else now
             case Resume() if self._paused_s is not None:
@@ -240,14 +240,15 @@ class SimulatedPlatform:
             elif trio.current_time() >= pending.due_s:
                 pending.settled = True
                 self._pending.remove(pending)
-                self.answered.append((trio.current_time(), pending.name))
-                await self._report(MarkReached(pending.name, Outcome.PLAYED))
+                if pending.mark.name:
+                    self.answered.append((trio.current_time(), pending.mark.name))
+                await self._report(MarkReached(pending.mark.name, Outcome.PLAYED, id=pending.mark.id))
             else:
                 await trio.sleep_until(pending.due_s)
 
-    async def _settle_clear(self, names: list[str], ident: str) -> None:
-        for name in names:
-            await self._report(MarkReached(name, Outcome.CLEARED))
+    async def _settle_clear(self, marks: list[Mark], ident: str) -> None:
+        for mark in marks:
+            await self._report(MarkReached(mark.name, Outcome.CLEARED, id=mark.id))
         await self._report(Cleared(ident))
         self.cleared_s.append(trio.current_time())
 
