@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import json
@@ -19,15 +20,17 @@ import trio
 import trio_websocket
 
 from talkpath.audio import AudioClip, Samples, read_audio, write_audio
+from talkpath.cli import call as cli_call
 from talkpath.cli import main
 from talkpath.cli.call import CallPlan, PlacedCall, place_call
 from talkpath.cli.progress import Progress
 from talkpath.engine import Call
-from talkpath.errors import CallEnded
+from talkpath.errors import CallEnded, ConfigError
 from talkpath.line import Line, serve_lines
 from talkpath.records import EndReason
 from talkpath.testing import ToneSource, find_tones, quiescence
 from talkpath.testing.caller import Press
+from talkpath.wire.catalog import WIRES
 
 pytestmark = pytest.mark.smoke
 
@@ -37,15 +40,49 @@ def tone_samples(track: Samples) -> int:
     return sum(span.to_sample - span.from_sample for span in find_tones(track, 8_000, [450]))
 
 
-async def call(bot: Callable[[Line], Awaitable[None]], **asked: object) -> PlacedCall:
+async def call(bot: Callable[[Line], Awaitable[None]], scheme: str = "ws", **asked: object) -> PlacedCall:
     """Serve the bot, call it, and leave nothing behind."""
     with trio.fail_after(20), quiescence():
         async with trio.open_nursery() as nursery:
             ((host, port),) = await nursery.start(serve_lines, bot, "127.0.0.1", 0)
-            plan = CallPlan(url=f"ws://{host}:{port}/", **asked)  # type: ignore[arg-type]
+            plan = CallPlan(url=f"{scheme}://{host}:{port}", **asked)  # type: ignore[arg-type]
             placed = await place_call(plan, Progress(quiet=True))
             nursery.cancel_scope.cancel()
     return placed
+
+
+def test_every_wire_at_a_url_can_be_called() -> None:
+    assert sorted(cli_call.WIRES) == sorted(wire.name for wire in WIRES.values() if wire.transport != "audiosocket")
+
+
+def grpc_plan(*words: str) -> CallPlan:
+    commands = argparse.ArgumentParser().add_subparsers()
+    cli_call.add_command(commands)
+    return cli_call.plan_of(commands.choices["call"].parse_args(words))
+
+
+def test_an_address_of_grpc_means_freeclimb() -> None:
+    for scheme in ("http", "https", "grpc", "grpcs"):
+        assert grpc_plan(f"{scheme}://127.0.0.1:8081").wire == "freeclimb"
+    assert grpc_plan("ws://127.0.0.1:8080").wire == "plivo"
+    for words in (("ws://127.0.0.1:8080", "--wire", "freeclimb"), ("grpc://127.0.0.1:8081", "--wire", "twilio")):
+        with pytest.raises(ConfigError):
+            grpc_plan(*words)
+
+
+async def test_freeclimbs_wire_is_called_over_grpc(tmp_path: Path) -> None:
+    async def bot(line: Line) -> None:
+        line.speak(ToneSource(450).take(4_000), sample_rate_hz=8000)
+        await line.checkpoint("said").wait()
+        await line.digits().__anext__()
+        await line.hang_up()
+
+    placed = await call(bot, wire="freeclimb", scheme="grpc", presses=(Press("5", 700),), duration_ms=5_000)
+    report = json.loads(placed.report.to_json())
+    assert (report["wire"], report["end_reason"]) == ("freeclimb", "application_hung_up")
+    assert report["digits_sent"] == "5"
+    assert [one["outcome"] for one in report["checkpoints"]] == ["PLAYED"]
+    assert tone_samples(placed.heard.samples) > 3_500
 
 
 async def test_a_checkpoint_lies_in_the_recording_where_the_report_says() -> None:

@@ -49,7 +49,7 @@ def test_help_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str
         ([], "required: COMMAND"),
         (["dial"], "invalid choice"),
         (["call"], "required: URL"),
-        (["call", "ftp://x"], "no WebSocket address"),
+        (["call", "ftp://x"], "no application's address"),
         (["call", "ws://x", "--loss", "3"], "write 3%"),
         (["call", "ws://x", "--reorder", "-1%"], "argument --reorder: '-1%' is no share; write 3% or 0.03"),
         (["call", "ws://x", "--loss", "-0.5", "--json"], "argument --loss: '-0.5' is no share"),

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -28,7 +29,8 @@ from talkpath.units import NS_PER_MS, samples_to_ms
 if TYPE_CHECKING:
     from talkpath.engine import Call, StreamSpec
 
-WIRES = ("plivo",)
+WIRES = ("plivo", "twilio", "signalwire", "teler", "native", "asterisk", "freeclimb")
+"""The catalogue's, which is not loaded to print a help text."""
 LEG_CODECS = ("PCMU", "PCMA")
 
 _AFTER_THE_FILE_MS = 2_000
@@ -44,6 +46,7 @@ what arrives through the caller's own jitter buffer.
 examples:
   talkpath call ws://127.0.0.1:8080 --play caller.wav --record heard.wav
   talkpath call wss://app.example/audio --play caller.wav --press '12#@4s' --duration 20s --json
+  talkpath call grpc://127.0.0.1:8081 --play caller.wav --record heard.wav
   talkpath call ws://127.0.0.1:8080 --play caller.wav --loss 3% --jitter 30ms --reorder 1% --seed 7
 
 exit status:
@@ -103,8 +106,15 @@ def add_command(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("url", type=values.websocket_url, metavar="URL", help="the application: ws://... or wss://...")
-    parser.add_argument("--wire", choices=WIRES, default="plivo", help="the platform's message language (plivo)")
+    parser.add_argument(
+        "url",
+        type=values.application_url,
+        metavar="URL",
+        help="the application: ws://... or wss://...; gRPC: http://... or https://..., also grpc:// and grpcs://",
+    )
+    parser.add_argument(
+        "--wire", choices=WIRES, help="the platform's message language (plivo; freeclimb at an address of gRPC)"
+    )
     parser.add_argument(
         "--play", type=values.readable_file, metavar="WAV", help="what the caller says; silence without"
     )
@@ -154,7 +164,7 @@ def add_command(commands: Any) -> None:
     )
     stream.add_argument("--token", default="", metavar="TOKEN", help="authorization bearer token")
     stream.add_argument(
-        "--ca-file", type=values.readable_file, metavar="PEM", help="trust this certificate authority for wss"
+        "--ca-file", type=values.readable_file, metavar="PEM", help="trust this certificate authority for wss and https"
     )
     leg = parser.add_argument_group("the caller's line")
     leg.add_argument("--leg-codec", choices=LEG_CODECS, default="PCMU", help="between caller and engine (PCMU)")
@@ -196,11 +206,15 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         raise ConfigError("--parameter: the same name twice")
     # The wire's own bound; without this look the call would fail as if the application had.
     from talkpath.engine import StreamSpec
+    from talkpath.transport.carrier import parse_target
+    from talkpath.wire.catalog import wire_named
 
-    StreamSpec(url="memory://plan", wire=options.wire, codec=options.codec, custom_parameters=parameters)
+    wire = options.wire or ("freeclimb" if urlsplit(options.url).scheme in values.GRPC_SCHEMES else "plivo")
+    parse_target(wire_named(wire).transport, options.url)
+    StreamSpec(url="memory://plan", wire=wire, codec=options.codec, custom_parameters=parameters)
     plan = CallPlan(
         url=options.url,
-        wire=options.wire,
+        wire=wire,
         speech=speech,
         duration_ms=duration_ms,
         presses=tuple(options.press),

@@ -28,6 +28,7 @@ _IN_WORDS = {
     EndReason.MEDIA_TIMED_OUT: "no RTP came from the caller",
     EndReason.CONTROL_OVERFLOW: "more control messages than can be kept",
     EndReason.APPLICATION_FAILED: "the application's code failed",
+    EndReason.PLATFORM_FAILED: "the platform could not go on",
     EndReason.POLICY_FAILED: "the application's barge-in policy failed",
     EndReason.HOOK_FAILED: "a callable of the application's that hears audio failed",
     EndReason.NO_CAPACITY: "the engine is full",

@@ -67,16 +67,20 @@ def press(text: str) -> Press:
     return Press(digits.upper(), duration_ms(when))
 
 
-def websocket_url(text: str) -> str:
-    """A ``ws://`` or ``wss://`` address."""
+GRPC_SCHEMES = ("http", "https", "grpc", "grpcs")
+
+
+def application_url(text: str) -> str:
+    """An address of an application: ``ws://`` or ``wss://``, or one of gRPC's."""
     try:
         parts = urlsplit(text)
         port_is_plausible = parts.port is None or parts.port > 0
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no address; write ws://HOST:PORT/PATH") from None
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or not port_is_plausible:
+    if parts.scheme not in ("ws", "wss", *GRPC_SCHEMES) or not parts.hostname or not port_is_plausible:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no WebSocket address; write ws://HOST:PORT/PATH or wss://HOST/PATH"
+            f"{text!r} is no application's address; write ws://HOST:PORT/PATH or wss://HOST/PATH, or for gRPC"
+            " http://HOST:PORT or https://HOST"
         )
     return text
 

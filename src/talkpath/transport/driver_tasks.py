@@ -418,8 +418,9 @@ class TasksDriver:
     def command(self, member: Member) -> None:
         """Say that `member` has commands waiting."""
         if self._members[member.slot] is member:
+            first = not self._commanded
             self._commanded[member.slot] = member
-            if not self.in_step:
+            if first and not self.in_step:  # for the others the next step is no sooner
                 self.clock.nudge()
 
     # The clock's side --------------------------------------------------------------------------------------------

@@ -246,7 +246,10 @@ class GrpcCarrier:
             if message is None:
                 self._deliver_end()
                 return
-            self._guard(self._owner.on_binary, message, now_ns)
+            try:
+                self._owner.on_binary(message, now_ns)
+            except Exception as exc:
+                self._owner.failed(exc)
         self._held = True
         self._driver.later(self._go_on)
 
@@ -289,9 +292,9 @@ class GrpcCarrier:
 
     def send_media(self, framed: memoryview) -> None:
         """As `Carrier`."""
-        backlog = self._call.backlog
         if self.broken or self._closing:
             return
+        backlog = len(self._call.outgoing)
         if backlog and self._live and backlog + len(framed) > MAX_PENDING_MEDIA_BYTES:
             self.media_dropped += 1
             return
@@ -308,12 +311,12 @@ class GrpcCarrier:
             self._owner.on_overflow()
             return
         self._channel.send_soon()
-        if call.backlog:
+        if call.outgoing:
             self._owner.on_full()
 
     def backlogged(self) -> bool:
         """As `Carrier`: for the peer's windows, or for the link."""
-        return not self.broken and (bool(self._call.backlog) or self._channel.blocked)
+        return bool(self._call.outgoing or self._channel.blocked) and not self.broken
 
     def media_dropped_so_far(self) -> int:
         """As `Carrier`."""

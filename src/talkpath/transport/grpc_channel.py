@@ -277,9 +277,7 @@ class Channel:
         driver = self.driver
         if driver is None or not driver.in_step:
             self.send_now()
-        elif self.machine.idle and not self.machine.blocked and not self.blocked:
-            pass  # as it is for most of what is read
-        elif not self._sending_soon:
+        elif not self._sending_soon and (self.machine.has_something or self.machine.blocked or self.blocked):
             self._sending_soon = True
             driver.at_end(self.send_now)
 

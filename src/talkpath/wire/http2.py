@@ -459,9 +459,9 @@ class Http2Connection:
         return bytes(out)
 
     @property
-    def idle(self) -> bool:
-        """Whether `data_to_send` would return nothing, and nothing is held back."""
-        return not self._out and not self._held
+    def has_something(self) -> bool:
+        """Whether there is something to send, be it held back."""
+        return bool(self._out) or self._held
 
     def put(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """Write one frame."""
