@@ -12,10 +12,11 @@ import pytest
 import trio
 
 import talkpath
-from talkpath.cli import main
+from talkpath.cli import conformance, main
 from talkpath.cli.echo import echo_bot
 from talkpath.testing.application_checks import APPLICATION_CHECKS
 from talkpath.testing.platform_checks import PLATFORM_CHECKS
+from talkpath.wire.catalog import WIRES as CATALOGUE
 
 
 @contextmanager
@@ -61,6 +62,10 @@ def test_the_list_has_every_check(capsys: pytest.CaptureFixture[str]) -> None:
         assert rule in said
     assert main(["conformance", "--list", "--serve"]) == 0
     assert "reads-on" not in capsys.readouterr().out
+
+
+def test_every_wire_can_be_judged() -> None:
+    assert set(conformance.WIRES) == set(CATALOGUE)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.virtual import virtual_engine
-from talkpath.engine.config import EngineConfig, StreamSpec
+from talkpath.engine.config import EngineConfig, StreamSpec, parse_codec
 from talkpath.engine.leg import MemoryLeg
 from talkpath.errors import ConfigError
 from talkpath.wire.plivo import PlivoOptions
@@ -172,3 +172,9 @@ async def test_a_call_that_was_not_entered_says_what_to_write(autojump: object) 
         for operation in (call.start_stream(StreamSpec(url=URL)), call.play("none.wav"), call.send_digits("1")):
             with pytest.raises(ConfigError, match="async with"):
                 await operation
+
+
+def test_a_rate_that_is_written_in_another_way_is_nobody_else_s() -> None:
+    for rate in (24000.0, 24000):
+        media_format, _ = parse_codec("L16", rate)  # type: ignore[arg-type]
+        assert type(media_format.sample_rate_hz) is type(rate)

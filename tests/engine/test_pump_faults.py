@@ -35,9 +35,10 @@ from support.hand import (
     rtp,
 )
 from talkpath._native import lib
-from talkpath.engine import EngineConfig, RtpLeg, open_engine
+from talkpath.engine import EngineConfig, RtpLeg, StreamSpec, open_engine
 from talkpath.errors import CallEnded
 from talkpath.events import DigitReceived
+from talkpath.line import Line, serve_memory_lines
 from talkpath.records import CallRecord, EndReason
 from talkpath.testing import quiescence
 from talkpath.transport.clock import has_timerfd
@@ -154,7 +155,12 @@ def test_a_bot_that_never_reads_again_loses_its_stream_and_not_its_call() -> Non
         party = await bench.call(receive_buffer=4096)
         assert party.stream is not None
         party.reads = False
+        # Who stalls is found out in real time, and the steps are taken by hand: how many of them there would be until
+        # then depends on the machine. So nobody looks until all have been taken.
+        party.stream.flushing = True
         await bench.steps(12 * STEPS_A_SECOND)  # more than the kernel keeps for a peer who does not read
+        party.stream.flushing = False
+        party.stream.on_full()
         with trio.fail_after(PATIENCE_S):
             await party.stream.ended.wait()
         assert party.stream.end_reason is EndReason.PEER_STALLED
@@ -548,3 +554,38 @@ async def test_an_engine_that_cannot_have_its_descriptors_is_not_opened_and_leav
             engine.open_call(RtpLeg(local=("127.0.0.1", 0), remote=("127.0.0.1", 9))),
         ):
             await trio.sleep(0.05)
+
+
+# ---- what a turn without Python has left to Python ----
+
+
+def test_messages_that_wait_for_python_are_not_the_next_calls_who_has_the_slot() -> None:
+    """A stay comes back with them, and a task that ends the call and begins another may run before the step."""
+
+    async def scene(bench: Bench) -> None:
+        native = bench.driver._native
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(serve_memory_lines, Line.wait_ended, "bot")
+            party = await bench.call(stream=False)
+            nursery.start_soon(party.call.start_stream, StreamSpec(url=url))
+            await bench.until(
+                lambda: any(stream is not None and stream.ready.is_set() for stream in party.call.streams)
+            )
+            await bench.steps(STEPS_OF_PTIME - 1)
+            waiting = 0
+            for _ in range(STEPS_OF_PTIME):
+                lib.tp_pump_tick(native, bench.clock.at_ns + 5_000_000)
+                bench.clock.at_ns += 5_000_000
+                waiting = max(waiting, native.handover[native.filling].n_outputs)
+            assert waiting
+            party.call.end(EndReason.PLATFORM_HUNG_UP)
+            assert native.handover[native.filling].n_outputs == 0
+            await party.leave()
+            nursery.cancel_scope.cancel()
+
+    async def run() -> None:
+        async with open_bench(beside=False) as bench:
+            await scene(bench)
+
+    with quiescence():
+        trio.run(run)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,7 +84,8 @@ async def place(workers: Workers, do: str = "", **parameters: Any) -> PlacedCall
 
 
 async def test_calls_go_to_the_least_loaded_worker_and_their_records_come_back() -> None:
-    async with workers_of(count=2, port_range=(21001, 21600)) as workers:
+    # No report comes while this lasts: how busy setting up the first call made a worker would be part of its load.
+    async with workers_of(count=2, port_range=(21001, 21600), report_s=60, hang_s=240) as workers:
         calls = [await place(workers) for _ in range(6)]
         by_pid: dict[int, list[int]] = {}
         for call in calls:
@@ -104,9 +106,19 @@ async def test_calls_go_to_the_least_loaded_worker_and_their_records_come_back()
         statistics = workers.statistics()
         assert (statistics.calls, statistics.calls_placed, statistics.workers_lost) == (4, 6, 0)
         assert {one.pid for one in statistics.workers} == by_pid.keys()
-        await until(lambda: all(one.service.get("calls") == 2 and one.busy > 0 for one in workers.statistics().workers))
     assert all(is_gone(pid) for pid in by_pid)
     assert [call.record.reason for call in calls[2:] if call.record is not None] == [EndReason.CANCELLED] * 4
+
+
+async def test_workers_report_their_calls_and_how_busy_they_are() -> None:
+    async with workers_of(count=2) as workers:
+        calls = [await place(workers) for _ in range(4)]
+        carried = Counter(call.worker for call in calls)
+        await until(
+            lambda: all(
+                one.service.get("calls") == carried[one.worker] and one.busy > 0 for one in workers.statistics().workers
+            )
+        )
 
 
 async def test_sockets_are_passed_on_and_a_call_s_own_failure_is_nobody_else_s() -> None:
@@ -168,16 +180,25 @@ async def test_a_worker_without_a_port_left_refuses() -> None:
 
 async def test_a_worker_that_is_lost_ends_its_own_calls_and_is_replaced(capfd: pytest.CaptureFixture[str]) -> None:
     fates = ("be killed", "hang", "stop", "talk nonsense", "leave in the middle of a message", "live")
-    async with workers_of(count=len(fates), hang_s=2.0) as workers:
+    two_each = dataclasses.replace(UNHURRIED, max_calls=2)
+    async with workers_of(count=len(fates), hang_s=2.0, engine=two_each) as workers:
         before = {one.pid for one in workers.statistics().workers}
         calls: dict[str, PlacedCall] = {}
         pids: dict[str, int] = {}
-        # A first call each, by which the next one of a worker is known to be lost with it.
-        beside = [await place(workers) for _ in fates]
-        by_worker = {call.worker: call for call in beside}
-        for fate in fates:
-            calls[fate] = await place(workers, fate)
-            pids[fate] = calls[fate].answer["pid"]
+        # Two calls each, of which one brings the worker its fate, and the other is known to be lost with it.
+        placed: dict[int, list[tuple[PlacedCall, socket.socket]]] = {}
+        for _ in range(2 * len(fates)):
+            tells, told = socket.socketpair()
+            with told:
+                call = await workers.place({"do": "as told"}, [told])
+            placed.setdefault(call.worker, []).append((call, tells))
+        by_worker: dict[int, PlacedCall] = {}
+        for fate, ((call, tells), (beside, idle)) in zip(fates, placed.values(), strict=True):
+            calls[fate], by_worker[call.worker] = call, beside
+            pids[fate] = call.answer["pid"]
+            tells.sendall(fate.encode())
+            tells.close()
+            idle.close()
         assert set(pids.values()) == before
         os.kill(pids["be killed"], signal.SIGKILL)
         for fate in fates[:-1]:

@@ -21,7 +21,12 @@ async def run_call(engine: Engine, placed: talkpath.Placed) -> object:
         raise KeyError("nothing to see")
     async with engine.open_call(leg) as call:
         placed.ready({"port": leg.local_address[1], "pid": os.getpid()}, call=call)
-        await _do(placed, placed.parameters.get("do"))
+        what = placed.parameters.get("do")
+        if what == "as told":
+            (sock,) = placed.sockets
+            await trio.lowlevel.wait_readable(sock)
+            what = sock.recv(100).decode()
+        await _do(placed, what)
         if "last_s" in placed.parameters:
             with trio.move_on_after(placed.parameters["last_s"]):
                 return await call.wait_ended()

@@ -15,8 +15,11 @@ import talkpath
 from support.frames import BINARY, KEY, frame
 from support.program import running
 from support.saboteur import CLOSE, PING, TEXT, Frame, Reply, Saboteur, Step, again, close, relaying
+from support.virtual import virtual_engine
 from talkpath.errors import ConfigError, NotOnThisWire
+from talkpath.events import MediaFormat
 from talkpath.line import ServeConfig, serve_lines, serve_memory_lines
+from talkpath.line.access import Access
 from talkpath.testing import ToneSource, quiescence
 from talkpath.testing.application_checks import APPLICATION_CHECKS, ApplicationTarget, check_application
 from talkpath.testing.checks import ConformanceReport, Finding, Verdict
@@ -88,6 +91,22 @@ def test_our_application_keeps_every_rule(wire: str) -> None:
     assert nothing_to_judge == {"credentials"} | NOTHING_TO_JUDGE.get(wire, set())
 
 
+@pytest.mark.parametrize(
+    ("wire", "encoding", "rate_hz"),
+    [
+        ("plivo", "L16", 16000),
+        ("signalwire", "L16", 24000),
+        ("teler", "L16", 16000),
+        ("native", "PCMA", 8000),
+        ("audiosocket", "L16", 16000),
+        ("freeclimb", "L16", 16000),
+    ],
+)
+def test_our_application_keeps_every_rule_in_other_formats(wire: str, encoding: str, rate_hz: int) -> None:
+    report = judge(wire, media_format=MediaFormat(encoding, rate_hz))
+    assert [one for one in report.findings if one.verdict is Verdict.FAILED] == []
+
+
 def test_an_application_that_asks_for_a_signature_is_seen_to_ask() -> None:
     config = ServeConfig(plivo_auth_token="the secret")
     report = judge("plivo", only=["opens", "credentials"], config=config, auth_token="the secret")
@@ -97,6 +116,39 @@ def test_an_application_that_asks_for_a_signature_is_seen_to_ask() -> None:
     assert "403" in finding(wrong).reason
     careless = finding(judge("plivo", only=["credentials"], auth_token="the secret"))
     assert (careless.verdict, careless.reason) == (Verdict.FAILED, "an upgrade without credentials was accepted")
+
+
+def test_a_call_over_grpc_without_the_bearer_token_is_seen_to_be_refused() -> None:
+    config = ServeConfig(access=Access(bearer_tokens=("abc",)))
+    report = judge("freeclimb", only=["opens", "credentials"], config=config, bearer_token="abc")
+    assert [one.verdict for one in report.findings] == [Verdict.PASSED, Verdict.PASSED]
+    careless = finding(judge("freeclimb", only=["credentials"], bearer_token="abc"))
+    assert (careless.verdict, careless.reason) == (Verdict.FAILED, "a call without credentials was accepted")
+
+
+@pytest.mark.parametrize("wire", ["plivo", "freeclimb", "audiosocket"])
+def test_an_application_without_room_is_asked_again_until_it_is_judged(wire: str) -> None:
+    config = ServeConfig(max_lines=1)
+
+    async def main() -> ConformanceReport:
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(
+                lambda task_status: serve_memory_lines(bot, "bot", config=config, task_status=task_status)
+            )
+            async with virtual_engine() as engine, engine.open_call(talkpath.MemoryLeg()) as call:
+                await call.start_stream(talkpath.StreamSpec(url=url, wire=wire, bidirectional=True))
+                nursery.start_soon(leave, call)
+                report = await check_application(ApplicationTarget(url, wire), only=["opens"])
+            nursery.cancel_scope.cancel()
+        return report
+
+    async def leave(call: talkpath.Call) -> None:
+        await trio.sleep(2.5)
+        call.hang_up()
+
+    with quiescence():
+        report = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert finding(report).verdict is Verdict.PASSED
 
 
 def test_a_subprotocol_that_is_not_selected_is_caught() -> None:

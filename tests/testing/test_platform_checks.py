@@ -23,6 +23,7 @@ from talkpath.testing.checks import ConformanceReport, Finding, Verdict
 from talkpath.testing.platform_checks import PLATFORM_CHECKS, PlatformTarget, check_platform, take_stream
 from talkpath.transport.link import SocketLink
 from talkpath.transport.memory import listen_memory
+from talkpath.wire.asterisk import AsteriskOptions
 from talkpath.wire.catalog import WIRES
 from talkpath.wire.native import Kind
 
@@ -94,7 +95,7 @@ NOTHING_TO_JUDGE = {
         *("mark-empty", "mark-played", "mark-order", "clear"),
     },
     "native": {"ids", "chunks"},
-    "asterisk": {"ids", "sequence", "chunks", "timestamps", "digits-taken"},
+    "asterisk": {"ids", "sequence", "chunks", "timestamps", "digits-taken", "unknown-fields"},
     "freeclimb": {"ids", "chunks", "pause"} | FRAMED,
     "audiosocket": {
         *("ids", "sequence", "chunks", "timestamps", "pause", "unknown-fields", "digits-taken", "garbage"),
@@ -111,6 +112,23 @@ def test_our_platform_keeps_every_rule(wire: str) -> None:
     assert [one.number for one in report.findings] == list(range(1, len(PLATFORM_CHECKS) + 1))
     nothing_to_judge = {one.name for one in report.findings if one.verdict is Verdict.NOT_APPLICABLE}
     assert nothing_to_judge == {"credentials", "stop"} | NOTHING_TO_JUDGE[wire]
+
+
+OTHERWISE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("plivo", {"codec": "L16@16000h"}),
+    ("plivo", {"codec": "PCMU", "message_ms": 60}),
+    ("signalwire", {"codec": "L16@24000h"}),
+    ("teler", {"codec": "L16@16000h", "message_ms": 20}),
+    ("native", {"codec": "PCMA"}),
+    ("freeclimb", {"codec": "L16@16000h"}),
+    ("asterisk", {"options": AsteriskOptions(control="json")}),
+)
+
+
+@pytest.mark.parametrize(("wire", "spec"), OTHERWISE, ids=[f"{row[0]}-{n}" for n, row in enumerate(OTHERWISE)])
+def test_our_platform_keeps_every_rule_in_its_other_forms(wire: str, spec: dict[str, Any]) -> None:
+    report = judge(wire, spec=spec)
+    assert [one for one in report.findings if one.verdict is Verdict.FAILED] == []
 
 
 @pytest.mark.parametrize("wire", ["twilio", "signalwire", "native", "freeclimb", "audiosocket"])

@@ -232,7 +232,7 @@ async def test_the_library_speaking_no_wire_is_told_so() -> None:
     def speak(url: str) -> ConnectionClosed:
         with connect(url) as websocket:
             try:
-                websocket.send(json.dumps({"type": "hello"}))
+                websocket.send(json.dumps({"greeting": "hello"}))
                 for _ in range(100):
                     websocket.send(json.dumps({"type": "more", "text": "x" * 1000}))
             except ConnectionClosed as exc:
@@ -246,4 +246,4 @@ async def test_the_library_speaking_no_wire_is_told_so() -> None:
         nursery.cancel_scope.cancel()
     assert closed.rcvd is not None
     assert closed.rcvd.code == 1008
-    assert closed.rcvd.reason.startswith("no known wire opens like this (an object with the keys type; known:")
+    assert closed.rcvd.reason.startswith("no known wire opens like this (an object with the keys greeting; known:")

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from talkpath.cli import values
 from talkpath.cli.progress import Progress
 from talkpath.errors import ConfigError, RemoteWireError
-from talkpath.testing.application_checks import APPLICATION_CHECKS, ApplicationTarget, check_application
-from talkpath.testing.checks import ConformanceReport, Finding, Verdict, listing, selected
-from talkpath.testing.platform_checks import PLATFORM_CHECKS, PlatformTarget, TakenStream, check_platform, take_stream
-from talkpath.wire.catalog import WIRES
 
 if TYPE_CHECKING:
     import trio
 
+    from talkpath.testing.checks import ConformanceReport, Finding
+    from talkpath.testing.platform_checks import PlatformTarget, TakenStream
+
 _UPGRADE_S = 10.0
-CHECKED_WIRES = tuple(WIRES)
+WIRES = ("plivo", "twilio", "signalwire", "teler", "native", "asterisk", "audiosocket", "freeclimb")
+"""Named here, so that help need not wait for all their libraries."""
 
 _EPILOG = """\
 With an address, it is an application that is judged: the command dials it again and again as the platform would, says
@@ -68,7 +68,7 @@ def add_command(commands: Any) -> None:
         metavar="URL",
         help="the application: ws:// or wss://, http:// or https:// (gRPC), tcp:// (AudioSocket)",
     )
-    parser.add_argument("--wire", choices=CHECKED_WIRES, help="the platform's message language; needed but for --list")
+    parser.add_argument("--wire", choices=WIRES, help="the platform's message language; needed but for --list")
     parser.add_argument("--only", action="append", default=[], metavar="CHECK", help="number or name; repeatable")
     parser.add_argument("--list", action="store_true", help="print the checks and stop")
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON object on one line")
@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
             else "conformance: a URL is an application's; --serve waits for a platform and has none"
         )
     if options.wire is None:
-        raise ConfigError(f"conformance: --wire says which language is spoken: {', '.join(CHECKED_WIRES)}")
+        raise ConfigError(f"conformance: --wire says which language is spoken: {', '.join(WIRES)}")
     with Progress(quiet=options.quiet or (options.json and not sys.stderr.isatty())) as progress:
         report = _run(options, _Watch(progress))
     if report is None:
@@ -150,6 +150,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     """Print the rules of one side, or of both."""
+    from talkpath.testing.application_checks import APPLICATION_CHECKS
+    from talkpath.testing.checks import listing
+    from talkpath.testing.platform_checks import PLATFORM_CHECKS
+
     if not options.serve:
         print("an application:", *listing(APPLICATION_CHECKS), sep="\n")
     if options.url is None:
@@ -170,12 +174,16 @@ class _Watch:
 
     def found(self, finding: Finding) -> None:
         """Show a finding."""
+        from talkpath.testing.checks import Verdict
+
         said = {Verdict.PASSED: "ok", Verdict.NOT_APPLICABLE: "n/a"}.get(finding.verdict, f"FAILED: {finding.reason}")
         self.say(f"{finding.number} {finding.name}: {said}")
 
 
 def _run(options: argparse.Namespace, watch: _Watch) -> ConformanceReport | None:
     from talkpath.cli.runs import run_bare
+    from talkpath.testing.checks import selected
+    from talkpath.testing.platform_checks import PLATFORM_CHECKS
 
     if options.serve:
         selected(PLATFORM_CHECKS, options.only)
@@ -189,6 +197,7 @@ def _run(options: argparse.Namespace, watch: _Watch) -> ConformanceReport | None
 
 async def _call(options: argparse.Namespace, watch: _Watch) -> ConformanceReport:
     from talkpath.engine.config import parse_codec
+    from talkpath.testing.application_checks import ApplicationTarget, check_application
     from talkpath.transport.tls import client_context
 
     target = ApplicationTarget(
@@ -207,6 +216,9 @@ async def _serve(options: argparse.Namespace, watch: _Watch) -> ConformanceRepor
     """Wait for a platform's stream and judge it; None when none comes."""
     import trio
 
+    from talkpath.testing.platform_checks import PlatformTarget, check_platform
+    from talkpath.wire.catalog import wire_named
+
     target = PlatformTarget(
         wire=options.wire,
         auth_token=options.auth_token,
@@ -219,7 +231,7 @@ async def _serve(options: argparse.Namespace, watch: _Watch) -> ConformanceRepor
     if not options.open and not _is_loopback(options.host):
         raise ConfigError(f"conformance: {options.host} can be reached by others; --open says that this is meant")
     listeners = await trio.open_tcp_listeners(options.port, host=options.host)
-    scheme = {"grpc": "http", "audiosocket": "tcp"}.get(WIRES[options.wire].transport, "ws")
+    scheme = {"grpc": "http", "audiosocket": "tcp"}.get(wire_named(options.wire).transport, "ws")
     stream: TakenStream | None = None
     try:
         for listener in listeners:
@@ -240,6 +252,7 @@ async def _first_stream(target: PlatformTarget, listeners: Sequence[trio.SocketL
     """Return the first connection that is upgraded; others are reported and closed."""
     import trio
 
+    from talkpath.testing.platform_checks import take_stream
     from talkpath.transport.link import SocketLink
 
     taken: list[TakenStream] = []

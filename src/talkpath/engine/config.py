@@ -43,7 +43,7 @@ def parse_codec(codec: str, sample_rate_hz: int | None = None) -> tuple[MediaFor
     return _read_codec(codec, sample_rate_hz)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64, typed=True)  # 8000.0 is not 8000 where it is written
 def _read_codec(codec: str, sample_rate_hz: int | None) -> tuple[MediaFormat, int | None]:
     match = _CODEC.match(codec)
     if match is None:

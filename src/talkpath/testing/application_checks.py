@@ -32,7 +32,7 @@ from talkpath.testing.checks import (
 )
 from talkpath.testing.foreign import unknown_message, with_other_numbers, with_unknown_fields
 from talkpath.testing.message_peer import BINARY, TEXT, MessagePeer, WebSocketPeer, frame
-from talkpath.testing.other_peers import AudioSocketPeer, GrpcPeer
+from talkpath.testing.other_peers import BUSY, BUSY_STATUSES, REFUSED, REFUSED_STATUSES, AudioSocketPeer, GrpcPeer
 from talkpath.testing.simulated_platform import SimulatedPlatform, open_simulated_stream
 from talkpath.testing.tones import ToneSource
 from talkpath.transport.carrier import parse_target
@@ -47,6 +47,7 @@ ANSWER_S = 2.0
 TOLERATED_S = 0.5
 """How long it is watched after something it has to tolerate."""
 DIAL_S = 10.0
+_TURNED_AWAY_S = 0.1
 _BUSY_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 _LIMITS = {"plivo": 64 * 1024, "asterisk": 65_500}
@@ -124,8 +125,9 @@ class ApplicationProbe:
         for pause_s in _BUSY_PAUSES_S:
             try:
                 return await self.dial()
-            except HandshakeError as error:
-                if error.status not in (429, 503):
+            except RemoteWireError as error:
+                busy = error.kind == BUSY or (isinstance(error, HandshakeError) and error.status in (429, 503))
+                if not busy:
                     raise
             await trio.sleep(pause_s)
         return await self.dial()
@@ -133,13 +135,31 @@ class ApplicationProbe:
     @asynccontextmanager
     async def call(self, *, start: bool = True) -> AsyncIterator[Call]:
         """Hold one call to the application. Raises Broken when it cannot be had."""
+        for pause_s in (*_BUSY_PAUSES_S, 0.0):
+            platform = await self._platform()
+            peer = platform.peer
+            async with open_simulated_stream(platform, start=start):
+                if pause_s and await _turned_away(peer):
+                    await trio.sleep(pause_s)
+                    continue
+                try:
+                    yield Call(platform, peer)
+                except OSError:
+                    await peer.wait_end(TOLERATED_S)
+                    if peer.close_code is not None:
+                        broken(f"it closed the connection with {peer.close_code}")
+                    raise
+                return
+
+    async def _platform(self) -> SimulatedPlatform:
+        """Dial, and be the platform's end. Raises Broken."""
         try:
             peer = await self._dial_patiently()
         except HandshakeError as error:
             broken(f"the upgrade was refused: {error}" if error.status else f"the upgrade failed: {error}")
         except RemoteWireError as error:
-            broken(f"the upgrade failed: {error}")
-        platform = SimulatedPlatform(
+            broken(f"the call was refused: {error}")
+        return SimulatedPlatform(
             self.wire,
             peer,
             media_format=self.media_format,
@@ -147,14 +167,6 @@ class ApplicationProbe:
             parameters=self.target.parameters,
             entropy=self._entropy,
         )
-        async with open_simulated_stream(platform, start=start):
-            try:
-                yield Call(platform, peer)
-            except OSError:
-                await peer.wait_until(lambda: peer.at_end, TOLERATED_S)
-                if peer.close_code is not None:
-                    broken(f"it closed the connection with {peer.close_code}")
-                raise
 
     async def conversation(self) -> Conversation:
         """Return what one whole call was like; it takes place at the first asking."""
@@ -227,6 +239,14 @@ async def _converse(call: Call) -> Conversation:
     return Conversation(platform, peer, pongs, closed, peer.close_code)
 
 
+async def _turned_away(peer: MessagePeer) -> bool:
+    """Whether an application that has no upgrade to refuse has ended the call at once, for want of room."""
+    if isinstance(peer, WebSocketPeer):
+        return False
+    await peer.wait_until(lambda: peer.closed, _TURNED_AWAY_S)
+    return peer.closed and (not isinstance(peer, GrpcPeer) or peer.status in BUSY_STATUSES)
+
+
 def _websocket(peer: MessagePeer) -> WebSocketPeer:
     """Return the peer as a WebSocket's. Raises NotApplicable."""
     if not isinstance(peer, WebSocketPeer):
@@ -249,19 +269,34 @@ async def _opens(probe: ApplicationProbe) -> str:
 async def _credentials(probe: ApplicationProbe) -> str:
     if not (probe.target.auth_token or probe.target.bearer_token):
         skip("no token was given (--token, --auth-token)")
-    if probe.wire.transport != "websocket":
-        skip("what is refused without credentials is a WebSocket's upgrade")
+    if probe.wire.transport == "audiosocket":
+        skip("this wire has no place for credentials")
     try:
         peer = await probe.dial(credentials=False)
+        if isinstance(peer, GrpcPeer):
+            return await _refused_call(peer)
     except HandshakeError as error:
         expect(
             error.status in (401, 403), f"an upgrade without credentials was answered {error.status}, not 401 or 403"
         )
         status = error.status
+    except RemoteWireError as error:
+        expect(error.kind in REFUSED, f"a call without credentials was refused otherwise: {error}")
+        return f"a call without credentials was refused: {error}"
     else:
         peer.abort()
         broken("an upgrade without credentials was accepted")
     return f"an upgrade without credentials was answered {status}"
+
+
+async def _refused_call(peer: GrpcPeer) -> str:
+    try:
+        with trio.move_on_after(ANSWER_S):
+            await peer.run(lambda arrival: None)
+    finally:
+        peer.abort()
+    expect(peer.status in REFUSED_STATUSES, "a call without credentials was accepted")
+    return f"a call without credentials was answered {peer.status}"
 
 
 async def _media(probe: ApplicationProbe) -> str:
@@ -425,10 +460,10 @@ async def _marks(probe: ApplicationProbe) -> str:
     about_marks = [error for error in talk.platform.refused if error.event in ("mark", "checkpoint", "MARK_MEDIA")]
     if about_marks:
         broken(f"a checkpoint cannot be read: {about_marks[0]}")
-    marks = [(at, mark) for at, mark in talk.platform.named(Mark) if mark.name or not mark.id]
+    marks = [mark for _, mark in talk.platform.named(Mark) if not mark.id or mark.name]
     if not marks:
         skip("it set no checkpoint")
-    for _, mark in marks:
+    for mark in marks:
         expect(mark.name.strip() != "", "a checkpoint has no name")
     if talk.platform.answered and talk.closed_in_between:
         expect(talk.close_code in (CLOSE_NORMAL, CLOSE_GOING_AWAY), f"it closed with {talk.close_code} after an answer")

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 
-from talkpath.wire.dialect import Dialect
+from talkpath.wire.dialect import Dialect, Role
 
 _UNKNOWN_FIELD = b"\x9a\x06\x03new"
 """Protocol Buffers: field 99, three bytes."""
@@ -63,6 +63,8 @@ def with_unknown_fields(dialect: Dialect, message: bytes, *, binary: bool) -> by
         case "words" if not binary:
             if message.lstrip()[:1] == b"{":
                 return _json({**json.loads(message), "talkpathUnknown": 1})
+            if dialect.role is Role.APPLICATION:
+                return None  # All behind a command's word is its one argument.
             return message + b" talkpath_unknown:1"
         case "msgpack":
             header = _header(message)

@@ -65,6 +65,10 @@ class MessagePeer:
                 await self._changed.park()
         return true()
 
+    async def wait_end(self, within_s: float) -> bool:
+        """Wait until the connection is at its end; return whether it is."""
+        return await self.wait_until(lambda: self.at_end, within_s)
+
     async def close(self, code: int = 1000) -> None:
         """Say goodbye; the other end is to answer. Raises OSError."""
         raise NotImplementedError

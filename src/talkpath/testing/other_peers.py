@@ -15,6 +15,12 @@ from talkpath.wire.audiosocket import Splitter
 from talkpath.wire.grpc import Status
 
 CLOSE_NORMAL, CLOSE_INTERNAL = 1000, 1011
+BUSY = f"status_{int(Status.UNAVAILABLE)}"
+"""What `open_grpc` says of a server without room."""
+BUSY_STATUSES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+REFUSED_STATUSES = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+REFUSED = tuple(f"status_{int(Status[name])}" for name in REFUSED_STATUSES)
+"""What `open_grpc` says of a server that does not let in who calls."""
 
 
 class GrpcPeer(MessagePeer):
@@ -35,6 +41,8 @@ class GrpcPeer(MessagePeer):
         self._method = method
         self._begun = trio.Event()
         self._finished = False
+        self.status = ""
+        """What a server ended the call with, where that is not OK."""
         if carriage is not None:
             self._begun.set()
 
@@ -74,6 +82,7 @@ class GrpcPeer(MessagePeer):
             if not error.kind.startswith("status_"):
                 self.violations.append(str(error))
             self.close_code = CLOSE_INTERNAL
+            self.status = carriage.call.end.status.name if carriage.call.end is not None else ""
         except OSError:
             # It was reset, or the connection is gone; behind a server's status that is as good an answer as any.
             self.close_code = CLOSE_NORMAL if self._finished and self._link is not None else None

@@ -240,10 +240,9 @@ class SimulatedPlatform:
             elif trio.current_time() >= pending.due_s:
                 pending.settled = True
                 self._pending.remove(pending)
-                mark = pending.mark
-                if mark.name:
-                    self.answered.append((trio.current_time(), mark.name))
-                await self._report(MarkReached(mark.name, Outcome.PLAYED, id=mark.id))
+                if pending.mark.name:
+                    self.answered.append((trio.current_time(), pending.mark.name))
+                await self._report(MarkReached(pending.mark.name, Outcome.PLAYED, id=pending.mark.id))
             else:
                 await trio.sleep_until(pending.due_s)
 

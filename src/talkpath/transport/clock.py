@@ -92,7 +92,7 @@ class Lateness:
 
     def packed_counts(self) -> array[int]:
         """Return the same in less memory: of each bucket that is not empty its count, times 256, plus its number."""
-        counts = np.frombuffer(self.counts, np.uint64)
+        counts = np.frombuffer(self.counts, np.uint64).copy()  # a media thread may go on counting meanwhile
         buckets = counts.nonzero()[0]
         packed = counts[buckets] << np.uint64(8) | buckets.astype(np.uint64)
         wide = bool(packed.size and packed.max() >> np.uint64(32))
@@ -271,6 +271,8 @@ class Clock:
         """On the timer."""
         self._others: int | None = None
         self._not_staying = 0
+        self._raised: BaseException | None = None
+        """While staying."""
 
     def now_ns(self) -> int:
         """Return the present moment on this clock."""
@@ -320,7 +322,7 @@ class Clock:
                             await self._run_real()
                         else:
                             self._others = others
-                            before_wait = _BeforeWait(self._stay)
+                            before_wait = _BeforeWait(self._before_wait)
                             trio.lowlevel.add_instrument(before_wait)
                             try:
                                 await self._run_real()
@@ -330,9 +332,13 @@ class Clock:
                     finally:
                         self.driver.stopping()
         finally:
+            self._armed_ns = None
             if self._timer is not None:
                 self._timer.close()
-            self.driver.close()
+            if self._users:  # It was not they who ended it: this task has raised, or another of the run's own.
+                self.driver.abandon()
+            else:
+                self.driver.close()
             self._gone.set()
 
     async def _run_real(self) -> None:
@@ -355,6 +361,8 @@ class Clock:
                     pass
                 finally:
                     self._asleep = False
+                if self._raised is not None:
+                    raise self._raised
             else:
                 await trio.lowlevel.checkpoint()
             now = self.now_ns()
@@ -363,6 +371,17 @@ class Clock:
                 driver.step(now)
                 if self.watched is not None:
                     self.watched.stepped(due, self.now_ns())
+
+    def _before_wait(self, timeout_s: float) -> None:
+        """Stay; what is raised meanwhile, by the handler of a signal for one, is the task's: of an instrument's
+        exceptions Trio makes a line in a log.
+        """
+        try:
+            self._stay(timeout_s)
+        except BaseException as exc:
+            self._raised = exc
+            if self._timer is not None:
+                self._timer.arm(0)
 
     def _stay(self, timeout_s: float) -> None:
         """Have the driver take steps by itself, while nobody else in the run has anything to do: Trio, which is about
@@ -466,3 +485,4 @@ async def open_clock() -> AsyncIterator[Clock]:
             clock._scope.cancel()
             with trio.CancelScope(shield=True):
                 await clock._gone.wait()
+            clock.driver.close()

@@ -352,7 +352,7 @@ class PumpDriver(TasksDriver):
     def remove(self, member: Member) -> None:
         if self._pumped.get(member.slot) is member:
             del self._pumped[member.slot]
-            with self.paused():  # what the thread has left for it would be taken for the slot's next owner's
+            with self.paused():  # what was left for it would be taken for the slot's next owner's
                 self.settle()
                 lib.tp_pump_remove(self._native, member.slot)
             group = getattr(member, "group", None)
@@ -431,9 +431,11 @@ class PumpDriver(TasksDriver):
         del self._to_decipher[port], self._to_encrypt[port & NUMBER]
 
     def settle(self) -> None:
-        """Have what the media thread has handed over leave before anything that Python is about to send."""
+        """Have what was handed over without Python leave before anything that Python is about to send."""
         if self.threaded:
             self._hand_over()
+        elif not self.in_step:
+            self._hand_over_rest()
 
     def receive(self, port: int, n: int, now_ns: int) -> bool:
         """Give the pump `n` bytes of plaintext that lie in the scratch. -> whether it takes more"""

@@ -634,6 +634,11 @@ class TasksDriver:
         """Send what a line's tick has put into the outbox, before the line writes something after it."""
         self._send()
 
+    def abandon(self) -> None:
+        """End whoever is still moved by it: no step will come any more."""
+        for member in list(self._taken.values()):
+            member.failed(RuntimeError("the Trio run is breaking up"))
+
     def close(self) -> None:
-        """Give back what it holds of the system; the clock has ended."""
+        """Give back what it holds of the system; the clock has ended, and nobody holds it. Idempotent."""
         self._poller.close()
