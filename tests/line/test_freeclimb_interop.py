@@ -18,7 +18,7 @@ from support import freeclimb_protoc as protoc
 from talkpath.engine import EngineConfig, MemoryLeg, StreamSpec, open_engine
 from talkpath.line import Line, serve_lines
 from talkpath.records import EndReason, Outcome
-from talkpath.testing import ToneSource, find_tones, quiescence
+from talkpath.testing import ToneSource, assert_quiescent, find_tones
 
 grpc = pytest.importorskip("grpc")
 pytest.importorskip("grpc_tools")
@@ -175,11 +175,12 @@ async def test_freeclimb_as_grpcio_plays_it_and_our_line() -> None:
             call.wait_over()
             return call
 
-    with trio.fail_after(20), quiescence():
+    with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             ((_, port),) = await nursery.start(serve_lines, bot, "127.0.0.1", 0)
             call = await trio.to_thread.run_sync(play, port)
             nursery.cancel_scope.cancel()
+    assert_quiescent()  # of ours: what grpcio keeps open for itself is not
     assert seen == ["5", Outcome.PLAYED, EndReason.CALLER_HUNG_UP, ("call-1", "+15550001", {"0": "tenant-7"})]
     assert call.code is grpc.StatusCode.OK
     said = call.audio()
@@ -210,11 +211,12 @@ async def test_a_hundred_calls_on_one_connection() -> None:
                 call._to_send.put(None)
             return calls
 
-    with trio.fail_after(30), quiescence():
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             ((_, port),) = await nursery.start(serve_lines, bot, "127.0.0.1", 0)
             calls = await trio.to_thread.run_sync(play, port)
             nursery.cancel_scope.cancel()
+    assert_quiescent()  # of ours: what grpcio keeps open for itself is not
     assert live[1] == 100
     assert {call.code for call in calls} == {grpc.StatusCode.OK}
     assert all(call.heard[-1].WhichOneof("payload") == "terminate_call" for call in calls)
