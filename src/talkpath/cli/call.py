@@ -29,7 +29,7 @@ from talkpath.units import NS_PER_MS, samples_to_ms
 if TYPE_CHECKING:
     from talkpath.engine import Call, StreamSpec
 
-WIRES = ("plivo", "twilio", "signalwire", "teler", "native", "asterisk", "freeclimb")
+WIRES = ("plivo", "twilio", "signalwire", "teler", "native", "asterisk", "freeclimb", "audiosocket")
 """The catalogue's, which is not loaded to print a help text."""
 LEG_CODECS = ("PCMU", "PCMA")
 
@@ -110,10 +110,13 @@ def add_command(commands: Any) -> None:
         "url",
         type=values.application_url,
         metavar="URL",
-        help="the application: ws://... or wss://...; gRPC: http://... or https://..., also grpc:// and grpcs://",
+        help="the application: ws://... or wss://...; gRPC: http://... or https://..., also grpc:// and grpcs://;"
+        " AudioSocket: tcp://...",
     )
     parser.add_argument(
-        "--wire", choices=WIRES, help="the platform's message language (plivo; freeclimb at an address of gRPC)"
+        "--wire",
+        choices=WIRES,
+        help="the platform's message language (plivo; freeclimb at an address of gRPC, audiosocket at tcp://)",
     )
     parser.add_argument(
         "--play", type=values.readable_file, metavar="WAV", help="what the caller says; silence without"
@@ -209,7 +212,7 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
     from talkpath.transport.carrier import parse_target
     from talkpath.wire.catalog import wire_named
 
-    wire = options.wire or ("freeclimb" if urlsplit(options.url).scheme in values.GRPC_SCHEMES else "plivo")
+    wire = options.wire or values.WIRE_OF_SCHEME.get(urlsplit(options.url).scheme, "plivo")
     parse_target(wire_named(wire).transport, options.url)
     StreamSpec(url="memory://plan", wire=wire, codec=options.codec, custom_parameters=parameters)
     plan = CallPlan(

@@ -68,19 +68,21 @@ def press(text: str) -> Press:
 
 
 GRPC_SCHEMES = ("http", "https", "grpc", "grpcs")
+WIRE_OF_SCHEME = {**dict.fromkeys(GRPC_SCHEMES, "freeclimb"), "tcp": "audiosocket"}
+"""The wire that goes without saying at an address; plivo at any other."""
 
 
 def application_url(text: str) -> str:
-    """An address of an application: ``ws://`` or ``wss://``, or one of gRPC's."""
+    """An address of an application: ``ws://`` or ``wss://``, one of gRPC's, or ``tcp://``."""
     try:
         parts = urlsplit(text)
         port_is_plausible = parts.port is None or parts.port > 0
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no address; write ws://HOST:PORT/PATH") from None
-    if parts.scheme not in ("ws", "wss", *GRPC_SCHEMES) or not parts.hostname or not port_is_plausible:
+    if parts.scheme not in ("ws", "wss", *WIRE_OF_SCHEME) or not parts.hostname or not port_is_plausible:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no application's address; write ws://HOST:PORT/PATH or wss://HOST/PATH, or for gRPC"
-            " http://HOST:PORT or https://HOST"
+            f"{text!r} is no application's address; write ws://HOST:PORT/PATH or wss://HOST/PATH, for gRPC"
+            " http://HOST:PORT or https://HOST, for AudioSocket tcp://HOST:PORT"
         )
     return text
 
