@@ -406,7 +406,7 @@ typedef struct {
     tp_outbox handover[2];
     uint32_t filling, n_cipher, high_slot, n_free_ports, n_attention, n_members, n_open_ports;
     int32_t epoll, signal, wake;
-    int64_t origin, next_due;
+    int64_t origin, next_due, now;
     int32_t realtime;
     uint32_t stopping, running;
     tp_uring uring;

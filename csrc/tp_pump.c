@@ -433,7 +433,7 @@ void tp_pump_rearm(tp_pump *pump, uint32_t number, int64_t now) {
 int tp_pump_say(tp_pump *pump, uint32_t number, uint32_t encoding, const void *in, size_t in_bytes) {
     const tp_slot *slot = slot_of(pump, number);
     if (slot == NULL || slot->line == NULL || tp_stream_say(slot->line, encoding, in, in_bytes) != 1) return 0;
-    tp_pump_rearm(pump, number, pump->now);
+    tp_pump_rearm(pump, number, pump->now / TP_PUMP_TICK_NS * TP_PUMP_TICK_NS + TP_PUMP_TICK_NS);
     return 1;
 }
 

@@ -226,7 +226,8 @@ int tp_pump_add_line(tp_pump *pump, uint32_t slot, tp_stream *line);
 void tp_pump_remove(tp_pump *pump, uint32_t slot);
 /* After Python changed what a line has to send, or answered TP_EVENT_MARK_DUE: look at its deadline again. */
 void tp_pump_rearm(tp_pump *pump, uint32_t slot, int64_t now);
-/* tp_stream_say to a line, which looks at its deadline again: one call for each piece that a program says. -> 1 or 0 */
+/* tp_stream_say to a line, which looks at its deadline again: one call for each piece that a program says. What is said is
+ * due at the turn after the last one, not before: who measures how late turns are would count it as a turn late. -> 1 or 0 */
 int tp_pump_say(tp_pump *pump, uint32_t slot, uint32_t encoding, const void *in, size_t in_bytes);
 
 /* Ports. -> a handle > 0 (generation << 32 | number), or TP_E_FULL (no port or no reserve left), TP_E_STATE (epoll refused) */

@@ -348,3 +348,33 @@ def test_a_descriptor_that_was_closed_behind_our_back_costs_its_own_line_and_not
         assert newcomer.line.end_reason is None
 
     assert_nobody_else_notices(scene, STEPS_A_SECOND)
+
+
+def test_a_line_that_comes_after_a_time_without_any_finds_nothing_overdue() -> None:
+    """What is overdue is counted as lateness, and who is late is not given more to carry."""
+
+    async def run() -> list[int]:
+        overdue_ns: list[int] = []
+        async with open_bench() as bench:
+            driver: Any = bench.clock.driver
+            add_line = driver.add_line
+
+            def add_later(line: Any) -> None:
+                bench.clock.at_ns += 1_000_000_000
+                add_line(line)
+                overdue_ns.append(bench.clock.at_ns - driver.next_due_ns())
+
+            driver.add_line = add_later
+            for _ in range(2):
+                held = await bench.open()
+                bench.step_number = bench.clock.at_ns // STEP_NS
+                await bench.steps(4)
+                await bench.leave(held)
+                bench.lines.remove(held)
+                held.platform.close()
+        return overdue_ns
+
+    with quiescence():
+        first, second = trio.run(run)
+    assert first <= 0
+    assert second <= 0

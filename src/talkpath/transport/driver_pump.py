@@ -41,6 +41,7 @@ import trio
 from talkpath._native import ffi, lib
 from talkpath.errors import NativeError
 from talkpath.path.arena import HUGE_BYTES, Arena
+from talkpath.path.stream import NEVER
 from talkpath.transport.clock import Lateness, Stay
 from talkpath.transport.driver_tasks import (
     PHASE_NS,
@@ -323,6 +324,7 @@ class PumpDriver(TasksDriver):
         if not call.pumped:
             super().add_call(call, phase_ns)
             return
+        self._begin_anew()
         if lib.tp_pump_add_path(self._native, call.slot, call.path) < 0:
             raise NativeError("the pump refused a slot that was free")
         key = (call.period_ns, phase_ns)
@@ -338,10 +340,17 @@ class PumpDriver(TasksDriver):
         if not line.pumped:
             super().add_line(line)
             return
+        self._begin_anew()
         if lib.tp_pump_add_line(self._native, line.slot, line.native) < 0:
             raise NativeError("the pump refused a slot that was free")
         self._pumped_lines += 1
         self._take_in(line)
+
+    def _begin_anew(self) -> None:
+        """Forget when something was last due: nobody was there, and who comes now is not late for it."""
+        if not self._pumped and not self.threaded:
+            self._last_step_ns = self._native.now = self.clock.now_ns()
+            self._native.next_due = NEVER
 
     def _take_in(self, member: Member) -> None:
         self._members[member.slot] = member
