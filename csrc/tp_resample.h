@@ -31,14 +31,16 @@
 #define TP_RESAMPLE_MAX_HISTORY 384 /* input samples, the longest filter's */
 
 typedef struct tp_resample {
-    const int16_t *taps; /* table in use; points at const data; NULL where the rates are equal */
     uint32_t from_hz, to_hz;
     uint32_t up, down;
-    uint32_t phase;  /* of the next output: high-rate samples after the next input, below down */
-    uint32_t n_taps; /* taps per phase */
-    uint32_t delay;  /* output samples */
-    uint32_t kernel; /* index of the ratio */
-    int16_t history[TP_RESAMPLE_MAX_HISTORY]; /* the last n_taps - 1 inputs, oldest first */
+    uint32_t phase;     /* of the next output: 1 / up of an input sample after the next input, below down */
+    uint32_t delay;     /* output samples */
+    uint32_t kernel;    /* index of the ratio; TP_RESAMPLE_N_RATIOS: any other */
+    uint32_t n_history; /* inputs kept */
+    union {
+        int16_t inputs[TP_RESAMPLE_MAX_HISTORY]; /* oldest first */
+        float sums[64];                          /* any other ratio downwards: the next outputs, as far as they have come */
+    } past;
 } tp_resample;
 
 int tp_resample_init(tp_resample *state, uint32_t from_hz, uint32_t to_hz); /* TP_E_ARGUMENT: a rate it does not know */

@@ -19,7 +19,7 @@ from talkpath.errors import FormatError, NativeError
 if TYPE_CHECKING:
     from talkpath.dsp.pcm import Pcm, PcmLike
 
-RESAMPLER_RATES_HZ = (8000, 16000, 24000, 48000)
+RESAMPLER_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 _SAMPLES = ffi.typeof("int16_t[]")
 _STATE = ffi.typeof("tp_resample *")
