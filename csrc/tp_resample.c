@@ -10,13 +10,13 @@
 #endif
 #if defined(__clang__)
 #define TP_UNROLL _Pragma("clang loop unroll(full)")
-#define TP_UNROLL_ALL _Pragma("clang loop unroll(full)")
+#define TP_ROLLED _Pragma("clang loop unroll(disable)")
 #elif defined(__GNUC__)
 #define TP_UNROLL _Pragma("GCC unroll 2")
-#define TP_UNROLL_ALL _Pragma("GCC unroll 16")
+#define TP_ROLLED _Pragma("GCC unroll 1")
 #else
 #define TP_UNROLL
-#define TP_UNROLL_ALL
+#define TP_ROLLED
 #endif
 #define STEP_SCALE (1.0f / (1 << TP_RESAMPLE_STEP_BITS))
 
