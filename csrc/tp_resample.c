@@ -175,3 +175,8 @@ ptrdiff_t tp_resample_process(tp_resample *state, int16_t *out, size_t out_capac
         go_by_window(state, out, in, n_in);
     return (ptrdiff_t)n_out;
 }
+
+ptrdiff_t tp_resample_chunk(tp_resample_port *port, const uint8_t *in, size_t n_bytes) {
+    if (n_bytes % 2 != 0) return TP_E_ARGUMENT;
+    return tp_resample_process(&port->state, port->out, port->capacity, (const int16_t *)(const void *)in, n_bytes / 2);
+}
