@@ -66,7 +66,7 @@ static inline int tp_resample_pair(const int16_t *taps) {
 #include "tp_resample_body.inc"
 #endif
 
-static bool rate_is_known(uint32_t rate_hz) {
+bool tp_resample_knows(uint32_t rate_hz) {
     switch (rate_hz) {
     case 8000: case 11025: case 12000: case 16000: case 22050: case 24000: case 32000: case 44100: case 48000: return true;
     default: return false;
@@ -83,7 +83,7 @@ static uint32_t common_divisor(uint32_t a, uint32_t b) {
 }
 
 int tp_resample_init(tp_resample *state, uint32_t from_hz, uint32_t to_hz) {
-    if (!rate_is_known(from_hz) || !rate_is_known(to_hz)) return TP_E_ARGUMENT;
+    if (!tp_resample_knows(from_hz) || !tp_resample_knows(to_hz)) return TP_E_ARGUMENT;
     memset(state, 0, sizeof *state);
     const uint32_t common = common_divisor(from_hz, to_hz);
     state->from_hz = from_hz;

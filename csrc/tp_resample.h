@@ -51,6 +51,7 @@ typedef struct tp_resample {
     } past;
 } tp_resample;
 
+bool tp_resample_knows(uint32_t rate_hz);
 int tp_resample_init(tp_resample *state, uint32_t from_hz, uint32_t to_hz); /* TP_E_ARGUMENT: a rate it does not know */
 void tp_resample_reset(tp_resample *state);
 size_t tp_resample_output_length(const tp_resample *state, size_t n_in); /* what the next process() of n_in will write */

@@ -175,12 +175,16 @@ def fits(fine: list[int], coarse: list[int], bits: int, lanes: int) -> bool:
 
     def lane_sums(values: list[int]) -> list[int]:
         lane_of = [i // 2 % lanes for i in range(len(values))]
-        return [32768 * sum(abs(v) for v, at in zip(values, lane_of, strict=True) if at == lane) for lane in range(lanes)]
+        return [
+            32768 * sum(abs(v) for v, at in zip(values, lane_of, strict=True) if at == lane) for lane in range(lanes)
+        ]
 
     fine_sums, coarse_sums = lane_sums(fine), lane_sums(coarse)
     together = [c + (f >> bits) + 1 for f, c in zip(fine_sums, coarse_sums, strict=True)]
     most = 0x7FFFFFFF
-    return max(map(abs, fine + coarse)) <= 32767 and max(fine_sums) <= most and sum(together) <= most - (1 << COARSE_BITS)
+    return (
+        max(map(abs, fine + coarse)) <= 32767 and max(fine_sums) <= most and sum(together) <= most - (1 << COARSE_BITS)
+    )
 
 
 def stepped_rows(prototype: Prototype, series: list[float], offsets: range) -> list[list[int]]:
