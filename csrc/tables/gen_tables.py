@@ -128,7 +128,7 @@ def half_band_row() -> list[float]:
 
 
 def exact_rows(up: int, down: int, series: list[float]) -> tuple[list[list[float]], int]:
-    """Return a row per phase, oldest input first, zeros in front up to whole blocks; and the delay in output samples."""
+    """Return a row per phase, oldest input first, zeros in front up to whole blocks; and the delay in outputs."""
     prototype = UPWARDS if up > down else DOWNWARDS
     rate = max(up, down)
     delay = math.ceil(prototype.half_width * up / down - 1e-9) if up > down else round(prototype.half_width)
@@ -174,17 +174,15 @@ def fits(fine: list[int], coarse: list[int], bits: int, lanes: int) -> bool:
     """Tell whether no input can make a product sum leave int32, nor a coefficient int16."""
 
     def lane_sums(values: list[int]) -> list[int]:
-        lane_of = [i // 2 % lanes for i in range(len(values))]
-        return [
-            32768 * sum(abs(v) for v, at in zip(values, lane_of, strict=True) if at == lane) for lane in range(lanes)
-        ]
+        sums = [0] * lanes
+        for i, value in enumerate(values):
+            sums[i // 2 % lanes] += 32768 * abs(value)
+        return sums
 
     fine_sums, coarse_sums = lane_sums(fine), lane_sums(coarse)
     together = [c + (f >> bits) + 1 for f, c in zip(fine_sums, coarse_sums, strict=True)]
-    most = 0x7FFFFFFF
-    return (
-        max(map(abs, fine + coarse)) <= 32767 and max(fine_sums) <= most and sum(together) <= most - (1 << COARSE_BITS)
-    )
+    most = 0x7FFFFFFF - (1 << COARSE_BITS)
+    return max(map(abs, fine + coarse)) <= 32767 and max(fine_sums) <= most and sum(together) <= most
 
 
 def stepped_rows(prototype: Prototype, series: list[float], offsets: range) -> list[list[int]]:
@@ -212,9 +210,9 @@ def header() -> str:
     """Return the text of the header."""
     upwards, downwards = series_of(UPWARDS), series_of(DOWNWARDS)
     lines = [
-        "/* Made by gen_tables.py in this directory; do not edit. Row = phase: TAPS fine coefficients, oldest input first,",
-        " * zeros in front, then 16 coarse ones for the inputs from COARSE on. Coarse is scaled by COARSE_BITS bits, fine by",
-        " * FINE more. DELAY is in output samples. */",
+        "/* Made by gen_tables.py in this directory; do not edit. Row = phase: TAPS fine coefficients, oldest input",
+        " * first, zeros in front, then 16 coarse ones for the inputs from COARSE on. Coarse is scaled by COARSE_BITS",
+        " * bits, fine by FINE more. DELAY is in output samples. */",
         "#ifndef TP_RESAMPLE_TABLES_H",
         "#define TP_RESAMPLE_TABLES_H",
         "#include <stdint.h>",
@@ -236,7 +234,7 @@ def header() -> str:
         ]
     lines += [
         "",
-        "/* To interpolate between: row i has the prototype's values at i / STEPS of a sample, scaled by STEP_BITS bits. */",
+        "/* To interpolate between: row i has the prototype's values at i / STEPS of a sample, scaled by STEP_BITS. */",
         f"#define TP_RESAMPLE_STEPS {STEPS}",
         f"#define TP_RESAMPLE_STEP_BITS {STEP_BITS}",
         "#define TP_RESAMPLE_UP_TAPS 32",

@@ -1,6 +1,6 @@
-/* Made by gen_tables.py in this directory; do not edit. Row = phase: TAPS fine coefficients, oldest input first,
- * zeros in front, then 16 coarse ones for the inputs from COARSE on. Coarse is scaled by COARSE_BITS bits, fine by
- * FINE more. DELAY is in output samples. */
+/* Made by gen_tables.py in this directory; do not edit. Row = phase: TAPS fine coefficients, oldest input
+ * first, zeros in front, then 16 coarse ones for the inputs from COARSE on. Coarse is scaled by COARSE_BITS
+ * bits, fine by FINE more. DELAY is in output samples. */
 #ifndef TP_RESAMPLE_TABLES_H
 #define TP_RESAMPLE_TABLES_H
 #include <stdint.h>
@@ -163,7 +163,7 @@ static const _Alignas(32) int16_t tp_resample_taps_2_3[224] = {
     234, 505, -729, -138, 1245, -889, -1637, 4906, 9975, 4906, -1637, -889, 1245, -138, -729, 505,
 };
 
-/* To interpolate between: row i has the prototype's values at i / STEPS of a sample, scaled by STEP_BITS bits. */
+/* To interpolate between: row i has the prototype's values at i / STEPS of a sample, scaled by STEP_BITS. */
 #define TP_RESAMPLE_STEPS 96
 #define TP_RESAMPLE_STEP_BITS 20
 #define TP_RESAMPLE_UP_TAPS 32

@@ -63,9 +63,7 @@ async def test_audio_that_cannot_be_played_is_refused_in_words(autojump: object,
 
 
 @pytest.mark.parametrize("rate_hz", [11_025, 22_050, 44_100])
-async def test_a_file_of_a_voices_own_rate_is_heard_as_it_sounds(
-    autojump: object, tmp_path: Path, rate_hz: int
-) -> None:
+async def test_a_file_at_a_voices_own_rate_is_heard(autojump: object, tmp_path: Path, rate_hz: int) -> None:
     seconds = np.arange(rate_hz) / rate_hz
     said = np.rint(10_000 * np.sin(2 * np.pi * 440 * seconds)).astype(np.int16)
     write_audio(tmp_path / "said.wav", said, rate_hz)
