@@ -440,9 +440,9 @@ def convert_rate(samples: Samples, from_hz: int, to_hz: int) -> Samples:
 
     A running call converts what it plays by itself, with `talkpath.dsp.Resampler`, at the rates that are usual
     (`PLAYABLE_RATES_HZ`); this is for all others, and for files that stay files. There is no hurry here, so the filter
-    is long: a windowed sinc (Kaiser, 128 zero crossings) evaluated at the exact position of every output sample, in double
-    precision. Flat within 0.01 dB up to 0.91 of the lower Nyquist frequency, images and aliases below -85 dB, linear
-    phase, no delay: output sample n lies at input time n / to_hz. The ends are padded with silence.
+    is long: a windowed sinc (Kaiser, 128 zero crossings) evaluated at the exact position of every output sample, in
+    double precision. Flat within 0.01 dB up to 0.91 of the lower Nyquist frequency, images and aliases below -85 dB,
+    linear phase, no delay: output sample n lies at input time n / to_hz. The ends are padded with silence.
 
     Args:
         samples: int16, [n_samples] at `from_hz`.

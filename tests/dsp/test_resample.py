@@ -42,7 +42,8 @@ def spectrum_of_tone(from_hz: int, to_hz: int, frequency_hz: float) -> np.ndarra
     n = np.arange(from_hz * 11 // 50)
     pcm = np.rint(AMPLITUDE * np.sin(2 * np.pi * frequency_hz / from_hz * n)).astype(np.int16)
     out = in_chunks(Resampler(from_hz, to_hz), pcm, from_hz // 50)
-    return np.fft.rfft(out[-(to_hz // 5) :]) / (to_hz // 10) / AMPLITUDE
+    lines: np.ndarray = np.fft.rfft(out[-(to_hz // 5) :]) / (to_hz // 10) / AMPLITUDE
+    return lines
 
 
 def decibels(amplitude: float) -> float:
