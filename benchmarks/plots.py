@@ -97,10 +97,8 @@ def line_plot(
         lines.append(f'<text x="{LEFT - 6}" y="{down(y) + 4:.4g}" text-anchor="end">{y:g}</text>')
     lines.append(f'<path d="M{LEFT} {TOP}v{height}h{width}" fill="none" stroke="{INK}"/>')
     lines.append(f'<text x="{LEFT + width / 2:g}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
-    middle = TOP + height / 2
-    lines.append(
-        f'<text x="16" y="{middle:g}" text-anchor="middle" transform="rotate(-90 16 {middle:g})">{escape(y_label)}</text>'
-    )
+    turned = f'text-anchor="middle" transform="rotate(-90 16 {TOP + height / 2:g})"'
+    lines.append(f'<text x="16" y="{TOP + height / 2:g}" {turned}>{escape(y_label)}</text>')
     at = float(LEFT)
     for index, (name, _, _) in enumerate(series):
         colour = COLOURS[index % len(COLOURS)]
@@ -108,9 +106,7 @@ def line_plot(
         lines.append(f'<text x="{at + 23:g}" y="46">{escape(name)}</text>')
         at += 23 + 6.6 * len(name) + 18
     for index, (_, xs, ys) in reversed(list(enumerate(series))):
-        colour = COLOURS[index % len(COLOURS)]
-        for points in _points([across(x) for x in xs], [down(y) for y in ys]):
-            lines.append(
-                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6" stroke-linejoin="round"/>'
-            )
+        style = f'fill="none" stroke="{COLOURS[index % len(COLOURS)]}" stroke-width="1.6" stroke-linejoin="round"'
+        runs = _points([across(x) for x in xs], [down(y) for y in ys])
+        lines += [f'<polyline points="{points}" {style}/>' for points in runs]
     Path(path).write_text("\n".join([*lines, "</svg>", ""]), encoding="utf-8")
