@@ -45,6 +45,9 @@ static const design designs[TP_RESAMPLE_N_RATIOS] = {
 };
 
 #if TP_SIMD_HAS_AVX2
+/* Both are needed twice: gcc would rather load them again, and unaligned loads are what the time goes for. */
+#define TP_KEEP(a, b) __asm__("" : "+x"(a), "+x"(b))
+
 /* Two taps as the 32 bits that every lane of a product takes. */
 static inline int tp_resample_pair(const int16_t *taps) {
     int pair;

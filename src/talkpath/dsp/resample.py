@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RESAMPLER_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
+_ARRAY = np.ndarray
 _INT16 = np.dtype(np.int16)
 _SAMPLES = ffi.typeof("int16_t[]")
 _PORT = ffi.typeof("tp_resample_port *")
@@ -58,7 +59,7 @@ class Resampler:
         self._out = np.empty(to_hz // _PER_SECOND, dtype=_INT16)
         self._port.out = ffi.from_buffer(_SAMPLES, self._out)
         self._port.capacity = len(self._out)
-        self._chunk = self._out[:0]
+        self._n_out, self._copy_out = 0, self._out[:0].copy
 
     @property
     def delay_samples(self) -> int:
@@ -83,19 +84,18 @@ class Resampler:
             FormatError: wrong dtype or shape, or half a sample; nothing was taken; the caller's to mend.
         """
         # Bytes go into the core without a buffer object, and a copy out costs less than a new array and its address.
-        if type(pcm) is np.ndarray and pcm.dtype is _INT16 and pcm.ndim == 1:
+        if type(pcm) is _ARRAY and pcm.dtype is _INT16 and pcm.ndim == 1:
             octets = pcm.tobytes()
         elif type(pcm) is bytes:
             octets = pcm
         else:
             octets = as_pcm(pcm).tobytes()
         n_out = _resample_chunk(self._port, octets, len(octets))
-        chunk = self._chunk
-        if n_out != len(chunk):
+        if n_out != self._n_out:
             if n_out < 0:
                 return self._process_long(as_pcm(octets))
-            chunk = self._chunk = self._out[:n_out]
-        return chunk.copy()
+            self._n_out, self._copy_out = n_out, self._out[:n_out].copy
+        return self._copy_out()
 
     def _process_long(self, samples: Pcm) -> Pcm:
         out = np.empty(lib.tp_resample_output_length(self._state, len(samples)), dtype=_INT16)
