@@ -84,7 +84,6 @@ class DrivenLine:
         "_refusals",
         "_send_due",
         "_send_known",
-        "_speech",
         "cause",
         "clock",
         "driver",

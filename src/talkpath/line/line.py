@@ -7,8 +7,8 @@ step; the program's calls hand over commands, which a step applies in order. The
 is behind nothing but queued speech and within the line's own reserve: it is queued as it is said, because no step could
 tell the difference. State lies in the rings, and a wake is only a hint, so a cancelled reader loses nothing.
 
-What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open, and
-`DrivenLine` is the side that the step touches.
+What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open.
+`DrivenLine` is the side that the step touches, `SpeakingLine` the one that a program speaks to.
 
 *Positions.* Most wires do not say where in the outbound track something happened, so `at_sample` here is an estimate
 from the inbound track, whose clock is the same (`exact=False`), and what `play` reports after a clear is the model's.
@@ -23,12 +23,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import AudioChunk, AudioClip
+from talkpath.audio import AudioChunk
 from talkpath.errors import CallEnded, ConfigError, NotOnThisWire, PlayoutFull
 from talkpath.events import (
     Clear,
@@ -43,10 +41,10 @@ from talkpath.events import (
 )
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
-from talkpath.line.driven import DrivenLine
 from talkpath.line.hearing import Hearing
 from talkpath.line.listen import AudioHook, Digits, Listener
 from talkpath.line.questions import ANSWER_S, Questions
+from talkpath.line.speaking import SpeakingLine
 from talkpath.line.speech import Speech
 from talkpath.path.barge_in import BargeIn
 from talkpath.path.pool import Pool
@@ -70,7 +68,7 @@ LONG_MESSAGE_MS = 40
 """From here on a line that is not pumped is looked at every 10 ms instead of 5: it asked for fewer, longer pieces."""
 
 
-class Line(DrivenLine):
+class Line(SpeakingLine):
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
 
     __slots__ = (
@@ -145,7 +143,8 @@ class Line(DrivenLine):
         self.pumped = False
         self._send_due = None
         self._send_known = False
-        self._commands = Commands(self.driver, self)
+        self._straight_hz = 0
+        self._commands = Commands(self.driver, self, self._forestall)
         self._checkpoints = Checkpoints(self._here, self._on_settled)
         self._clears = 0
         self._paused_ns = None
@@ -220,8 +219,9 @@ class Line(DrivenLine):
             self._commands,
             self._checkpoints,
             queue_s=options.queue_s,
-            pump=(self.driver.pump_of(self), self.slot),
         )
+        self._straight_encoding = self._speech.encoding
+        self._straight_pump = self.driver.pump_of(self)
         self._connection = self._carriage.carry(
             self.driver,
             native,
@@ -293,6 +293,7 @@ class Line(DrivenLine):
         if self.end_reason is not None:
             return
         self.end_reason, self.cause = reason, cause
+        self._forestall()
         self._ended_ns = self.clock.now_ns()
         if reason in (
             EndReason.BLOCK_FAILED,
@@ -436,26 +437,6 @@ class Line(DrivenLine):
                 self._clear(now_ns)
 
     # Speaking ----------------------------------------------------------------------------------------------------
-
-    def speak(
-        self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], *, sample_rate_hz: int | None = None
-    ) -> None:
-        """Queue audio; never blocks.
-
-        Args:
-            chunk: an `AudioChunk`, an `AudioClip`, or int16 mono with its `sample_rate_hz`. Consecutive chunks of one
-                rate are
-                one piece of audio: the resampler keeps its state.
-
-        Raises:
-            PlayoutFull: more than `LineConfig.queue_s` would wait; nothing of the chunk was taken.
-            FormatError: not int16 mono, or a rate that is not 8, 16, 24 or 48 kHz.
-            CallEnded: the line is over.
-        """
-        if self.end_reason is not None or self._native is None:
-            self._check_live()
-        if self._speech.speak(chunk, sample_rate_hz):
-            self.driver.command(self)
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio and return what became of it, once that is known.
