@@ -54,7 +54,7 @@ from talkpath.transport.carrier import Carriage
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
-from talkpath.transport.driver_tasks import SOCKET_POLL_NS
+from talkpath.transport.driver_tasks import poll_ns_of
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
@@ -64,8 +64,6 @@ from talkpath.wire.dialect import Dialect, Role
 log = logging.getLogger("talkpath.line.line")
 
 POLICY_CHUNK_MS = 20
-LONG_MESSAGE_MS = 40
-"""From here on a line that is not pumped is looked at every 10 ms instead of 5: it asked for fewer, longer pieces."""
 
 
 class Line(SpeakingLine):
@@ -139,7 +137,7 @@ class Line(SpeakingLine):
         self._rate = dialect.media_format.sample_rate_hz
         self.slot = -1
         self.on_socket = carriage.on_socket
-        self.poll_ns = SOCKET_POLL_NS if config.message_ms < LONG_MESSAGE_MS else 2 * SOCKET_POLL_NS
+        self.poll_ns = poll_ns_of(config.message_ms)
         self.pumped = False
         self._send_due = None
         self._send_known = False
