@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 720, 400
+WIDTH, HEIGHT = 800, 400
 LEFT, RIGHT, TOP, BOTTOM = 66, 16, 64, 48
 COLOURS = ("#2f81f7", "#e5534b", "#c69026", "#3a9d4b", "#a371f7", "#8b949e")
 INK, GRID = "#808080", "#80808040"
@@ -104,7 +104,7 @@ def line_plot(
         colour = COLOURS[index % len(COLOURS)]
         lines.append(f'<path d="M{at:g} 42h18" stroke="{colour}" stroke-width="3"/>')
         lines.append(f'<text x="{at + 23:g}" y="46">{escape(name)}</text>')
-        at += 23 + 6.6 * len(name) + 18
+        at += 23 + 6.1 * len(name) + 14
     for index, (_, xs, ys) in reversed(list(enumerate(series))):
         style = f'fill="none" stroke="{COLOURS[index % len(COLOURS)]}" stroke-width="1.6" stroke-linejoin="round"'
         runs = _points([across(x) for x in xs], [down(y) for y in ys])
