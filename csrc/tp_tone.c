@@ -10,13 +10,14 @@ enum { BEGIN_OFFSET = 4, END_OFFSET = 66 };
 /* A sine of amplitude 1 has this energy in a window, and its correlation has that square. */
 #define SINE_ENERGY 0.234375f
 #define SINE_SQUARE 1677721600.0f
-/* What a window must have for a digit: each tone's energy, its share of all (x is what all of it may be), and how much the
- * high tone may be weaker or stronger. */
+/* What a window must have for a digit: each tone's energy, how much more all of it may be, and how much the high
+ * tone may be weaker or stronger. */
 typedef struct limits {
     float least, all, weaker, stronger;
 } limits;
-static const limits TO_BEGIN = {909.0f * 909.0f * SINE_ENERGY, 1 / 0.82f, 12.6f, 12.6f};
+static const limits TO_BEGIN = {909.0f * 909.0f * SINE_ENERGY, 1 / 0.78f, 12.6f, 12.6f};
 static const limits TO_GO_ON = {643.0f * 643.0f * SINE_ENERGY, 1 / 0.6f, 22.4f, 22.4f};
+#define MEAN_SHARE 0.88f /* of both tones in all energy, over a candidate's windows: a talker's harmonics rarely reach it */
 #define LEAST_COLUMN 0.05f /* of all energy, or the rows need not be looked at: leaves room for a dial tone */
 
 static const char KEYS[4][4] = {{'1', '2', '3', 'A'}, {'4', '5', '6', 'B'}, {'7', '8', '9', 'C'}, {'*', '0', '#', 'D'}};
@@ -76,7 +77,7 @@ static void look(sight *seen, const int16_t *x) {
     int column = loudest(&seen->tone[1], &whole, tp_tone_waves + 4);
     if (seen->tone[1].energy < TO_GO_ON.least || seen->tone[1].energy < LEAST_COLUMN * seen->all) return;
     int row = loudest(&seen->tone[0], &whole, tp_tone_waves);
-    if (seen->all > (seen->tone[0].energy + seen->tone[1].energy) * TO_BEGIN.all) {
+    if (seen->all * MEAN_SHARE > seen->tone[0].energy + seen->tone[1].energy) {
         float dial = 0;
         for (int i = 0; i < 4; i++) {
             float share = (float)dot(i < 2 ? part.even : part.odd, tp_tone_dial[i]) * (1 / 32768.0f);
@@ -126,6 +127,7 @@ static void follow_candidate(tp_tone *tone, const sight *seen) {
     if (!same) {
         tone->candidate = seen->key;
         tone->n_candidate = tone->n_known = tone->n_unknown = 0;
+        tone->shares = 0;
         tone->candidate_begin = tone->at + BEGIN_OFFSET;
         memset(tone->turned, 0, sizeof tone->turned);
         memset(tone->loudest, 0, sizeof tone->loudest);
@@ -143,6 +145,7 @@ static void follow_candidate(tp_tone *tone, const sight *seen) {
         if (now->energy > tone->loudest[i]) tone->loudest[i] = now->energy;
         tone->last[i] = *now;
     }
+    tone->shares += (seen->tone[0].energy + seen->tone[1].energy) / seen->all;
     tone->n_candidate += 1 + tone->n_unknown;
     tone->n_known++;
     tone->n_unknown = 0;
@@ -174,7 +177,7 @@ static void step(tp_tone *tone, tp_tone_event *event) {
     }
     follow_candidate(tone, &seen);
     if (tone->sounding >= 0 || tone->n_candidate < ON_WINDOWS || tone->n_known < KNOWN_WINDOWS ||
-        !in_tune(tone)) return;
+        tone->shares < MEAN_SHARE * (float)tone->n_known || !in_tune(tone)) return;
     tone->sounding = tone->candidate;
     tone->begin = tone->candidate_begin;
     tone->end = tone->at + END_OFFSET;

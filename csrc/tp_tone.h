@@ -60,6 +60,7 @@ typedef struct tp_tone {
     uint32_t n_known, n_unknown;  /* of the candidate: windows looked at, and missing ones since */
     int64_t candidate_begin, begin, end;
     tp_tone_heard last[2];        /* the candidate's row and column in its last window */
+    float shares;                 /* of its tones in all energy, added up */
     float loudest[2];             /* and in its loudest */
     float turned[2][2];           /* the sum of the turns of their phases */
     float sounding_energy[2];     /* in the last window that showed it */

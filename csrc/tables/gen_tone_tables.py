@@ -3,9 +3,10 @@
     python csrc/tables/gen_tone_tables.py            write tp_tone_tables.h beside this file
     python csrc/tables/gen_tone_tables.py --check    write nothing; exit 1 when the committed file differs
 
-A window of 10 ms (a Hann window, its second half, as a share of 2^15); from its middle on, the eight tones as cosine and sine (2^13) and an
-orthonormal basis of what a dial tone of 350 and 440 Hz can be under the window (2^15), by Gram and Schmidt, its even and
-its odd members; and for each tone how far its phase turns from one window to the next, 5 ms later, and in one sample.
+A window of 10 ms (the second half of a Hann window, as a share of 2^15); from its middle on, the eight tones as cosine
+and sine (2^13) and an orthonormal basis of what a dial tone of 350 and 440 Hz can be under the window (2^15), by Gram
+and Schmidt, its even and its odd members; and for each tone how far its phase turns from one window to the next, 5 ms
+later, and in one sample.
 
 Only the standard library is used; what is rounded lies far from a half, so the same table comes out on every machine.
 """
@@ -36,7 +37,7 @@ def waves(frequency_hz: float) -> tuple[list[float], list[float]]:
 
 
 def dial_basis(part: int) -> list[list[float]]:
-    """Sequences over half a window; mirrored they are orthonormal and span the dial tone's windowed cosines, or sines."""
+    """Sequences over half a window; mirrored they are orthonormal and span a dial tone's cosines, or sines."""
     basis: list[list[float]] = []
     for frequency_hz in DIAL_HZ:
         rest = [w * x for w, x in zip(window()[HALF:], waves(frequency_hz)[part], strict=True)]
@@ -56,7 +57,9 @@ def rows(values: list[float], scale: int) -> str:
 
 def header() -> str:
     """The whole file."""
-    tones = ",\n".join(f"    {{{{{rows(cosine, 8192)}}},\n     {{{rows(sine, 8192)}}}}}" for cosine, sine in map(waves, TONES_HZ))
+    tones = ",\n".join(
+        f"    {{{{{rows(cosine, 8192)}}},\n     {{{rows(sine, 8192)}}}}}" for cosine, sine in map(waves, TONES_HZ)
+    )
     dial = ",\n".join(f"    {{{rows(one, 32768)}}}" for part in (0, 1) for one in dial_basis(part))
     turns = ",\n".join(
         f"    {{{math.cos(turn):.9f}f, {math.sin(turn):.9f}f, {math.cos(most):.9f}f}}"

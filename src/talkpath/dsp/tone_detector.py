@@ -1,8 +1,8 @@
 """Find the digits of a telephone keypad in audio.
 
 A caller whose leg has no telephone-events, or whose platform passes them in the audio, presses keys that can only be
-heard. Speech must not be taken for keys, and keys must be found in noise, at the ends of long lines, over a dial tone: the
-limits are those of ITU-T Q.24, written down with what is reached in the header of the native core's `tp_tone`.
+heard. Speech must not be taken for keys, and keys must be found in noise, at the ends of long lines, over a dial tone:
+the limits are those of ITU-T Q.24, written down with what is reached in the header of the native core's `tp_tone`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class ToneDetector:
     """Find DTMF digits in a stream of audio.
 
     A digit is reported as begun when it has lasted for about 35 ms, and as ended 30 ms after its tones are gone. The
-    choice of chunks changes nothing. Where audio is missing say so with `fillin`: neither silence nor concealed audio is
-    what was there, and either may split a digit in two.
+    choice of chunks changes nothing. Where audio is missing say so with `fillin`: neither silence nor concealed audio
+    is what was there, and either may split a digit in two.
 
     Args:
         sample_rate_hz: 8000 or 16000.

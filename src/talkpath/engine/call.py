@@ -495,7 +495,7 @@ class Call:
         return await self.own_source().clear()
 
     async def send_digits(self, digits: str) -> None:
-        """Send digits to the caller as telephone-events, or as tones; return when they have gone out, the gap after the last too.
+        """Send digits to the caller as telephone-events, or as tones; return when they, and a gap after, have gone out.
 
         What `play` has queued rests meanwhile and goes on at its next sample.
 

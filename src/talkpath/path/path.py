@@ -170,8 +170,8 @@ class Path:
     def send_digits(self, index: int, digits: str, *, on_ms: int = 0, off_ms: int = 0) -> bool:
         """Send digits to the caller as telephone-events, or else as tones; False (counted): neither, bad or too many.
 
-        A packet with an event, or its tones, takes the place of audio, so all sources rest meanwhile; in the gaps only `index` rests
-        (`NO_STREAM`: none).
+        A packet with an event, or its tones, takes the place of audio, so all sources rest meanwhile; in the gaps only
+        `index` rests (`NO_STREAM`: none).
         """
         text = digits.encode("ascii", "replace")
         return bool(lib.tp_path_send_digits(self.native, index, text, len(text), on_ms, off_ms) >= 0)
