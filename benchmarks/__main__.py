@@ -18,6 +18,7 @@ from benchmarks import (
     bench_media_message,
     bench_path,
     bench_tls,
+    bench_tone,
     bench_virtual,
     bench_wire,
     bench_wires,
@@ -40,6 +41,7 @@ WHAT = (
         "message",
         "path",
         "tls",
+        "tone",
         "virtual",
         "wire",
         "wires",
@@ -101,6 +103,9 @@ def main() -> int:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
                 print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+        if asked.what in ("tone", "all"):
+            result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
+            bench_tone.show(result["tone"], tables)
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)

@@ -43,7 +43,12 @@ typedef struct folded {
 static int loudest(tp_tone_heard *out, const folded *y, const int16_t waves[4][2][HALF]) {
     int best = 0;
     for (int i = 0; i < 4; i++) {
-        float re = (float)dot(y->even, waves[i][0]), im = (float)dot(y->odd, waves[i][1]);
+        int32_t even = 0, odd = 0;
+        for (size_t k = 0; k < HALF; k++) { /* two sums in one loop, one after the other would cost a tenth more */
+            even += y->even[k] * waves[i][0][k];
+            odd += y->odd[k] * waves[i][1][k];
+        }
+        float re = (float)even, im = (float)odd;
         float energy = (re * re + im * im) * (SINE_ENERGY / SINE_SQUARE);
         if (i != 0 && energy <= out->energy) continue;
         best = i;
@@ -117,7 +122,7 @@ static bool in_tune(const tp_tone *tone) {
     return true;
 }
 
-static void follow_candidate(tp_tone *tone, const sight *seen) {
+static void follow_candidate(tp_tone *tone, const sight *seen, int64_t at) {
     bool same = seen->key == tone->candidate;
     for (int i = 0; i < 2; i++) {
         float now = seen->tone[i].energy;
@@ -128,7 +133,7 @@ static void follow_candidate(tp_tone *tone, const sight *seen) {
         tone->candidate = seen->key;
         tone->n_candidate = tone->n_known = tone->n_unknown = 0;
         tone->shares = 0;
-        tone->candidate_begin = tone->at + BEGIN_OFFSET;
+        tone->candidate_begin = at + BEGIN_OFFSET;
         memset(tone->turned, 0, sizeof tone->turned);
         memset(tone->loudest, 0, sizeof tone->loudest);
     }
@@ -155,10 +160,18 @@ static void follow_candidate(tp_tone *tone, const sight *seen) {
 static void step(tp_tone *tone, tp_tone_event *event) {
     if (tone->at < tone->missing_until) {
         tone->n_unknown += tone->candidate >= 0;
+        tone->skipped = 0;
         return;
     }
-    sight seen;
-    look(&seen, tone->window);
+    bool idle = tone->sounding < 0 && tone->candidate < 0;
+    if (idle && !tone->skipped) {
+        tone->skipped = 1;
+        return;
+    }
+    bool skipped = tone->skipped;
+    tone->skipped = 0;
+    sight seen, before;
+    look(&seen, tone->window + HOP);
     if (tone->sounding >= 0) {
         bool on = seen.key == tone->sounding;
         for (int i = 0; i < 2 && on; i++) on = seen.tone[i].energy * 4 >= tone->sounding_energy[i];
@@ -175,7 +188,11 @@ static void step(tp_tone *tone, tp_tone_event *event) {
         forget_candidate(tone);
         return;
     }
-    follow_candidate(tone, &seen);
+    if (skipped) {
+        look(&before, tone->window);
+        if (before.key >= 0 && shows(&before, &TO_BEGIN)) follow_candidate(tone, &before, tone->at - HOP);
+    }
+    follow_candidate(tone, &seen, tone->at);
     if (tone->sounding >= 0 || tone->n_candidate < ON_WINDOWS || tone->n_known < KNOWN_WINDOWS ||
         tone->shares < MEAN_SHARE * (float)tone->n_known || !in_tune(tone)) return;
     tone->sounding = tone->candidate;
@@ -208,13 +225,13 @@ static size_t receive(tp_tone *tone, tp_tone_event *event, const int16_t *in, si
     size_t taken = 0;
     while (taken < n && event->kind == TP_TONE_NONE) {
         size_t part = HOP - tone->fill < n - taken ? HOP - tone->fill : n - taken;
-        memcpy(tone->window + HOP + tone->fill, in + taken, part * sizeof *in);
+        memcpy(tone->window + 2 * HOP + tone->fill, in + taken, part * sizeof *in);
         tone->fill += (uint32_t)part;
         tone->heard_until = tone->at + HOP + tone->fill;
         taken += part;
         if (tone->fill < HOP) break;
         step(tone, event);
-        memcpy(tone->window, tone->window + HOP, HOP * sizeof *in);
+        memmove(tone->window, tone->window + HOP, 2 * HOP * sizeof *in);
         tone->fill = 0;
         tone->at += HOP;
     }
@@ -259,6 +276,7 @@ static void fillin(tp_tone *tone, tp_tone_event *event, size_t n, int64_t more) 
     if (tone->candidate >= 0) tone->n_unknown += (uint32_t)hops;
     tone->fill = (uint32_t)((tone->fill + n) % HOP);
     tone->at += (int64_t)hops * HOP;
+    tone->skipped = 0;
     if (hops != 0) memset(tone->window, 0, sizeof tone->window);
 }
 

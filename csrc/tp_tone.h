@@ -11,6 +11,7 @@
  *   row, about 32 ms, begin a digit, provided that each tone's phase turned from window to window as its frequency, within
  *   the tolerance, would turn it: that measures a frequency to a hertz or two in the time in which the window itself
  *   resolves a hundred. Five windows without it, 25 ms, end it. While a digit sounds the limits are wider.
+ *   Where there is nothing every other window is enough, the one before it being looked at when it shows a digit.
  *   Correlations are integers, the few comparisons after them are IEEE single precision in a fixed order: every machine
  *   finds the same digits. At 16 kHz the audio is halved by an eleven-tap filter first; what of 4-8 kHz could look like a
  *   tone is 37 dB down.
@@ -64,9 +65,10 @@ typedef struct tp_tone {
     float loudest[2];             /* and in its loudest */
     float turned[2][2];           /* the sum of the turns of their phases */
     float sounding_energy[2];     /* in the last window that showed it */
-    int16_t window[80];
+    int16_t window[120];          /* the present window lies in the last 80 */
     int16_t before[11];           /* at 16 kHz: what the filter still needs */
     uint16_t n_before;
+    uint32_t skipped;             /* whether the window before this one was not looked at */
 } tp_tone;
 
 /* 8000 or 16000 Hz. TP_E_ARGUMENT else */
