@@ -52,7 +52,7 @@ class Spandsp:
     """spandsp's receiver; None where the library is not installed."""
 
     def __init__(self) -> None:
-        self.ffi = FFI()
+        self.ffi: Any = FFI()
         self.ffi.cdef("""
             void *dtmf_rx_init(void *s, void *callback, void *user);
             void dtmf_rx_parms(void *s, int filter_dialtone, int twist, int reverse_twist, int threshold);
@@ -163,7 +163,8 @@ def make(limit: Limit, digit: str, rng: np.random.Generator) -> Pcm:
     t = np.arange(len(signal)) / 8000
     for hz in (350, 440):
         signal += _peak(limit.dial_dbm0) * np.sin(2 * np.pi * hz * t + rng.uniform(0, 7))
-    return np.clip(np.rint(signal), -32768, 32767).astype(np.int16)
+    pcm: Pcm = np.clip(np.rint(signal), -32768, 32767).astype(np.int16)
+    return pcm
 
 
 def share(limit: Limit, find: Find, trials: int) -> float:
@@ -262,13 +263,12 @@ def run(plan: Plan) -> dict[str, Any]:
         limits.append({"limit": limit.name, "whose": limit.whose, "digits": limit.digits, "right %": found})
     noisy = next(limit for limit in LIMITS if limit.snr_db == 15)
     progress(f"digits: {plan.noisy} in noise")
-    missed = {"of": plan.noisy // 16 * 16, "missed": {}}
-    for name, find in finders.items():
-        missed["missed"][name] = round(missed["of"] * (1 - share(noisy, find, plan.noisy // 16) / 100))
+    of = plan.noisy // 16 * 16
+    missed = {name: round(of * (1 - share(noisy, find, plan.noisy // 16) / 100)) for name, find in finders.items()}
     progress("digits: talk-off")
     return {
         "limits": limits,
-        "noise": missed,
+        "noise": {"of": of, "missed": missed},
         "talk_off": talk_off(finders, plan.speech_min),
         "speed": timing.measure(rows(peer), plan.effort),
     }

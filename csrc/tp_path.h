@@ -131,9 +131,8 @@ int tp_path_receive_pcm(tp_path *path, const int16_t *in, size_t in_samples, int
 void tp_path_receive_digit(tp_path *path, char digit);  /* PCM legs: the caller presses a key */
 
 int64_t tp_path_clear(tp_path *path, unsigned stream);  /* stamps CLEARED marks with the clock */
-/* Digits to the caller as telephone-events, or else as tones; pauses that source (an index beyond the streams: none in the gaps).
- * on_ms, off_ms 0: the config's. TP_E_STATE: the leg has no telephone-event, and no digits in its audio
- * (counted). */
+/* Digits to the caller as telephone-events, or else as tones; pauses that source (an index beyond the streams: none in
+ * the gaps). on_ms, off_ms 0: the config's. TP_E_STATE: the leg has neither telephone-event nor inband_digits (counted). */
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
 uint32_t tp_path_digits_waiting(const tp_path *path);   /* the one that sounds included */
 void tp_path_hold(tp_path *path, uint32_t direction);   /* TP_DIRECTION_x: what may flow; the clock runs on */

@@ -2,7 +2,8 @@
 
 #include "tp_tone_tables.h"
 
-enum { WINDOW = TP_TONE_WINDOW, HOP = TP_TONE_HOP, HALF = TP_TONE_HALF, RATE = 8000, ON_WINDOWS = 6, KNOWN_WINDOWS = 4, OFF_WINDOWS = 5, TAPS = 11 };
+enum { HOP = TP_TONE_HOP, HALF = TP_TONE_HALF, RATE = 8000, TAPS = 11 };
+enum { ON_WINDOWS = 6, KNOWN_WINDOWS = 4, OFF_WINDOWS = 5 };
 
 /* A first window that is pure enough is filled to 70 .. 120 %, a last one to 57 .. 107 %. */
 enum { BEGIN_OFFSET = 4, END_OFFSET = 66 };

@@ -19,18 +19,21 @@
  * How to use it. init; receive returns how many samples it took: all, or up to where an event happened, so call it until
  *   nothing is left; fillin for what is missing. The maker: begin a digit, and take its samples until it has none.
  *
- * Acceptance, ITU-T Q.24 annex A (the columns of NTT, AT&T, Denmark, Australia and Brazil; the strictest is held, but for
- * twist, where AT&T's is and no rejection is demanded by anyone):
+ * Acceptance, ITU-T Q.24 annex A: the columns of NTT, AT&T, Denmark, Australia and Brazil, the strictest of each row.
+ * Twist beyond the limit is nobody's to reject, so the widest is held, Australia's.
  *   frequency      accepted to 1.8 % and to 1.5 % + 2 Hz, rejected from 3.0 %
  *   level          of each tone accepted -27 to 0 dBm0, rejected from -29 dBm0
- *   twist          the high tone up to 8 dB weaker, up to 6 dB stronger (AT&T 8 and 4, Denmark 6 and 6, NTT 5 and 5)
+ *   twist          the high tone up to 10 dB weaker or stronger (AT&T 8 and 4, NTT 5, Denmark 6, Brazil 9, Australia 10)
  *   duration       accepted from 40 ms, rejected to 24 ms
  *   pause          seen from 30 ms
  *   interruption   bridged to 12 ms
- *   noise          white, 15 dB below the digit: none missed of 10,000
- *   dial tone      350 and 440 Hz, each as loud as a tone of the digit and 6 dB beyond
- *   speech         no digit in 30 minutes of prompts in several languages
- * Positions are those of the tones within 5 ms. Figures to hold: a third of the time of spandsp's receiver.
+ *   noise          white, 15 dB below the digit: none missed of 10,000 of 50 ms
+ *   echo           20 ms late and 10 dB down: still one digit
+ *   dial tone      350 and 440 Hz, each up to 6 dB louder than a tone of the digit; or one tone of 400 to 450 Hz
+ *   speech         no digit in 131 minutes of prompts in English, French, Italian, Russian and Spanish, nor at twice the
+ *                  volume or half of it. What is nothing but two harmonics of one voice can be one: of a synthetic talker
+ *                  with narrow formants, a digit in five minutes.
+ * Positions are those of the tones within 5 ms. Figures to hold: a third of the time of spandsp's receiver, frame by frame.
  * Source: ITU-T Q.23, Q.24. 0 dBm0 is a sine 3.14 dB below full scale (G.711). */
 #ifndef TP_TONE_H
 #define TP_TONE_H

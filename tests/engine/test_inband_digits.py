@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import re
+import textwrap
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,7 @@ import trio
 from support.platform import Platform, instant, open_line
 from support.virtual import virtual_engine
 from talkpath.audio import write_audio
-from talkpath.dsp import CallProgress, ToneDetector, call_progress, dtmf
+from talkpath.dsp import ToneDetector, call_progress, dtmf
 from talkpath.engine import MemoryLeg, RtpLeg, StreamSpec, WavLeg
 from talkpath.errors import CallEnded
 from talkpath.events import DigitReceived
@@ -22,6 +25,7 @@ from talkpath.line import Line, serve_memory_lines
 from talkpath.records import EndReason
 
 FRAME = 160
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "sound.md"
 NOWHERE = {"local": ("127.0.0.1", 0), "remote": ("127.0.0.1", 9)}
 
 
@@ -86,20 +90,14 @@ async def test_digits_to_a_caller_without_telephone_events_take_their_time(autoj
 
 
 async def test_what_the_generators_make_can_be_played(autojump: object) -> None:
-    """As docs/sound.md has it."""
+    """The page's own lines are run: they play a busy tone, three seconds of ringback and two digits."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (lines,) = (block for block in blocks if "call.play" in block)
+    made: dict[str, Any] = {"trio": trio}
+    exec("async def page(call):\n" + textwrap.indent(lines, "    "), made)
     leg = MemoryLeg()
     async with virtual_engine() as engine, engine.open_call(leg) as call:
-        await call.play(call_progress("busy", "de", 960), sample_rate_hz=8000)
-
-        async def ringing() -> AsyncIterator[npt.NDArray[np.int16]]:
-            tone = CallProgress("ringback", "gb")
-            while True:
-                yield tone.take(1600)
-
-        with trio.move_on_after(3):
-            await call.play(ringing(), sample_rate_hz=8000)
-        await call.clear()
-        await call.play(dtmf("12"), sample_rate_hz=8000)
+        await made["page"](call)
     heard = leg.heard()
     first = np.flatnonzero(heard)[0]
     busy = call_progress("busy", "de", 960)

@@ -749,7 +749,7 @@ def test_digits_go_out_as_events_with_their_end_three_times_and_the_audio_waits(
 def test_a_leg_without_telephone_event_refuses_digits_and_counts_them() -> None:
     async def work() -> None:
         caller = Phone(CALLER)
-        async with scene(caller, remote=caller.address, event_payload_type=None) as it:
+        async with scene(caller, remote=caller.address, event_payload_type=None, inband_digits=False) as it:
             await it.peer.text({"event": "sendDTMF", "dtmf": "12#"})
             await caller.talk(200)
             with pytest.raises(ConfigError, match="telephone-event") as caught:
