@@ -21,6 +21,7 @@ from benchmarks import (
     bench_path,
     bench_resample,
     bench_tls,
+    bench_tone,
     bench_virtual,
     bench_wire,
     bench_wires,
@@ -47,6 +48,7 @@ WHAT = (
         "message",
         "path",
         "tls",
+        "tone",
         "virtual",
         "wire",
         "wires",
@@ -117,6 +119,9 @@ def main() -> int:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
                 print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+        if asked.what in ("tone", "all"):
+            result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
+            bench_tone.show(result["tone"], tables)
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)

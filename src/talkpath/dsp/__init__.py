@@ -12,6 +12,7 @@ with state belongs to one task at a time.
 
 from __future__ import annotations
 
+from talkpath.dsp.call_progress import COUNTRIES, CallProgress, call_progress
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
@@ -19,10 +20,13 @@ from talkpath.dsp.plc import Concealer
 from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
+from talkpath.dsp.tone_detector import ToneDetector, ToneEvent
 
 __all__ = [
+    "COUNTRIES",
     "RESAMPLER_RATES_HZ",
     "SILENCE_DBOV",
+    "CallProgress",
     "Concealer",
     "JitterBuffer",
     "JitterFrame",
@@ -30,6 +34,9 @@ __all__ = [
     "JitterStatistics",
     "Level",
     "Resampler",
+    "ToneDetector",
+    "ToneEvent",
+    "call_progress",
     "dtmf",
     "energy_dbov",
     "pcma_decode",
