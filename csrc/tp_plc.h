@@ -22,19 +22,20 @@
 #define TP_PLC_H
 #include "tp_base.h"
 
-#define TP_PLC_MAX_HISTORY 672 /* samples: the 42 ms that are kept, at 16 kHz */
-#define TP_PLC_MAX_LOOP 320    /* samples: below twice the 10 ms that periods are repeated up to, at 16 kHz */
+#define TP_PLC_MAX_HISTORY 384 /* samples: the 24 ms that are kept, at 16 kHz */
+#define TP_PLC_MAX_LOOP 288    /* samples: the longest period at 16 kHz, and what vectors read behind it */
 #define TP_PLC_MAX_FRAME 960   /* samples in one receive/fillin */
 
 typedef struct tp_plc {
     uint32_t rate_hz;
-    uint32_t n_history; /* samples known, at most the 42 ms that are kept; the newest is the last */
+    uint32_t n_history; /* samples known, at most the 24 ms that are kept; the newest is the last */
     uint32_t missing; /* samples concealed in the present gap */
     uint32_t pitch;   /* the repetition's length, samples: one period or several */
     uint32_t offset;  /* within it, of the next sample */
     uint32_t blended; /* 1: the gap was closed against what follows, no cross-fade is due */
     float step;       /* what the repetition lies beside the last real sample, fading */
-    uint32_t period;  /* found before the gap */
+    float likeness;   /* of the last period to the one before, squared */
+    float power;      /* of the repetition, a sample */
     int16_t history[TP_PLC_MAX_HISTORY];
     int16_t work[TP_PLC_MAX_LOOP]; /* the repetition */
 } tp_plc; /* sizeof <= 2 KiB */
