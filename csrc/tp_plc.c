@@ -6,10 +6,10 @@
  * which become vectors without any choice of instruction set; arrays have a block of room behind what is used. */
 enum {
     BLOCK = 16,
+    LANES = 8,
     LAG_MIN = 20,        /* 400 Hz */
     LAG_MAX = 131,       /* 61 Hz */
     WINDOW = 48,         /* what is compared: the 6 ms beside the gap. Longer ones find a period that is past */
-    COARSE_HZ = 4000,
     COARSE_WINDOW = 24,
     COARSE_LAGS = 56,    /* from 10 to 65 */
     KEPT = 192,          /* history: the longest lag and its window, or the longest period and its seam */
@@ -19,27 +19,33 @@ enum {
     SILENT = 640,        /* nothing left at 80 ms */
     STEP_FADE = 8
 };
-static const float CLEAR = 0.5f;         /* likeness (squared) of what is surely voiced */
+static const float CLEAR = 0.5f;                   /* likeness (squared) of what is surely voiced */
 static const float LONGER_IS_WORSE = 0.1f / 66.0f; /* of likeness, a coarse lag: several periods are as alike as one */
+/* How a gap is closed: towards the side that is more alike, towards what follows when much is made up already, and
+ * weaker in the middle the less the two sides are of one level. */
 static const float TRUST = 0.6f, LATE = 0.8f, LEAN_MOST = 0.9f, DIP = 0.3f;
 
 _Static_assert(KEPT * 2 <= TP_PLC_MAX_HISTORY && KEPT >= LAG_MAX + WINDOW && KEPT % BLOCK == 0, "a search must fit");
 _Static_assert(LAG_MAX * 5 / 4 <= KEPT && (LAG_MAX + 1) * 2 + BLOCK <= TP_PLC_MAX_LOOP, "a loop and its seam must fit");
 _Static_assert(FOLLOWING_MAX <= KEPT, "one buffer serves both sides");
 
-/* To the nearest, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits. */
+static inline int32_t clamp(int32_t x, int32_t low, int32_t high) {
+    x = x < high ? x : high;
+    return x > low ? x : low;
+}
+
+/* To the nearest, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits. |x| is below 2^22. */
 static inline int16_t round16(float x) {
-    x = x < 32767.0f ? x : 32767.0f;
-    x = x > -32768.0f ? x : -32768.0f;
     union {
         float value;
-        int32_t bits;
+        uint32_t bits;
     } shifted = {.value = x + 12582912.0f};
-    return (int16_t)shifted.bits;
+    return (int16_t)clamp((int32_t)(shifted.bits - 0x4b400000u), INT16_MIN, INT16_MAX);
 }
 
 static inline int32_t dot_coarse(const int16_t *a, const int16_t *b) {
     int32_t sum = 0;
+#pragma GCC unroll 3
     for (int i = 0; i < COARSE_WINDOW; i++) sum += a[i] * b[i];
     return sum;
 }
@@ -65,6 +71,15 @@ static void scale_down(int16_t *out, const int16_t *x, int n, int scale) {
             out[i + k] = (int16_t)(((uint16_t)(x[i + k] + 32768) >> shift) - (32768 >> shift));
 }
 
+/* Sums of two: half the rate. n is whole blocks; in place if need be. */
+static void halve(int16_t *out, const int16_t *x, int n) {
+    for (int i = 0; i < n; i += BLOCK) {
+        int16_t sums[BLOCK / 2];
+        for (int k = 0; k < BLOCK / 2; k++) sums[k] = (int16_t)(x[i + 2 * k] + x[i + 2 * k + 1]);
+        memcpy(out + i / 2, sums, sizeof sums);
+    }
+}
+
 /* Normalised cross-correlation with its sign kept: -1..1, squared. */
 static inline float likeness(float cross, float energy_a, float energy_b) {
     return cross * (cross < 0.0f ? -cross : cross) / ((energy_a + 1.0f) * (energy_b + 1.0f));
@@ -73,33 +88,39 @@ static inline float likeness(float cross, float energy_a, float energy_b) {
 /* The lag at which the window beside the gap most resembles what lies further from the gap: the last samples of x
  * (n of them, whole blocks), or with `mirrored` the first. -> 0 where n is too short for any */
 static int find_period(const int16_t *x, int n, bool mirrored, int scale, float *quality) {
-    int16_t down[KEPT * 2], coarse[KEPT / 2];
+    int16_t down[KEPT * 2], coarse[KEPT];
     const int by = 2 * scale, n_coarse = n / by, way = mirrored ? 1 : -1;
     int n_lags = n_coarse - COARSE_WINDOW - LAG_MIN / 2 + 1;
     if (n_lags <= 0) return 0;
     if (n_lags > COARSE_LAGS) n_lags = COARSE_LAGS;
     scale_down(down, x, n, scale);
-    if (scale == 1)
-        for (int i = 0; i < n_coarse; i++) coarse[i] = (int16_t)(down[2 * i] + down[2 * i + 1]);
-    else
-        for (int i = 0; i < n_coarse; i++)
-            coarse[i] = (int16_t)(down[4 * i] + down[4 * i + 1] + down[4 * i + 2] + down[4 * i + 3]);
+    halve(coarse, down, n);
+    if (scale == 2) halve(coarse, coarse, n / 2);
 
-    float cross[COARSE_LAGS] = {0}, energy[COARSE_LAGS] = {0};
+    int32_t cross[COARSE_LAGS], energy[COARSE_LAGS];
     const int16_t *beside = mirrored ? coarse : coarse + n_coarse - COARSE_WINDOW, *other = beside + way * (LAG_MIN / 2);
     const float own = (float)dot_coarse(beside, beside);
     int32_t of_other = dot_coarse(other, other);
     for (int i = 0;; other += way) {
-        cross[i] = (float)dot_coarse(beside, other);
-        energy[i] = (float)of_other;
+        cross[i] = dot_coarse(beside, other);
+        energy[i] = of_other;
         if (++i == n_lags) break;
         const int comes = mirrored ? other[COARSE_WINDOW] : other[-1], goes = mirrored ? other[0] : other[COARSE_WINDOW - 1];
         of_other += comes * comes - goes * goes;
     }
-    for (int i = 0; i < COARSE_LAGS; i++) cross[i] = likeness(cross[i], own, energy[i]) - LONGER_IS_WORSE * (float)i;
+    for (int i = n_lags; i < COARSE_LAGS; i++) cross[i] = INT32_MIN, energy[i] = 0;
+    float alike[COARSE_LAGS], most[LANES];
+    for (int k = 0; k < LANES; k++) most[k] = -2.0f;
+    for (int i = 0; i < COARSE_LAGS; i += LANES)
+        for (int k = 0; k < LANES; k++) {
+            const float q =
+                likeness((float)cross[i + k], own, (float)energy[i + k]) - LONGER_IS_WORSE * (float)(i + k);
+            alike[i + k] = q;
+            most[k] = q > most[k] ? q : most[k];
+        }
+    for (int k = 1; k < LANES; k++) most[0] = most[k] > most[0] ? most[k] : most[0];
     int best = 0;
-    for (int i = 1; i < n_lags; i++)
-        if (cross[i] > cross[best]) best = i;
+    while (best < n_lags - 1 && alike[best] != most[0]) best++;
     best += LAG_MIN / 2;
 
     beside = mirrored ? down : down + n - WINDOW * scale;
@@ -126,15 +147,18 @@ static int whole_periods(int period, float quality, int scale) {
     return length;
 }
 
-/* n samples at `at` go over into `other`, or with `from` come out of it. */
+/* n samples (whole lanes) at `at` go over into `other`, or with `from` come out of it. */
 static void seam(int16_t *at, const int16_t *other, int n, bool from) {
-    const float step = 1.0f / (float)n;
-    for (int i = 0; i < n; i++) {
-        float w = ((float)i + 0.5f) * step;
-        if (from) w = 1.0f - w;
-        at[i] = round16((float)at[i] + w * (float)(other[i] - at[i]));
-    }
+    const float slope = (from ? -1.0f : 1.0f) / (float)n, begin = from ? 1.0f : 0.0f;
+    for (int i = 0; i < n; i += LANES)
+        for (int k = 0; k < LANES; k++) {
+            const float w = begin + ((float)(i + k) + 0.5f) * slope, x = (float)at[i + k];
+            at[i + k] = round16(x + w * ((float)other[i + k] - x));
+        }
 }
+
+/* A quarter of a period, in whole lanes. */
+static int seam_of(int period) { return (period + 4 * LANES - 1) / (4 * LANES) * LANES; }
 
 /* n samples of the loop from `at` on; up to a block more is written, and read. -> where it stands then */
 static uint32_t unroll(float *out, size_t n, const int16_t *loop, uint32_t length, uint32_t at) {
@@ -161,13 +185,10 @@ static void repeat(tp_plc *state, float *out, size_t n) {
     for (uint32_t i = from; i < fade && i - from < n; i++)
         out[i - from] += state->step / (float)fade * (float)(fade - i);
     if (state->missing <= HOLD * scale) return;
-    const float slope = 1.0f / (float)((SILENT - HOLD) * scale), left = (float)(SILENT * scale - from);
-    for (size_t i = 0; i < n; i += BLOCK)
-        for (int k = 0; k < BLOCK; k++) {
-            float gain = (left - (float)((int)i + k)) * slope;
-            gain = gain < 1.0f ? gain : 1.0f;
-            out[i + (size_t)k] *= gain > 0.0f ? gain : 0.0f;
-        }
+    const int span = (int)((SILENT - HOLD) * scale), left = (int)(SILENT * scale - from);
+    const float slope = 1.0f / (float)span;
+    for (int i = 0; i < (int)n; i += BLOCK)
+        for (int k = 0; k < BLOCK; k++) out[i + k] *= (float)clamp(left - (i + k), 0, span) * slope;
 }
 
 static void remember(tp_plc *state, const int16_t *pcm, size_t n) {
@@ -221,7 +242,7 @@ static float power(const int16_t *x, int n) { return (float)tp_level_energy(x, (
 static void start(tp_plc *state) {
     const int scale = (int)(state->rate_hz / 8000), n = KEPT * scale;
     const int period = find_period(state->history, n, false, scale, &state->likeness);
-    const int length = whole_periods(period, state->likeness, scale), joint = period / 4;
+    const int length = whole_periods(period, state->likeness, scale), joint = seam_of(period);
     const int16_t *first = state->history + n - length;
     memcpy(state->work, first, (size_t)length * sizeof *first);
     seam(state->work + length - joint, first - joint, joint, false);
@@ -238,9 +259,9 @@ static bool extend_back(float *out, size_t n, const int16_t *following, int n_fo
     int16_t loop[TP_PLC_MAX_LOOP] = {0};
     const int period = find_period(following, n_following / BLOCK * BLOCK, true, scale, quality);
     if (period == 0) return false;
-    int length = whole_periods(period, *quality, scale), joint = period / 4;
+    int length = whole_periods(period, *quality, scale), joint = seam_of(period);
     if (length > n_following) length = period;
-    if (joint > n_following - length) joint = n_following - length;
+    if (joint > n_following - length) joint = (n_following - length) / LANES * LANES;
     memcpy(loop, following, (size_t)length * sizeof *loop);
     *loudness = power(loop, length);
     if (joint > 0) seam(loop, following + length, joint, true);
@@ -255,13 +276,12 @@ static bool extend_back(float *out, size_t n, const int16_t *following, int n_fo
 static void blend(int16_t *out, const float *made, const float *back, size_t n, float lean, float dip) {
     int16_t sum[TP_PLC_MAX_FRAME + BLOCK];
     const float step = 1.0f / (float)n;
-    for (size_t i = 0; i < n; i += BLOCK)
+    for (int i = 0; i < (int)n; i += BLOCK)
         for (int k = 0; k < BLOCK; k++) {
-            const size_t at = i + (size_t)k;
-            float w = ((float)((int)i + k) + 0.5f) * step;
+            float w = ((float)(i + k) + 0.5f) * step;
             w += lean * w * (1.0f - w);
             const float gain = 1.0f - dip * w * (1.0f - w);
-            sum[at] = round16((made[at] + w * (back[at] - made[at])) * gain);
+            sum[i + k] = round16((made[i + k] + w * (back[i + k] - made[i + k])) * gain);
         }
     memcpy(out, sum, n * sizeof *out);
 }
@@ -287,8 +307,22 @@ int tp_plc_fillin(tp_plc *state, int16_t *out, size_t n, const int16_t *followin
         const float sum = state->power + loudness + 1.0f;
         blend(out, made, back, n, lean, 4.0f * DIP * (1.0f - 4.0f * state->power / sum * (loudness / sum)));
     } else {
-        for (size_t i = 0; i < n; i++) out[i] = round16(made[i]);
+        blend(out, made, made, n, 0.0f, 0.0f);
     }
     remember(state, out, n);
     return (int)n;
+}
+
+int tp_plc_conceal(tp_plc *state, int16_t *pcm, size_t n_frames, size_t n, const uint8_t *lost) {
+    if (n == 0 || n > TP_PLC_MAX_FRAME) return TP_E_ARGUMENT;
+    int n_lost = 0;
+    for (size_t i = 0; i < n_frames; i++, pcm += n) {
+        if (!lost[i]) {
+            (void)tp_plc_receive(state, pcm, n);
+            continue;
+        }
+        (void)tp_plc_fillin(state, pcm, n, i + 1 < n_frames && !lost[i + 1] ? pcm + n : NULL, n);
+        n_lost++;
+    }
+    return n_lost;
 }

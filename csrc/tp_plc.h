@@ -48,5 +48,8 @@ int tp_plc_receive(tp_plc *state, int16_t *pcm, size_t n);
 /* A missing frame: n samples of concealment. `following`, when not NULL, is the good audio right after the gap, and is
  * what receive() gets next; it is of use from one period of the voice on, best from 18 ms. -> n; TP_E_ARGUMENT n above 960 */
 int tp_plc_fillin(tp_plc *state, int16_t *out, size_t n, const int16_t *following, size_t n_following);
+/* A whole signal in place: n_frames of n samples, of which those with lost[i] != 0 did not come. What lies in their places
+ * is not read; each is closed against the next frame where that one came. -> frames made up; TP_E_ARGUMENT n 0 or above 960 */
+int tp_plc_conceal(tp_plc *state, int16_t *pcm, size_t n_frames, size_t n, const uint8_t *lost);
 
 #endif

@@ -63,13 +63,44 @@ static int cutting_a_gap_changes_nothing(void) {
     return 0;
 }
 
+/* A signal at once is the same as its frames one by one; only the frame after a gap that came is looked at. */
+static int at_once(uint32_t rate_hz, size_t n) {
+    tp_plc one, two;
+    CHECK(tp_plc_init(&one, rate_hz) == TP_OK && tp_plc_init(&two, rate_hz) == TP_OK);
+    enum { FRAMES = 60 };
+    int16_t *pcm = block(FRAMES * n, 4), *copy = malloc(FRAMES * n * sizeof *copy);
+    memcpy(copy, pcm, FRAMES * n * sizeof *copy);
+    uint8_t lost[FRAMES];
+    int n_lost = 0;
+    for (size_t i = 0; i < FRAMES; i++) n_lost += lost[i] = next() % 3 == 0;
+    CHECK(tp_plc_conceal(&one, pcm, FRAMES, n, lost) == n_lost);
+    for (size_t i = 0; i < FRAMES; i++) {
+        int16_t *frame = block(n, 0);
+        if (!lost[i]) {
+            memcpy(frame, copy + i * n, n * sizeof *frame);
+            CHECK(tp_plc_receive(&two, frame, n) == (int)n);
+        } else {
+            const int16_t *following = i + 1 < FRAMES && !lost[i + 1] ? copy + (i + 1) * n : NULL;
+            CHECK(tp_plc_fillin(&two, frame, n, following, n) == (int)n);
+        }
+        CHECK(memcmp(frame, pcm + i * n, n * sizeof *frame) == 0);
+        free(frame);
+    }
+    CHECK(tp_plc_conceal(&one, pcm, 1, 0, lost) == TP_E_ARGUMENT);
+    CHECK(tp_plc_conceal(&one, pcm, 1, TP_PLC_MAX_FRAME + 1, lost) == TP_E_ARGUMENT);
+    free(pcm);
+    free(copy);
+    return 0;
+}
+
 int main(void) {
     tp_plc state;
     int16_t pcm[TP_PLC_MAX_FRAME + 1] = {0};
-    CHECK(sizeof state <= 6 * 1024);
+    CHECK(sizeof state <= 2 * 1024);
     CHECK(tp_plc_init(&state, 24000) == TP_E_ARGUMENT && tp_plc_init(&state, 0) == TP_E_ARGUMENT);
     CHECK(tp_plc_init(&state, 8000) == TP_OK);
     CHECK(tp_plc_receive(&state, pcm, TP_PLC_MAX_FRAME + 1) == TP_E_ARGUMENT);
     CHECK(tp_plc_fillin(&state, pcm, TP_PLC_MAX_FRAME + 1, NULL, 0) == TP_E_ARGUMENT);
-    return anything(8000) || anything(16000) || cutting_a_gap_changes_nothing();
+    return anything(8000) || anything(16000) || cutting_a_gap_changes_nothing() ||
+           at_once(8000, 160) || at_once(16000, 480) || at_once(8000, 80) || at_once(16000, TP_PLC_MAX_FRAME);
 }

@@ -15,7 +15,7 @@ from __future__ import annotations
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
-from talkpath.dsp.plc import Concealer
+from talkpath.dsp.plc import Concealer, conceal
 from talkpath.dsp.resample import Resampler
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
@@ -29,6 +29,7 @@ __all__ = [
     "JitterStatistics",
     "Level",
     "Resampler",
+    "conceal",
     "dtmf",
     "energy_dbov",
     "pcma_decode",
