@@ -17,6 +17,7 @@ from benchmarks import (
     bench_knee,
     bench_media_message,
     bench_path,
+    bench_plc,
     bench_tls,
     bench_virtual,
     bench_wire,
@@ -39,6 +40,7 @@ WHAT = (
         "kernels",
         "message",
         "path",
+        "plc",
         "tls",
         "virtual",
         "wire",
@@ -101,6 +103,9 @@ def main() -> int:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
                 print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+        if asked.what in ("plc", "all"):
+            result["plc"] = bench_plc.run(bench_plc.SHORT if asked.short else bench_plc.FULL)
+            bench_plc.show(result["plc"], tables)
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)

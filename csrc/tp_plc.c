@@ -74,8 +74,9 @@ static void scale_down(int16_t *out, const int16_t *x, int n, int scale) {
 /* Sums of two: half the rate. n is whole blocks; in place if need be. */
 static void halve(int16_t *out, const int16_t *x, int n) {
     for (int i = 0; i < n; i += BLOCK) {
+        const int16_t *from = x + i;
         int16_t sums[BLOCK / 2];
-        for (int k = 0; k < BLOCK / 2; k++) sums[k] = (int16_t)(x[i + 2 * k] + x[i + 2 * k + 1]);
+        for (int k = 0; k < BLOCK / 2; k++) sums[k] = (int16_t)(from[2 * k] + from[2 * k + 1]);
         memcpy(out + i / 2, sums, sizeof sums);
     }
 }
@@ -187,8 +188,8 @@ static void repeat(tp_plc *state, float *out, size_t n) {
     if (state->missing <= HOLD * scale) return;
     const int span = (int)((SILENT - HOLD) * scale), left = (int)(SILENT * scale - from);
     const float slope = 1.0f / (float)span;
-    for (int i = 0; i < (int)n; i += BLOCK)
-        for (int k = 0; k < BLOCK; k++) out[i + k] *= (float)clamp(left - (i + k), 0, span) * slope;
+    for (int i = 0; i < (int)n; i += BLOCK, out += BLOCK)
+        for (int k = 0; k < BLOCK; k++) out[k] *= (float)clamp(left - (i + k), 0, span) * slope;
 }
 
 static void remember(tp_plc *state, const int16_t *pcm, size_t n) {
@@ -276,12 +277,13 @@ static bool extend_back(float *out, size_t n, const int16_t *following, int n_fo
 static void blend(int16_t *out, const float *made, const float *back, size_t n, float lean, float dip) {
     int16_t sum[TP_PLC_MAX_FRAME + BLOCK];
     const float step = 1.0f / (float)n;
-    for (int i = 0; i < (int)n; i += BLOCK)
+    int16_t *at = sum;
+    for (int i = 0; i < (int)n; i += BLOCK, at += BLOCK, made += BLOCK, back += BLOCK)
         for (int k = 0; k < BLOCK; k++) {
             float w = ((float)(i + k) + 0.5f) * step;
             w += lean * w * (1.0f - w);
             const float gain = 1.0f - dip * w * (1.0f - w);
-            sum[i + k] = round16((made[i + k] + w * (back[i + k] - made[i + k])) * gain);
+            at[k] = round16((made[k] + w * (back[k] - made[k])) * gain);
         }
     memcpy(out, sum, n * sizeof *out);
 }

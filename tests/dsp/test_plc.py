@@ -247,7 +247,7 @@ def test_the_pitch_is_that_of_the_last_milliseconds() -> None:
     t = np.arange(8000) / 8000
     pitch = 150 - 50 * np.clip((t - 0.5) / 0.02, 0, 1)
     phase = 2 * np.pi * np.cumsum(pitch) / 8000
-    pcm = (3000 * sum(np.sin(k * phase + k) / k for k in range(1, 8))).astype(np.int16)
+    pcm = (3000 * np.sum([np.sin(k * phase + k) / k for k in range(1, 8)], axis=0)).astype(np.int16)
     gap = 4200
     concealer = Concealer(8000)
     concealer.receive(pcm[:gap])
