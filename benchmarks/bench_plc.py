@@ -200,12 +200,17 @@ def _two_sided(pcm: Pcm, lost: Lost) -> Pcm:
     return conceal(pcm, lost)  # type: ignore[arg-type]  # an array of booleans is a sequence of them
 
 
+def _declare(what: str) -> Any:
+    declared = FFI()
+    declared.cdef(what)
+    return declared
+
+
 class Spandsp:
     """spandsp's concealment, one-sided as its interface is."""
 
     def __init__(self) -> None:
-        self._ffi: Any = FFI()
-        self._ffi.cdef(
+        self._ffi = _declare(
             "void *plc_init(void *); int plc_rx(void *, int16_t *, int); int plc_fillin(void *, int16_t *, int);"
             "int plc_free(void *);"
         )

@@ -15,6 +15,7 @@ enum {
     KEPT = 192,          /* history: the longest lag and its window, or the longest period and its seam */
     FOLLOWING_MAX = 192,
     REPEATED_LEAST = 40, /* shorter periods that are not clear are repeated together */
+    OF_ITS_OWN = 128,    /* following: what shows a period */
     HOLD = 40,           /* full level for 5 ms */
     SILENT = 640,        /* nothing left at 80 ms */
     STEP_FADE = 8
@@ -23,7 +24,7 @@ static const float CLEAR = 0.5f;                   /* likeness (squared) of what
 static const float LONGER_IS_WORSE = 0.1f / 66.0f; /* of likeness, a coarse lag: several periods are as alike as one */
 /* How a gap is closed: towards the side that is more alike, towards what follows when much is made up already, and
  * weaker in the middle the less the two sides are of one level. */
-static const float TRUST = 0.6f, LATE = 0.8f, LEAN_MOST = 0.9f, DIP = 0.3f;
+static const float TRUST = 0.6f, LATE = 0.8f, LEAN_MOST = 0.9f, DIP = 0.3f, GAIN_MOST = 1.5f;
 
 _Static_assert(KEPT * 2 <= TP_PLC_MAX_HISTORY && KEPT >= LAG_MAX + WINDOW && KEPT % BLOCK == 0, "a search must fit");
 _Static_assert(LAG_MAX * 5 / 4 <= KEPT && (LAG_MAX + 1) * 2 + BLOCK <= TP_PLC_MAX_LOOP, "a loop and its seam must fit");
@@ -273,6 +274,41 @@ static bool extend_back(float *out, size_t n, const int16_t *following, int n_fo
     return true;
 }
 
+/* As extend_back, where `following` is too short to show a period as long as the one before the gap: the repetition made
+ * from that, from where in it the beginning of `following` is found. */
+static bool lead_in(const tp_plc *state, float *out, size_t n, const int16_t *following, int n_following, int scale,
+                    float *quality, float *loudness) {
+    int16_t x[(2 * WINDOW + LAG_MAX + 2) * 2 + BLOCK] = {0}, down[sizeof x / sizeof *x];
+    const int window = WINDOW * scale, length = (int)state->pitch;
+    if (n_following < window) return false;
+    memcpy(x, following, (size_t)window * sizeof *x);
+    memcpy(x + window, state->work, (size_t)length * sizeof *x);
+    for (int i = 0; i < window; i++) x[window + length + i] = x[window + i % length];
+    scale_down(down, x, (2 * window + length + BLOCK - 1) / BLOCK * BLOCK, scale);
+    const float own = (float)dot_window(down, down, scale);
+    float gain = 0.0f;
+    int best = 0;
+    *quality = -2.0f;
+    for (int at = 0; at < length; at++) {
+        const int16_t *other = down + window + at;
+        const float cross = (float)dot_window(down, other, scale), energy = (float)dot_window(other, other, scale);
+        const float q = likeness(cross, own, energy);
+        if (q > *quality) {
+            *quality = q;
+            best = at;
+            gain = cross / (energy + 1.0f);
+        }
+    }
+    gain = gain > GAIN_MOST ? GAIN_MOST : gain;
+    (void)unroll(out, n, state->work, (uint32_t)length, (uint32_t)(best + length - (int)(n % (size_t)length)) % (uint32_t)length);
+    for (size_t i = 0; i < n; i++) out[i] *= gain;
+    *loudness = gain * gain * state->power;
+    const int fade = STEP_FADE * scale;
+    const float step = ((float)following[0] - gain * (float)state->work[best]) / (float)fade;
+    for (int i = 0; i < fade && i < (int)n; i++) out[n - 1 - (size_t)i] += step * (float)(fade - i);
+    return true;
+}
+
 /* Cross-fade `made` into `back` over n samples. lean > 0: earlier; dip: how much weaker the middle is. */
 static void blend(int16_t *out, const float *made, const float *back, size_t n, float lean, float dip) {
     int16_t sum[TP_PLC_MAX_FRAME + BLOCK];
@@ -301,8 +337,13 @@ int tp_plc_fillin(tp_plc *state, int16_t *out, size_t n, const int16_t *followin
     if (!late) start(state);
     float made[TP_PLC_MAX_FRAME + BLOCK], back[TP_PLC_MAX_FRAME + BLOCK], quality, loudness;
     repeat(state, made, n);
-    state->blended = following != NULL && extend_back(back, n, following, (int)(n_following < most ? n_following : most),
-                                                      (int)scale, &quality, &loudness);
+    const int seen = (int)(n_following < most ? n_following : most);
+    if (following == NULL)
+        state->blended = 0;
+    else if (seen < (int)(OF_ITS_OWN * scale) && seen < (int)(state->pitch + WINDOW * scale))
+        state->blended = lead_in(state, back, n, following, seen, (int)scale, &quality, &loudness);
+    else
+        state->blended = extend_back(back, n, following, seen, (int)scale, &quality, &loudness);
     if (state->blended) {
         float lean = TRUST * (quality - state->likeness) + (late ? LATE : 0.0f);
         lean = lean > LEAN_MOST ? LEAN_MOST : lean < -LEAN_MOST ? -LEAN_MOST : lean;
