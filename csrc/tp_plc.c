@@ -35,13 +35,20 @@ static inline int32_t clamp(int32_t x, int32_t low, int32_t high) {
     return x > low ? x : low;
 }
 
-/* To the nearest, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits. |x| is below 2^22. */
+/* To the nearest, ties to even: adding 1.5 * 2^23 leaves the integer in the low bits. */
 static inline int16_t round16(float x) {
     union {
         float value;
         uint32_t bits;
     } shifted = {.value = x + 12582912.0f};
-    return (int16_t)clamp((int32_t)(shifted.bits - 0x4b400000u), INT16_MIN, INT16_MAX);
+    return (int16_t)shifted.bits;
+}
+
+/* A vector of samples, saturated and rounded; x is spoilt. One bound a loop, or it stays scalar. */
+static inline void round_lanes(int16_t *out, float *x) {
+    for (int k = 0; k < LANES; k++) x[k] = x[k] < 32767.0f ? x[k] : 32767.0f;
+    for (int k = 0; k < LANES; k++) x[k] = x[k] > -32768.0f ? x[k] : -32768.0f;
+    for (int k = 0; k < LANES; k++) out[k] = round16(x[k]);
 }
 
 static inline int32_t dot_coarse(const int16_t *a, const int16_t *b) {
@@ -59,17 +66,25 @@ static inline int32_t dot_window(const int16_t *a, const int16_t *b, int scale) 
     return sum;
 }
 
-/* Copies x (n, whole blocks) shifted right until no sum below can leave 32 bits. */
-static void scale_down(int16_t *out, const int16_t *x, int n, int scale) {
+/* x (n, whole blocks) made small enough that no sum below can leave 32 bits: itself, or in `room` times a power of two. */
+static const int16_t *scale_down(int16_t *room, const int16_t *x, int n, int scale) {
     int16_t bits[BLOCK] = {0};
-    for (int i = 0; i < n; i += BLOCK)
-        for (int k = 0; k < BLOCK; k++) bits[k] = (int16_t)(bits[k] | (x[i + k] ^ (x[i + k] < 0 ? -1 : 0)));
+    for (int i = 0; i < n; i += BLOCK) {
+        const int16_t *from = x + i;
+        for (int k = 0; k < BLOCK; k++) bits[k] = (int16_t)(bits[k] | (from[k] ^ (from[k] < 0 ? -1 : 0)));
+    }
     int peak = 0, shift = 0;
     for (int k = 0; k < BLOCK; k++) peak |= bits[k];
     while (peak >> shift >= 4096 / scale) shift++;
-    for (int i = 0; i < n; i += BLOCK)
-        for (int k = 0; k < BLOCK; k++)
-            out[i + k] = (int16_t)(((uint16_t)(x[i + k] + 32768) >> shift) - (32768 >> shift));
+    if (shift == 0) return x;
+    const int16_t factor = (int16_t)(1 << (16 - shift));
+    for (int i = 0; i < n; i += BLOCK) {
+        const int16_t *from = x + i;
+        int16_t to[BLOCK];
+        for (int k = 0; k < BLOCK; k++) to[k] = (int16_t)(from[k] * factor >> 16);
+        memcpy(room + i, to, sizeof to);
+    }
+    return room;
 }
 
 /* Sums of two: half the rate. n is whole blocks; in place if need be. */
@@ -90,12 +105,12 @@ static inline float likeness(float cross, float energy_a, float energy_b) {
 /* The lag at which the window beside the gap most resembles what lies further from the gap: the last samples of x
  * (n of them, whole blocks), or with `mirrored` the first. -> 0 where n is too short for any */
 static int find_period(const int16_t *x, int n, bool mirrored, int scale, float *quality) {
-    int16_t down[KEPT * 2], coarse[KEPT];
+    int16_t room[KEPT * 2], coarse[KEPT];
     const int by = 2 * scale, n_coarse = n / by, way = mirrored ? 1 : -1;
     int n_lags = n_coarse - COARSE_WINDOW - LAG_MIN / 2 + 1;
     if (n_lags <= 0) return 0;
     if (n_lags > COARSE_LAGS) n_lags = COARSE_LAGS;
-    scale_down(down, x, n, scale);
+    const int16_t *down = scale_down(room, x, n, scale);
     halve(coarse, down, n);
     if (scale == 2) halve(coarse, coarse, n / 2);
 
@@ -152,11 +167,14 @@ static int whole_periods(int period, float quality, int scale) {
 /* n samples (whole lanes) at `at` go over into `other`, or with `from` come out of it. */
 static void seam(int16_t *at, const int16_t *other, int n, bool from) {
     const float slope = (from ? -1.0f : 1.0f) / (float)n, begin = from ? 1.0f : 0.0f;
-    for (int i = 0; i < n; i += LANES)
+    for (int i = 0; i < n; i += LANES, at += LANES, other += LANES) {
+        float sum[LANES];
         for (int k = 0; k < LANES; k++) {
-            const float w = begin + ((float)(i + k) + 0.5f) * slope, x = (float)at[i + k];
-            at[i + k] = round16(x + w * ((float)other[i + k] - x));
+            const float w = begin + ((float)(i + k) + 0.5f) * slope, x = (float)at[k];
+            sum[k] = x + w * ((float)other[k] - x);
         }
+        round_lanes(at, sum);
+    }
 }
 
 /* A quarter of a period, in whole lanes. */
@@ -227,8 +245,8 @@ int tp_plc_receive(tp_plc *state, int16_t *pcm, size_t n) {
             float made[160 + BLOCK];
             repeat(state, made, overlap);
             for (size_t i = 0; i < overlap; i++) {
-                const float w = ((float)i + 0.5f) / (float)overlap;
-                pcm[i] = round16((1.0f - w) * made[i] + w * (float)pcm[i]);
+                const float w = ((float)i + 0.5f) / (float)overlap, x = (1.0f - w) * made[i] + w * (float)pcm[i];
+                pcm[i] = round16(x < 32767.0f ? x > -32768.0f ? x : -32768.0f : 32767.0f);
             }
         }
         state->missing = 0;
@@ -278,13 +296,13 @@ static bool extend_back(float *out, size_t n, const int16_t *following, int n_fo
  * from that, from where in it the beginning of `following` is found. */
 static bool lead_in(const tp_plc *state, float *out, size_t n, const int16_t *following, int n_following, int scale,
                     float *quality, float *loudness) {
-    int16_t x[(2 * WINDOW + LAG_MAX + 2) * 2 + BLOCK] = {0}, down[sizeof x / sizeof *x];
+    int16_t x[(2 * WINDOW + LAG_MAX + 2) * 2 + BLOCK] = {0}, room[sizeof x / sizeof *x];
     const int window = WINDOW * scale, length = (int)state->pitch;
     if (n_following < window) return false;
     memcpy(x, following, (size_t)window * sizeof *x);
     memcpy(x + window, state->work, (size_t)length * sizeof *x);
     for (int i = 0; i < window; i++) x[window + length + i] = x[window + i % length];
-    scale_down(down, x, (2 * window + length + BLOCK - 1) / BLOCK * BLOCK, scale);
+    const int16_t *down = scale_down(room, x, (2 * window + length + BLOCK - 1) / BLOCK * BLOCK, scale);
     const float own = (float)dot_window(down, down, scale);
     float gain = 0.0f;
     int best = 0;
@@ -311,17 +329,19 @@ static bool lead_in(const tp_plc *state, float *out, size_t n, const int16_t *fo
 
 /* Cross-fade `made` into `back` over n samples. lean > 0: earlier; dip: how much weaker the middle is. */
 static void blend(int16_t *out, const float *made, const float *back, size_t n, float lean, float dip) {
-    int16_t sum[TP_PLC_MAX_FRAME + BLOCK];
+    int16_t rounded[TP_PLC_MAX_FRAME + LANES], *at = rounded;
     const float step = 1.0f / (float)n;
-    int16_t *at = sum;
-    for (int i = 0; i < (int)n; i += BLOCK, at += BLOCK, made += BLOCK, back += BLOCK)
-        for (int k = 0; k < BLOCK; k++) {
+    for (int i = 0; i < (int)n; i += LANES, at += LANES, made += LANES, back += LANES) {
+        float sum[LANES];
+        for (int k = 0; k < LANES; k++) {
             float w = ((float)(i + k) + 0.5f) * step;
             w += lean * w * (1.0f - w);
             const float gain = 1.0f - dip * w * (1.0f - w);
-            at[k] = round16((made[k] + w * (back[k] - made[k])) * gain);
+            sum[k] = (made[k] + w * (back[k] - made[k])) * gain;
         }
-    memcpy(out, sum, n * sizeof *out);
+        round_lanes(at, sum);
+    }
+    memcpy(out, rounded, n * sizeof *out);
 }
 
 int tp_plc_fillin(tp_plc *state, int16_t *out, size_t n, const int16_t *following, size_t n_following) {
