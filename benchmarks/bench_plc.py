@@ -23,6 +23,7 @@ from cffi import FFI
 
 from benchmarks import timing
 from benchmarks.peers import find_peer
+from benchmarks.plots import Series, line_plot
 from benchmarks.report import ROOT, Goal, judge_goal, print_goals, print_table, progress, spread
 from benchmarks.signals import Pcm, speech_like
 from benchmarks.timing import TABLE_HEADS, Candidate, Row, measure, table_rows
@@ -401,29 +402,32 @@ def show(result: dict[str, Any], file: TextIO) -> None:
     print_goals(result["goals"], file)
 
 
-Plot = Callable[[Path, str, str, str, list[tuple[str, list[float], list[float]]]], None]
+def _vowel(frames: npt.NDArray[np.float64]) -> int:
+    """Find the frame that is as loud as both of its neighbours: the middle of a vowel."""
+    loud = (frames**2).sum(axis=1)
+    return int(np.argmax(np.minimum(np.minimum(loud[:-2], loud[2:]), loud[1:-1]))) + 1
 
 
-def draw(line_plot: Plot, folder: Path) -> None:
-    """Draw a gap in the example's speech: what was said, what one side makes of it, and what both do."""
+def draw(directory: Path) -> list[Path]:
+    """Draw a gap in the example's speech: what was said, what is left, what one side makes of it, and what both do."""
     with wave.open(str(ROOT / "examples" / "audio" / "caller.wav")) as file:
-        pcm: Pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getframerate() // 8000]
-    frames = pcm[: len(pcm) // SAMPLES * SAMPLES].reshape(-1, SAMPLES).astype(np.float64)
-    # The loudest frame between two that are about as loud: the middle of a vowel.
-    gap = int(np.argmax(np.minimum(np.minimum(*((frames**2).sum(axis=1)[k : len(frames) - 4 + k] for k in (1, 3))),
-                                   (frames**2).sum(axis=1)[2:-2]))) + 2  # fmt: skip
-    lost = np.zeros(len(frames), np.bool_)
-    lost[gap] = True
-    whole = pcm[: lost.size * SAMPLES]
+        said: Pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getframerate() // 8000]
+    said = said[: len(said) // SAMPLES * SAMPLES]
+    gap = _vowel(said.reshape(-1, SAMPLES).astype(np.float64))
+    lost = np.arange(len(said) // SAMPLES) == gap
     shown = slice((gap - 1) * SAMPLES, (gap + 2) * SAMPLES)
-    ms = [1000 * i / 8000 - 20 for i in range(3 * SAMPLES)]
-    series = [
-        (name, ms, [float(x) + offset for x in signal[shown]])
-        for name, signal, offset in (
-            ("what was said", whole, 0.0),
-            ("20 ms lost", _silence(whole, lost), -20000.0),
-            ("concealed from before", _one_sided(whole, lost), -40000.0),
-            ("concealed from both sides", _two_sided(whole, lost), -60000.0),
-        )
+    apart = 2 * float(np.abs(said[shown].astype(np.float64)).max())
+    ms = [sample / 8 - 20 for sample in range(3 * SAMPLES)]
+    signals = {
+        "said": said,
+        "20 ms lost": _silence(said, lost),
+        "from before": _one_sided(said, lost),
+        "from both sides": _two_sided(said, lost),
+    }
+    series: list[Series] = [
+        (name, ms, [float(x) - index * apart for x in signal[shown]])
+        for index, (name, signal) in enumerate(signals.items())
     ]
-    line_plot(folder / "concealment.svg", "A lost frame of 20 ms, concealed", "ms", "", series)
+    path = directory / "concealment.svg"
+    line_plot(path, "A lost frame of 20 ms, made up", "ms", "samples, each line lower than the last", series)
+    return [path]
