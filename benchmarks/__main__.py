@@ -19,6 +19,7 @@ from benchmarks import (
     bench_path,
     bench_plc,
     bench_tls,
+    bench_tone,
     bench_virtual,
     bench_wire,
     bench_wires,
@@ -42,6 +43,7 @@ WHAT = (
         "path",
         "plc",
         "tls",
+        "tone",
         "virtual",
         "wire",
         "wires",
@@ -106,6 +108,9 @@ def main() -> int:
         if asked.what in ("plc", "all"):
             result["plc"] = bench_plc.run(bench_plc.SHORT if asked.short else bench_plc.FULL)
             bench_plc.show(result["plc"], tables)
+        if asked.what in ("tone", "all"):
+            result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
+            bench_tone.show(result["tone"], tables)
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)
