@@ -19,6 +19,7 @@ from benchmarks import (
     bench_knee,
     bench_media_message,
     bench_path,
+    bench_plc,
     bench_resample,
     bench_tls,
     bench_tone,
@@ -47,6 +48,7 @@ WHAT = (
         "resample",
         "message",
         "path",
+        "plc",
         "tls",
         "tone",
         "virtual",
@@ -62,7 +64,7 @@ WHAT = (
     "table",
     "plots",
 )
-DRAWINGS: tuple[Callable[[Path], list[Path]], ...] = (bench_resample.draw,)
+DRAWINGS: tuple[Callable[[Path], list[Path]], ...] = (bench_resample.draw, bench_plc.draw)
 """Each draws its pictures into a directory and names them."""
 DEFAULT = ROOT / "build" / "bench.json"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -119,6 +121,9 @@ def main() -> int:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
                 print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+        if asked.what in ("plc", "all"):
+            result["plc"] = bench_plc.run(bench_plc.SHORT if asked.short else bench_plc.FULL)
+            bench_plc.show(result["plc"], tables)
         if asked.what in ("tone", "all"):
             result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
             bench_tone.show(result["tone"], tables)

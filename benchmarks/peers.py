@@ -27,6 +27,7 @@ OPTIONAL = {
     "uvloop": "event loop of the asyncio peers",
     "picows": "the fastest WebSocket library for Python, in Cython",
     "pipecat": "voice bots on asyncio: the peer of the application's end",
+    "pesq": "ITU-T P.862 as a measure of what concealment is worth; a development tool",
     "aiortc": "jitter buffer and RTP parser in Python",
 }
 

@@ -48,6 +48,7 @@ int tp_plc_init(tp_plc *state, uint32_t rate_hz);
 void tp_plc_reset(tp_plc *state);
 int tp_plc_receive(tp_plc *state, int16_t *pcm, size_t n);
 int tp_plc_fillin(tp_plc *state, int16_t *out, size_t n, const int16_t *following, size_t n_following);
+int tp_plc_conceal(tp_plc *state, int16_t *pcm, size_t n_frames, size_t n, const uint8_t *lost);
 
 /* ---- tp_rtp ---- */
 typedef struct {

@@ -7,8 +7,8 @@
 #define PCM_WAITING_MS 200u
 #define MAX_FRAME_SAMPLES 2880u /* 60 ms at 48 kHz */
 #define COMFORT_NOISE 13u
+#define RECENT_MS 24u /* what concealment looks back at */
 #define PRESS_WINDOW_MS 100 /* tones and message of one press are no further apart, the jitter buffer's delay counted */
-#define RECENT_MS 42u /* what concealment looks back at */
 
 size_t tp_path_sizeof(void) { return sizeof(tp_path); }
 

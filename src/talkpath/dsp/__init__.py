@@ -16,7 +16,7 @@ from talkpath.dsp.call_progress import COUNTRIES, CallProgress, call_progress
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
-from talkpath.dsp.plc import Concealer
+from talkpath.dsp.plc import Concealer, conceal
 from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
@@ -37,6 +37,7 @@ __all__ = [
     "ToneDetector",
     "ToneEvent",
     "call_progress",
+    "conceal",
     "dtmf",
     "energy_dbov",
     "pcma_decode",

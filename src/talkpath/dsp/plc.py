@@ -7,6 +7,7 @@ not; a good frame costs a copy. How it is done (pitch search, repetition, two-si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,3 +96,30 @@ class Concealer:
     def reset(self) -> None:
         """Forget what was heard: another signal begins."""
         lib.tp_plc_reset(self._state)
+
+
+def conceal(pcm: Pcm, lost: Sequence[bool], *, sample_rate_hz: int = 8000, frame_samples: int = 0) -> Pcm:
+    """Return a recorded signal as it would have been heard with some of its frames lost.
+
+    To hear, or to show a recogniser, what a network does to a call. Each gap's last frame is closed against the good
+    one after it, as a jitter buffer that holds one frame more permits.
+
+    Args:
+        pcm: int16, [n_samples], mono. What lies in a lost frame has no influence.
+        lost: one for each whole frame; what is behind the last of them stays as it is.
+        sample_rate_hz: 8000 or 16000.
+        frame_samples: 20 ms when 0.
+
+    Raises:
+        FormatError: not a one-dimensional int16 array, another rate, more frames than the signal has, or frames longer
+            than 960 samples; the caller's to mend.
+    """
+    _check(pcm, "a signal")
+    concealer = Concealer(sample_rate_hz)
+    n = frame_samples or sample_rate_hz // 50
+    if not 0 < n <= lib.TP_PLC_MAX_FRAME or len(lost) * n > len(pcm):
+        raise FormatError(f"{len(lost)} frames of {n} samples do not fit into {len(pcm)} samples")
+    played = pcm.copy()
+    gone = np.asarray(lost, np.bool_).tobytes()
+    lib.tp_plc_conceal(concealer._state, ffi.from_buffer(_INT16_ARRAY, played), len(lost), n, gone)
+    return played
