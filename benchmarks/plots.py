@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 800, 400
-LEFT, RIGHT, TOP, BOTTOM = 66, 16, 64, 48
+LEFT, RIGHT, TOP, BOTTOM = 80, 16, 64, 48
 COLOURS = ("#2f81f7", "#e5534b", "#c69026", "#3a9d4b", "#a371f7", "#8b949e")
 INK, GRID = "#808080", "#80808040"
 
