@@ -14,7 +14,7 @@ static uint32_t next(void) {
 static int limits(void) {
     tp_jitter state;
     static uint8_t ring[TP_JITTER_SPAN_MS * 8];
-    tp_jitter_config config = {8000, 8, 20, 200, 20};
+    tp_jitter_config config = {8000, 8, 20, 200, 20, 0};
     CHECK(tp_jitter_init(&state, &config, ring, sizeof ring - 1) == TP_E_ROOM);
     CHECK(tp_jitter_init(&state, &config, ring, sizeof ring) == TP_OK);
     uint8_t payload[8 * 201] = {0}, out[160];
@@ -26,9 +26,9 @@ static int limits(void) {
     CHECK(tp_jitter_peek(&state, out, 159) == TP_E_ROOM);
     CHECK(tp_jitter_peek(&state, out, 160) == 160);
     CHECK(sizeof state <= 1024);
-    tp_jitter_config wrong[] = {{8001, 8, 20, 200, 20}, {8000, 0, 20, 200, 20}, {8000, 33, 20, 200, 20},
-                                {8000, 8, 201, 200, 20}, {8000, 8, 20, 401, 20}, {8000, 8, 20, 200, 9},
-                                {8000, 8, 20, 200, 61}, {0, 8, 20, 200, 20}, {49000, 8, 20, 200, 20}};
+    tp_jitter_config wrong[] = {{8001, 8, 20, 200, 20, 0}, {8000, 0, 20, 200, 20, 0}, {8000, 33, 20, 200, 20, 0},
+                                {8000, 8, 201, 200, 20, 0}, {8000, 8, 20, 401, 20, 0}, {8000, 8, 20, 200, 9, 0},
+                                {8000, 8, 20, 200, 61, 0}, {0, 8, 20, 200, 20, 0}, {49000, 8, 20, 200, 20, 0}};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         CHECK(tp_jitter_init(&state, &wrong[i], ring, sizeof ring) == TP_E_ARGUMENT);
     return 0;
@@ -36,7 +36,7 @@ static int limits(void) {
 
 /* A sender, a network and a clock that do anything: jumps, wraps, bursts, stalls, times that stand still or run back. */
 static int anything(uint32_t bytes_per_ms, uint32_t ptime_ms, uint32_t max_delay_ms) {
-    tp_jitter_config config = {16000, bytes_per_ms, max_delay_ms / 10, max_delay_ms, ptime_ms};
+    tp_jitter_config config = {16000, bytes_per_ms, max_delay_ms / 10, max_delay_ms, ptime_ms, 0};
     size_t ring_bytes = (size_t)TP_JITTER_SPAN_MS * bytes_per_ms, out_bytes = (size_t)ptime_ms * bytes_per_ms;
     tp_jitter *state = malloc(sizeof *state);
     uint8_t *ring = malloc(ring_bytes), *out = malloc(out_bytes);
@@ -103,7 +103,7 @@ static int anything(uint32_t bytes_per_ms, uint32_t ptime_ms, uint32_t max_delay
 static int wraps(void) {
     tp_jitter state;
     static uint8_t ring[TP_JITTER_SPAN_MS * 8];
-    tp_jitter_config config = {48000, 8, 20, 200, 60};
+    tp_jitter_config config = {48000, 8, 20, 200, 60, 0};
     uint8_t payload[480] = {0}, out[480];
     CHECK(tp_jitter_init(&state, &config, ring, sizeof ring) == TP_OK);
     uint32_t wraps_seen = 0, timestamp = 2880;
