@@ -5,7 +5,8 @@ enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 #define NS_PER_MS 1000000
 #define SPAN TP_JITTER_SPAN_MS
 #define BUCKET_MS 5
-#define HISTOGRAM_HALVED_AT 1024u
+#define HISTOGRAM_HALVED_AT 128u
+#define TOO_LATE_ONE_IN 50u   /* packets that the target need not cover */
 #define WINDOW_NS (5000LL * NS_PER_MS)
 #define JUMP_MS 1000          /* a transit this far off is no jitter */
 #define AGREE_NS (200LL * NS_PER_MS)
@@ -14,8 +15,8 @@ enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 #define HOLD_MS 100           /* concealment has faded to silence by then */
 #define SKIP_EVERY_NS (200LL * NS_PER_MS)
 #define INSERT_EVERY_NS (100LL * NS_PER_MS)
-#define DECAY_EVERY_NS (200LL * NS_PER_MS) /* 1 ms each: 5 ms a second */
-#define SKIP_SLACK_MS 5       /* the base moves by a few ms; without slack a skip could follow an insertion */
+#define DECAY_EVERY_NS (50LL * NS_PER_MS) /* 1 ms each: 20 ms a second */
+#define SKIP_SLACK_MS 2       /* the base moves by a few ms; without slack a skip could follow an insertion */
 #define INSERT_SLACK_MS 3
 #define REMOVE_EVERY_NS (60LL * NS_PER_MS)
 #define REPEAT_EVERY_NS (40LL * NS_PER_MS)
@@ -209,7 +210,7 @@ static void learn_need(tp_jitter *s, int64_t need_ms, int64_t arrived_ns) {
     }
     if (s->histogram_total >= 64 && s->histogram_total % 8)
         return;
-    uint32_t allowed = s->histogram_total / 100, above = 0;
+    uint32_t allowed = s->histogram_total / TOO_LATE_ONE_IN, above = 0;
     int top = TP_JITTER_BUCKETS - 1;
     while (top > 0 && above + s->histogram[top] <= allowed)
         above += s->histogram[top--];
