@@ -13,6 +13,7 @@ from benchmarks import (
     bench_calls,
     bench_density,
     bench_grpc,
+    bench_jitter,
     bench_kernels,
     bench_knee,
     bench_media_message,
@@ -32,6 +33,7 @@ SMALL = (
     ("kernels", "kernels", bench_kernels.rows),
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
+    ("jitter", "jitter buffer, cost", bench_jitter.rows),
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
@@ -39,6 +41,7 @@ WHAT = (
         "kernels",
         "message",
         "path",
+        "jitter",
         "tls",
         "virtual",
         "wire",
@@ -68,6 +71,7 @@ def main() -> int:
     options.add_argument("what", nargs="?", default="all", choices=WHAT)
     options.add_argument("--short", action="store_true", help="quick: shows that it works, not what it reaches")
     options.add_argument("--json", type=Path, default=DEFAULT, help="where the result goes; - is standard output")
+    options.add_argument("--plots", type=Path, help="jitter: draw the delays into this folder")
     options.add_argument("--designs", help="calls: the systems under test, in turns; all that can run by default")
     options.add_argument("--design", help="knee, density: another system under test than the fastest of ours")
     options.add_argument("--parts", default="", help="density: some of " + ",".join(bench_density.PARTS))
@@ -101,6 +105,11 @@ def main() -> int:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
                 print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+        if asked.what in ("jitter", "all"):
+            result["jitter traces"] = bench_jitter.run(bench_jitter.SHORT if asked.short else bench_jitter.FULL)
+            bench_jitter.show(result["jitter traces"], tables)
+            if asked.plots is not None:
+                result["jitter traces"]["plots"] = [path.name for path in bench_jitter.draw(asked.plots)]
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)

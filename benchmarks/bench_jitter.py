@@ -26,7 +26,7 @@ import ctypes.util
 import itertools
 import struct
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, TextIO
@@ -38,6 +38,7 @@ from cffi import FFI
 from benchmarks.peers import find_peer
 from benchmarks.report import print_table, progress
 from benchmarks.signals import speech_like
+from benchmarks.timing import Candidate, Row
 from benchmarks.traces import KINDS, NEVER, PTIME_NS, Trace, make_trace
 from talkpath._native import ffi, lib
 from talkpath.dsp.g711 import pcmu_decode, pcmu_encode
@@ -56,7 +57,7 @@ PHASE_NS = 7_000_000
 SOUNDS = FilePath("/usr/share/asterisk/sounds")
 PROMPTS = ("en/demo-instruct", "it/demo-instruct", "ru/demo-instruct", "fr/demo-instruct")
 """Debian's asterisk-core-sounds: three women and a man; not part of this repository."""
-MIN_MS, MAX_MS = 10, 300
+MIN_MS, MAX_MS = 0, 300
 DEPTHS = (*range(0, 60, 4), *range(60, 160, 10), *range(160, 321, 20))
 MARGINS = (0, 20, 40, 60, 80, 100, 120, 160, 200)
 SEGMENT_MS = 10_000
@@ -343,3 +344,212 @@ def quality(heard: Heard, frames: Sequence[bytes]) -> float | None:
             scores.append(pesq.pesq(8000, sent, got, "nb", on_error=pesq.PesqError.RETURN_VALUES))
     good = [score for score in scores if score > 0]
     return float(np.mean(good)) if good else None
+
+
+def _one_depth(fixed: dict[str, list[Heard]], ours: dict[str, Heard]) -> int:
+    """The place in DEPTHS of the least depth that loses no more than ours over all traces together."""
+    budget = sum(heard.late_percent for heard in ours.values())
+    for place in range(len(DEPTHS)):
+        if sum(runs[place].late_percent for runs in fixed.values()) <= budget:
+            return place
+    return len(DEPTHS) - 1
+
+
+def _nearest(runs: Sequence[Heard], late_percent: float) -> Heard:
+    """The least delay among those that lose at most so much, or the least loss."""
+    return min(runs, key=lambda run: (max(run.late_percent - late_percent, 0), run.delay_ms))
+
+
+def run(plan: Plan) -> dict[str, Any]:
+    """Play every trace to every buffer."""
+    frames, whose = speech(plan.pesq_seconds)
+    speex = Speex()
+    traces = {kind: make_trace(kind, plan.seconds) for kind in KINDS}
+    ours, fixed, adaptive = {}, {}, {}
+    for kind, trace in traces.items():
+        progress(f"jitter: {kind}")
+        ours[kind] = play_ours(trace, frames)
+        fixed[kind] = [play_fixed(trace, frames, depth) for depth in DEPTHS]
+        adaptive[kind] = [speex.play(trace, frames, margin) for margin in MARGINS] if speex.lib is not None else []
+    one = _one_depth(fixed, ours)
+    rows = []
+    for kind, trace in traces.items():
+        mine = ours[kind]
+        delay, late = at_equal_loss(fixed[kind], mine.late_percent)
+        row: dict[str, Any] = {
+            "trace": kind,
+            "lost_percent": 100 * trace.lost / len(trace.arrivals),
+            "delay_ms": mine.delay_ms,
+            "late_percent": mine.late_percent,
+            "stretch_percent": mine.stretched_ms / plan.seconds / 10,
+            "fixed": {"delay_ms": delay, "late_percent": late, "ratio": mine.delay_ms / delay},
+            "fixed, one depth": {
+                "depth_ms": DEPTHS[one],
+                "delay_ms": fixed[kind][one].delay_ms,
+                "late_percent": fixed[kind][one].late_percent,
+                "ratio": mine.delay_ms / fixed[kind][one].delay_ms,
+            },
+        }
+        if adaptive[kind]:
+            delay, late = at_equal_loss(adaptive[kind], mine.late_percent)
+            row["speexdsp"] = {"delay_ms": delay, "late_percent": late, "ratio": mine.delay_ms / delay}
+        progress(f"jitter: {kind}, how it sounds")
+        short = make_trace(kind, plan.pesq_seconds)
+        row["pesq"] = quality(play_ours(short, frames, keep_pcm=True), frames)
+        depth = _nearest(fixed[kind], mine.late_percent).setting
+        row["fixed"]["pesq"] = quality(play_fixed(short, frames, depth, keep_pcm=True), frames)
+        if adaptive[kind]:
+            margin = _nearest(adaptive[kind], mine.late_percent).setting
+            row["speexdsp"]["pesq"] = quality(speex.play(short, frames, margin, keep_pcm=True), frames)
+        rows.append(row)
+    return {"speech": whose, "seconds": plan.seconds, "speexdsp": speex.lib is not None, "traces": rows}
+
+
+def show(result: dict[str, Any], out: TextIO) -> None:
+    """Print the table."""
+
+    def text(value: float | None, digits: int = 1) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    lines = []
+    for row in result["traces"]:
+        lines.append(
+            [row["trace"], "ours", text(row["delay_ms"]), text(row["late_percent"], 2)]
+            + [text(row["stretch_percent"], 2), "1", text(row["pesq"], 2)]
+        )
+        for peer in ("fixed", "fixed, one depth", "speexdsp"):
+            if (entry := row.get(peer)) is not None:
+                lines.append(
+                    ["", peer, text(entry["delay_ms"]), text(entry["late_percent"], 2), ""]
+                    + [text(entry["ratio"], 2), text(entry.get("pesq"), 2)]
+                )
+    title = f"jitter buffer, {result['seconds']:.0f} s of each trace; concealment by tp_plc everywhere; {result['speech']}"
+    heads = ("trace", "buffer", "delay ms", "late %", "stretched %", "ours/theirs", "PESQ")
+    print_table(title, heads, lines, out)
+
+
+def draw(folder: FilePath, seconds: float = 60.0) -> list[FilePath]:
+    """Draw the delay of each buffer over one trace of each kind; the files."""
+    frames, _ = speech(seconds)
+    speex = Speex()
+    drawn = []
+    for kind in KINDS:
+        trace = make_trace(kind, seconds)
+        ours = play_ours(trace, frames)
+        runs = [play_fixed(trace, frames, depth) for depth in DEPTHS]
+        named = [("network", _transits(trace)), ("ours", ours), ("fixed", _nearest(runs, ours.late_percent))]
+        if speex.lib is not None:
+            named.append(("speexdsp", speex.play(trace, frames, 0)))
+        series = [(name, heard.at_s, heard.delays_ms) for name, heard in named]
+        path = folder / f"jitter-{kind.replace(' ', '-').replace('+', 'plus-').replace('--', '-minus-')}.svg"
+        line_plot(path, f"Delay over the least possible: {kind}", "s", "ms", series)
+        drawn.append(path)
+    return drawn
+
+
+def _transits(trace: Trace) -> Heard:
+    """The network's own delay, as if it were a buffer's."""
+    heard = Heard(0, n_packets=len(trace.arrivals))
+    for i, at in enumerate(trace.arrivals):
+        if at != NEVER:
+            heard.at_s.append(at / 1e9)
+            heard.delays_ms.append((at - trace.sent(i) - trace.least_transit) / 1e6)
+    return heard
+
+
+def line_plot(
+    path: FilePath,
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+) -> None:
+    """Write a small SVG of lines over one pair of axes."""
+    width, height, left, top = 720, 300, 46, 28
+    most_x = max(max(xs) for _, xs, _ in series)
+    most_y = max(10.0, max(max(ys) for _, _, ys in series))
+    across, down = (width - left - 10) / most_x, (height - top - 36) / most_y
+    bottom = height - 36
+    colours = ("#c9c9c9", "#c0392b", "#2471a3", "#1e8449", "#7d3c98")
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+        f'font-size="11"><rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left}" y="16" font-size="13">{title}</text>',
+    ]
+    for step in range(6):
+        y, value = bottom - step * most_y / 5 * down, step * most_y / 5
+        parts.append(f'<path d="M{left} {y:.0f}H{width - 10}" stroke="#eee"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.0f}" text-anchor="end">{value:.0f}</text>')
+        x = left + step * most_x / 5 * across
+        parts.append(f'<text x="{x:.0f}" y="{bottom + 14}" text-anchor="middle">{step * most_x / 5:.0f}</text>')
+    parts.append(f'<text x="{width - 10}" y="{bottom + 28}" text-anchor="end">{x_label}</text>')
+    parts.append(f'<text x="6" y="{top - 2}">{y_label}</text>')
+    for number, (name, xs, ys) in enumerate(series):
+        points = [f"{left + x * across:.1f} {bottom - y * down:.1f}" for x, y in zip(xs, ys, strict=True)]
+        colour = colours[number % len(colours)]
+        parts.append(f'<path d="M{"L".join(points)}" fill="none" stroke="{colour}"/>')
+        parts.append(f'<text x="{left + 330 + 90 * number}" y="16" fill="{colour}">{name}</text>')
+    path.write_text("".join(parts) + "</svg>\n")
+
+
+def rows() -> list[Row]:
+    """An RTP packet in and a frame out, in order."""
+    frames, _ = speech(10.0)
+    n = 500
+    # A whole round of sequence numbers, so that packets can go round without end and stay in order.
+    packets = [
+        RTP_HEADER.pack(0x80, 0, seq, seq * SAMPLES & 0xFFFFFFFF, 0x1234) + frames[seq % len(frames)]
+        for seq in range(65536)
+    ]
+    config = ffi.new("tp_jitter_config *", (8000, 8, 20, 200, 20, 0))
+    ring = ffi.new("uint8_t[]", lib.TP_JITTER_SPAN_MS * 8)
+    state, frame, out = ffi.new("tp_jitter *"), ffi.new("tp_jitter_frame *"), ffi.new("uint8_t[]", SAMPLES)
+    lib.tp_jitter_init(state, config, ring, len(ring))
+    receive, get = lib.tp_jitter_receive, lib.tp_jitter_get
+    size, ours_at = 12 + SAMPLES, itertools.count()
+
+    def run_ours() -> None:
+        for _ in range(n):
+            i = next(ours_at)
+            receive(state, packets[i & 0xFFFF], size, 0, i * PTIME_NS)
+            get(state, frame, out, i * PTIME_NS + PHASE_NS)
+
+    peers = []
+    jitterbuffer, rtp = find_peer("aiortc.jitterbuffer"), find_peer("aiortc.rtp")
+    if jitterbuffer is not None and rtp is not None:
+        theirs, parse, theirs_at = jitterbuffer.JitterBuffer(capacity=16), rtp.RtpPacket.parse, itertools.count()
+
+        def run_aiortc() -> None:
+            for _ in range(n):
+                packet = parse(packets[next(theirs_at) & 0xFFFF])
+                packet._data = packet.payload  # as its receiver does
+                theirs.add(packet)
+
+        peers.append(Candidate("aiortc, parse and add", run_aiortc, n))
+    speex = Speex()
+    if speex.lib is not None:
+        new, native = speex.ffi.new, speex.lib
+        buffer = speex.ffi.gc(native.jitter_buffer_init(SAMPLES), native.jitter_buffer_destroy)
+        held = [new("char[]", packet[12:]) for packet in packets[:500]]
+        data, offset, given, taken = new("char[]", SAMPLES), new("int32_t *"), new("packet *"), new("packet *")
+        speex_at, put, take, tick = (
+            itertools.count(),
+            native.jitter_buffer_put,
+            native.jitter_buffer_get,
+            native.jitter_buffer_tick,
+        )
+
+        def run_speex() -> None:
+            for _ in range(n):
+                i = next(speex_at)
+                given.data, given.len, given.timestamp, given.span = held[i % 500], SAMPLES, i * SAMPLES, SAMPLES
+                given.sequence = i & 0xFFFF
+                put(buffer, given)
+                taken.data, taken.len = data, SAMPLES
+                take(buffer, taken, SAMPLES, offset)
+                tick(buffer)
+
+        peers.append(Candidate("speexdsp, put, get and tick (no RTP)", run_speex, n, keeps=(speex, held)))
+    run_ours()
+    notes = {"missing % of emitted": 100 * state.missing_ms / state.emitted_ms}
+    return [Row("RTP in, jitter buffer, frame out", Candidate("talkpath", run_ours, n, notes, (ring,)), peers)]
