@@ -24,7 +24,11 @@ from __future__ import annotations
 
 import ctypes.util
 import itertools
+import os
+import shutil
 import struct
+import subprocess
+import tempfile
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,7 +40,7 @@ import numpy.typing as npt
 from cffi import FFI
 
 from benchmarks.peers import find_peer
-from benchmarks.report import print_table, progress
+from benchmarks.report import ROOT, print_table, progress
 from benchmarks.signals import speech_like
 from benchmarks.timing import Candidate, Row
 from benchmarks.traces import KINDS, NEVER, PTIME_NS, Trace, make_trace
@@ -485,26 +489,106 @@ def line_plot(
     parts.append(f'<text x="{width - 10}" y="{bottom + 28}" text-anchor="end">{x_label}</text>')
     parts.append(f'<text x="6" y="{top - 2}">{y_label}</text>')
     for number, (name, xs, ys) in enumerate(series):
-        points = [f"{left + x * across:.1f} {bottom - y * down:.1f}" for x, y in zip(xs, ys, strict=True)]
+        points = [f"{left + x * across:.0f} {bottom - y * down:.0f}" for x, y in zip(xs, ys, strict=True)]
+        points = [point for point, _ in itertools.groupby(points)]
         colour = colours[number % len(colours)]
         parts.append(f'<path d="M{"L".join(points)}" fill="none" stroke="{colour}"/>')
         parts.append(f'<text x="{left + 330 + 90 * number}" y="16" fill="{colour}">{name}</text>')
     path.write_text("".join(parts) + "</svg>\n")
 
 
+LOOP = """
+uint64_t loop_ours(void *state, const uint8_t *datagrams, size_t size, uint64_t first, uint64_t n);
+uint64_t loop_speex(void **calls, void *jitter, uint8_t *datagrams, size_t size, uint64_t first, uint64_t n);
+"""
+
+
+def _compile_loop(folder: FilePath) -> Any:
+    """Compile jitter_loop.c; None where there is no compiler."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return None
+    sources = [ROOT / "benchmarks/jitter_loop.c", ROOT / "csrc/tp_jitter.c", ROOT / "csrc/tp_rtp.c"]
+    flags = ["-std=c11", "-O2", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}"]
+    library = folder / "jitter_loop.so"
+    subprocess.run([compiler, *flags, "-o", str(library), *map(str, sources)], check=True)
+    ours = FFI()
+    ours.cdef(LOOP)
+    return ours, ours.dlopen(str(library))
+
+
+def _new_state() -> tuple[Any, Any]:
+    config = ffi.new("tp_jitter_config *", (8000, 8, 20, 200, 20, 0))
+    ring, state = ffi.new("uint8_t[]", lib.TP_JITTER_SPAN_MS * 8), ffi.new("tp_jitter *")
+    lib.tp_jitter_init(state, config, ring, len(ring))
+    return state, ring
+
+
 def rows() -> list[Row]:
-    """An RTP packet in and a frame out, in order."""
+    """Build the rows: an RTP packet in and a frame out, in order.
+
+    In the first all is called from C, as a media engine does; aiortc is Python. In the second all is called from
+    Python, where ours is two calls of cffi's API mode and speexdsp's are three of its ABI mode.
+    """
     frames, _ = speech(10.0)
-    n = 500
+    n, size = 500, 12 + SAMPLES
     # A whole round of sequence numbers, so that packets can go round without end and stay in order.
     packets = [
         RTP_HEADER.pack(0x80, 0, seq, seq * SAMPLES & 0xFFFFFFFF, 0x1234) + frames[seq % len(frames)]
         for seq in range(65536)
     ]
-    config = ffi.new("tp_jitter_config *", (8000, 8, 20, 200, 20, 0))
-    ring = ffi.new("uint8_t[]", lib.TP_JITTER_SPAN_MS * 8)
-    state, frame, out = ffi.new("tp_jitter *"), ffi.new("tp_jitter_frame *"), ffi.new("uint8_t[]", SAMPLES)
-    lib.tp_jitter_init(state, config, ring, len(ring))
+    speex = Speex()
+    from_c: list[Candidate] = []
+    from_python = _python_candidates(packets, speex, n)
+    with tempfile.TemporaryDirectory() as folder:
+        loop = _compile_loop(FilePath(folder))
+    if loop is not None:
+        native, calls = loop
+        octets = native.new("uint8_t[]", b"".join(packets))
+        state, ring = _new_state()
+        address = native.cast("void *", int(ffi.cast("uintptr_t", state)))
+        ours_at = itertools.count(step=n)
+        from_c.append(
+            Candidate(
+                "talkpath",
+                lambda: _whole(calls.loop_ours(address, octets, size, next(ours_at), n), n),
+                n,
+                keeps=(state, ring, native),
+            )
+        )
+        if speex.lib is not None:
+            theirs = speex.ffi.gc(speex.lib.jitter_buffer_init(SAMPLES), speex.lib.jitter_buffer_destroy)
+
+            def pointer(of: Any) -> Any:
+                return native.cast("void *", int(speex.ffi.cast("uintptr_t", of)))
+
+            names = ("jitter_buffer_put", "jitter_buffer_get", "jitter_buffer_tick")
+            table = native.new("void *[3]", [pointer(speex.ffi.addressof(speex.lib, name)) for name in names])
+            there, speex_at = pointer(theirs), itertools.count(step=n)
+            from_c.append(
+                Candidate(
+                    "speexdsp, with our RTP parser",
+                    lambda: _whole(calls.loop_speex(table, there, octets, size, next(speex_at), n), n),
+                    n,
+                    keeps=(theirs, speex),
+                )
+            )
+    built = [Row("RTP in, jitter buffer, frame out; from Python", from_python[0], from_python[1:])]
+    if from_c:
+        aiortc = [candidate for candidate in from_python if candidate.name.startswith("aiortc")]
+        built.insert(0, Row("RTP in, jitter buffer, frame out; from C", from_c[0], [*from_c[1:], *aiortc]))
+    return built
+
+
+def _whole(n_whole: int, n: int) -> None:
+    # One frame at the beginning, and three where the sequence numbers' round ends before the timestamps' does.
+    if n_whole < n - 20:
+        raise RuntimeError(f"only {n_whole} of {n} frames were audio")
+
+
+def _python_candidates(packets: list[bytes], speex: Speex, n: int) -> list[Candidate]:
+    state, ring = _new_state()
+    frame, out = ffi.new("tp_jitter_frame *"), ffi.new("uint8_t[]", SAMPLES)
     receive, get = lib.tp_jitter_receive, lib.tp_jitter_get
     size, ours_at = 12 + SAMPLES, itertools.count()
 
@@ -514,7 +598,7 @@ def rows() -> list[Row]:
             receive(state, packets[i & 0xFFFF], size, 0, i * PTIME_NS)
             get(state, frame, out, i * PTIME_NS + PHASE_NS)
 
-    peers = []
+    candidates = [Candidate("talkpath", run_ours, n, keeps=(ring,))]
     jitterbuffer, rtp = find_peer("aiortc.jitterbuffer"), find_peer("aiortc.rtp")
     if jitterbuffer is not None and rtp is not None:
         theirs, parse, theirs_at = jitterbuffer.JitterBuffer(capacity=16), rtp.RtpPacket.parse, itertools.count()
@@ -525,31 +609,25 @@ def rows() -> list[Row]:
                 packet._data = packet.payload  # as its receiver does
                 theirs.add(packet)
 
-        peers.append(Candidate("aiortc, parse and add", run_aiortc, n))
-    speex = Speex()
+        candidates.append(Candidate("aiortc, parse and add", run_aiortc, n))
     if speex.lib is not None:
         new, native = speex.ffi.new, speex.lib
         buffer = speex.ffi.gc(native.jitter_buffer_init(SAMPLES), native.jitter_buffer_destroy)
-        held = [new("char[]", packet[12:]) for packet in packets[:500]]
+        held = [new("char[]", packet[12:]) for packet in packets[:n]]
         data, offset, given, taken = new("char[]", SAMPLES), new("int32_t *"), new("packet *"), new("packet *")
-        speex_at, put, take, tick = (
-            itertools.count(),
-            native.jitter_buffer_put,
-            native.jitter_buffer_get,
-            native.jitter_buffer_tick,
-        )
+        put, take, tick = native.jitter_buffer_put, native.jitter_buffer_get, native.jitter_buffer_tick
+        speex_at = itertools.count()
 
         def run_speex() -> None:
             for _ in range(n):
                 i = next(speex_at)
-                given.data, given.len, given.timestamp, given.span = held[i % 500], SAMPLES, i * SAMPLES, SAMPLES
+                given.data, given.len, given.timestamp, given.span = held[i % n], SAMPLES, i * SAMPLES, SAMPLES
                 given.sequence = i & 0xFFFF
                 put(buffer, given)
                 taken.data, taken.len = data, SAMPLES
                 take(buffer, taken, SAMPLES, offset)
                 tick(buffer)
 
-        peers.append(Candidate("speexdsp, put, get and tick (no RTP)", run_speex, n, keeps=(speex, held)))
-    run_ours()
-    notes = {"missing % of emitted": 100 * state.missing_ms / state.emitted_ms}
-    return [Row("RTP in, jitter buffer, frame out", Candidate("talkpath", run_ours, n, notes, (ring,)), peers)]
+        # What it is called through must outlive it.
+        candidates.append(Candidate("speexdsp, no RTP parser", run_speex, n, keeps=(speex, held)))
+    return candidates

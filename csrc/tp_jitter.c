@@ -22,7 +22,8 @@ enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 #define REPEAT_EVERY_NS (40LL * NS_PER_MS)
 #define HASTE_STEPS 3         /* so far above the target every frame may be shortened */
 #define WASTE_MS 3            /* a shorter lag than that is no period of a voice */
-#define REFUSALS_PER_URGENCY 4
+#define REFUSALS_QUIET 40     /* frames: the better part of a second in which a quiet moment may come */
+#define REFUSALS_MORE 8       /* from one urgency to the next after that */
 #define MAX_DROPOUT 3000      /* RFC 3550 A.1 */
 #define MAX_MISORDER 100      /* as well */
 #define FIRST_MS (1LL << 20)  /* media time starts above 0 so that no position is ever negative */
@@ -59,12 +60,14 @@ static void forget_range(tp_jitter *s, int64_t from, int64_t to) {
     if (to - from >= SPAN) {
         memset(s->arrived, 0, sizeof s->arrived);
         memset(s->unsent, 0, sizeof s->unsent);
+        s->has_unsent = 0;
         return;
     }
     while (from < to) {
         uint32_t n = (uint32_t)min64(64, to - from);
         bits_clear(s->arrived, from, low_bits(n));
-        bits_clear(s->unsent, from, low_bits(n));
+        if (s->has_unsent)
+            bits_clear(s->unsent, from, low_bits(n));
         from += n;
     }
 }
@@ -199,11 +202,15 @@ static void set_base(tp_jitter *s, int64_t transit, int64_t arrived_ns) {
 
 static void learn_need(tp_jitter *s, int64_t need_ms, int64_t arrived_ns) {
     uint32_t bucket = (uint32_t)(need_ms > 0 ? need_ms : 0) / BUCKET_MS;
-    s->histogram[bucket < TP_JITTER_BUCKETS ? bucket : TP_JITTER_BUCKETS - 1]++;
+    if (bucket >= TP_JITTER_BUCKETS)
+        bucket = TP_JITTER_BUCKETS - 1;
+    if (bucket > s->histogram_top)
+        s->histogram_top = bucket;
+    s->histogram[bucket]++;
     s->histogram_total++;
     if (s->histogram_total >= HISTOGRAM_HALVED_AT) {
         s->histogram_total = 0;
-        for (int i = 0; i < TP_JITTER_BUCKETS; i++) {
+        for (uint32_t i = 0; i <= s->histogram_top; i++) {
             s->histogram[i] = (uint16_t)(s->histogram[i] >> 1);
             s->histogram_total += s->histogram[i];
         }
@@ -211,10 +218,12 @@ static void learn_need(tp_jitter *s, int64_t need_ms, int64_t arrived_ns) {
     if (s->histogram_total >= 64 && s->histogram_total % 8)
         return;
     uint32_t allowed = s->histogram_total / TOO_LATE_ONE_IN, above = 0;
-    int top = TP_JITTER_BUCKETS - 1;
+    while (s->histogram_top > 0 && s->histogram[s->histogram_top] == 0)
+        s->histogram_top--;
+    uint32_t top = s->histogram_top;
     while (top > 0 && above + s->histogram[top] <= allowed)
         above += s->histogram[top--];
-    uint32_t target = (uint32_t)(top + 1) * BUCKET_MS + s->config.ptime_ms - s->step_ms;
+    uint32_t target = (top + 1) * BUCKET_MS + s->config.ptime_ms - s->step_ms;
     if (target < s->config.min_delay_ms)
         target = s->config.min_delay_ms;
     if (target > s->config.max_delay_ms)
@@ -257,6 +266,7 @@ static void begin(tp_jitter *s, uint32_t timestamp, int64_t arrived_ns, int64_t 
     int64_t ms = s->newest_ms;
     memset(s->arrived, 0, sizeof s->arrived);
     memset(s->unsent, 0, sizeof s->unsent);
+    s->has_unsent = 0;
     settle(s, s->n_gaps);
     s->position_ms = s->border_ms = ms;
     s->fraction = 0;
@@ -352,6 +362,7 @@ static void open_hole(tp_jitter *s, int64_t at, int32_t diff) {
     for (int64_t ms = from + lost; ms < at && ms < s->position_ms + SPAN;) {
         uint32_t n = (uint32_t)min64(64, min64(at, s->position_ms + SPAN) - ms);
         bits_set(s->unsent, ms, low_bits(n));
+        s->has_unsent = 1;
         ms += n;
     }
 }
@@ -372,7 +383,8 @@ static uint32_t place(tp_jitter *s, int64_t at, const uint8_t *payload, uint32_t
                 }
         }
         bits_set(s->arrived, at + done, low_bits(n));
-        bits_clear(s->unsent, at + done, low_bits(n));
+        if (s->has_unsent)
+            bits_clear(s->unsent, at + done, low_bits(n));
         done += n;
     }
     return placed;
@@ -398,9 +410,11 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
         begin(s, timestamp, arrived_ns, SPAN);
     }
 
-    int64_t units = (int64_t)tp_ts_diff(timestamp, s->playout_timestamp) + s->samples_per_ms / 2;
-    int64_t spm = s->samples_per_ms;
-    int64_t at = s->position_ms + (units >= 0 ? units / spm : -((-units + spm - 1) / spm));
+    /* In 32 bits, where division is cheaper: half a ms and 2^31 units are all that is lost. */
+    int32_t spm = (int32_t)s->samples_per_ms;
+    int32_t units = (int32_t)min64((int64_t)tp_ts_diff(timestamp, s->playout_timestamp) + spm / 2, INT32_MAX);
+    int32_t units_ms = units / spm;
+    int64_t at = s->position_ms + units_ms - (units < units_ms * spm);
     int64_t transit = arrived_ns - at * NS_PER_MS;
     int64_t delay_ms = floor_ms(transit - base_of(s));
     int32_t diff = s->seq_known ? tp_seq_diff(seq, s->newest_seq) : 1;
@@ -556,7 +570,7 @@ static bool approach(tp_jitter *s, int64_t now) {
                 skip(s, surplus);
             s->phase = PHASE_PLAYING;
         }
-        if (waiting_ms(s) <= 0 || !bits_read(s->unsent, s->position_ms, 1))
+        if (!s->has_unsent || waiting_ms(s) <= 0 || !bits_read(s->unsent, s->position_ms, 1))
             return true;
         int64_t to = s->position_ms + 1;
         while (to < s->newest_ms && bits_read(s->unsent, to, 1))
@@ -602,7 +616,8 @@ static void want(tp_jitter *s, tp_jitter_frame *frame, int64_t now) {
     int64_t step = s->step_ms, spm = s->samples_per_ms, waste = before_border(s);
     int64_t over_ms = delay_at(s, now) + s->config.ptime_ms - waste / spm - s->target_delay_ms;
     int64_t since = now - s->last_correction_ns;
-    frame->urgency = s->refusals / REFUSALS_PER_URGENCY < 2 ? s->refusals / REFUSALS_PER_URGENCY : 2;
+    uint32_t more = s->refusals < REFUSALS_QUIET ? 0 : 1 + (s->refusals - REFUSALS_QUIET) / REFUSALS_MORE;
+    frame->urgency = more < 3 ? more : 3;
     if (over_ms < -INSERT_SLACK_MS) {
         if (since >= REPEAT_EVERY_NS)
             frame->wanted_samples = (int32_t)(waste - (step - 1 - over_ms) / step * step * spm);
@@ -610,6 +625,8 @@ static void want(tp_jitter *s, tp_jitter_frame *frame, int64_t now) {
     }
     int64_t steps = over_ms >= step + SKIP_SLACK_MS ? (over_ms - SKIP_SLACK_MS) / step : 0;
     int64_t wanted = waste + steps * step * spm;
+    if (steps >= HASTE_STEPS && frame->urgency == 0)
+        frame->urgency = 1;
     if (frame->following && wanted >= WASTE_MS * spm && (since >= REMOVE_EVERY_NS || steps >= HASTE_STEPS))
         frame->wanted_samples = (int32_t)wanted;
 }

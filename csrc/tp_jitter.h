@@ -52,7 +52,8 @@
  *   D >= T + g + 2 ms                             wanted > 0: remove to the border that fits, at most every 60 ms, every
  *                                                 frame from 3 g above on
  *   else, e >= 3 ms                               wanted > 0: remove e, at most every 60 ms
- *   What was wanted and not done is wanted again of the next frame, with frame.urgency rising from 0 to 2.
+ *   What was wanted and not done is wanted again of the next frame: for 0.8 s with urgency 0, which waits for a quiet
+ *   moment (at once with 1 from 3 g above on), then with 1, 2 and 3 for 160 ms each: see tp_stretch.h.
  *
  * How to use it. One per SSRC in use; put() and note() every packet in the order of arrival, get() once per ptime, with
  * `now` and `arrived_ns` of the same clock. Give init() a ring of TP_JITTER_SPAN_MS * bytes_per_ms bytes and keep it alive.
@@ -98,7 +99,7 @@ typedef struct tp_jitter_frame {
                              * for it: the whole frame of kind MISSING, what is missing of kind PARTIAL */
     uint32_t timestamp;     /* RTP timestamp of the frame's first sample, to the ms */
     int32_t wanted_samples; /* AUDIO: > 0: remove up to so many, what follows has arrived; < 0: repeat about so many */
-    uint32_t urgency;       /* 0..2: how much less than a good likeness will do */
+    uint32_t urgency;       /* 0..3: 0 where it is quiet only, 3 wherever */
 } tp_jitter_frame;
 
 /* Packets known to be missing: n of them, all played or passed once the playout reaches end_ms. */
@@ -136,11 +137,12 @@ typedef struct tp_jitter {
     uint32_t refusals;            /* of stretching, in a row */
     uint32_t repeatable;          /* the last frame was whole audio and may be repeated from */
     uint32_t seq_known;
+    uint32_t has_unsent;          /* some bit of unsent may be set */
     uint32_t note_is_newest;      /* the newest packet carries no audio: silence is meant */
     uint32_t promised;            /* the last frame was concealed in view of what follows: do not skip that */
     uint32_t n_suspects;
     uint16_t suspect_seq, reserved2;
-    uint32_t n_gaps, histogram_total;
+    uint32_t n_gaps, histogram_total, histogram_top; /* no bucket above top counts anything */
     /* statistics, webrtc-stats names */
     uint64_t packets_received /* well-formed audio packets, duplicates and late ones too */, packets_lost,
         packets_discarded /* late or duplicate or out of span */, packets_late, packets_duplicated, packets_reordered;

@@ -7,7 +7,8 @@
 #define NEARLY 0.9f        /* of the best likeness */
 #define COARSE_MAX 480     /* of two frames, at 4 kHz */
 
-static const float least_likeness[] = {0.85f, 0.5f, -2.0f};
+/* By urgency; 2 is more than any has. */
+static const float least_likeness[] = {2.0f, 0.85f, 0.5f, -2.0f};
 
 /* What is compared at a lag: a[0..n) and a[lag..lag + n). When shortening, what follows the frame is there for it; when
  * lengthening, the frame alone is, and the longer the lag the less there is to compare. */
@@ -127,10 +128,10 @@ int tp_stretch_shorten(int16_t *out, size_t n, const int16_t *in, size_t n_in, s
     most = smaller(smaller(most, n_in - n), rate_hz / 1000 * LAG_MOST_MS);
     if (is_quiet(in, smaller(n_in, n + most))) {
         lag = most;
-    } else if (most >= least) {
+    } else if (urgency > 0 && most >= least) {
         float quality;
         lag = find_lag(in, n, n_in, least, most, rate_hz, &quality);
-        if (quality < least_likeness[urgency < 2 ? urgency : 2]) lag = 0;
+        if (quality < least_likeness[urgency < 3 ? urgency : 3]) lag = 0;
     }
     if (lag == 0) {
         memcpy(out, in, n * sizeof *out);
@@ -147,12 +148,12 @@ int tp_stretch_lengthen(int16_t *out, size_t n, const int16_t *in, size_t wanted
     size_t least = rate_hz / 1000 * LAG_LEAST_US / 1000, most = smaller(n - n / 4, rate_hz / 1000 * LAG_MOST_MS), lag = 0;
     if (is_quiet(in, n)) {
         lag = smaller(wanted, most);
-    } else if (most >= least) {
+    } else if (urgency > 0 && most >= least) {
         float quality;
         /* Rather a little more than two joints. */
         size_t enough = wanted > 2 * least ? wanted : 2 * least;
         lag = find_lag(in, n, n, least, smaller(most, 2 * enough), rate_hz, &quality);
-        if (quality < least_likeness[urgency < 2 ? urgency : 2]) lag = 0;
+        if (quality < least_likeness[urgency < 3 ? urgency : 3]) lag = 0;
     }
     if (lag == 0) {
         memcpy(out, in, n * sizeof *out);

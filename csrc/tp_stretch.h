@@ -10,8 +10,8 @@
  *            that is not more than wanted is taken: one joint instead of two.
  *   joint    A cross-fade one lag long, at most half a frame, is laid where the two sides differ least; the ends of the
  *            frame stay as they are, so that it joins what is before it and what comes after it.
- *   whether  Likeness of at least 0.85 at urgency 0, 0.5 at 1, anything at 2. In a frame below -50 dBov any lag will do,
- *            and exactly what is wanted is done.
+ *   whether  In a frame below -50 dBov any lag will do, and exactly what is wanted is done. Else nothing is done at
+ *            urgency 0; likeness of at least 0.85 is asked for at 1, 0.5 at 2, none at 3.
  *
  * Everything is plain arithmetic in a fixed order: the same bytes on every machine and SIMD level.
  *

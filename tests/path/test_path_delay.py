@@ -115,7 +115,7 @@ def test_delay_grows_and_shrinks_without_a_gap_or_a_click() -> None:
 
 def test_what_is_not_stretched_is_the_payload_that_arrived() -> None:
     rng = random.Random(4)
-    packets = packets_of(voiced(20))
+    packets = packets_of(voiced(30))
     arrivals = [i * PTIME + (rng.randrange(60 * MS) if 300 <= i < 400 else 0) for i in range(len(packets))]
     leg = Listener()
     leg.run(packets, arrivals)  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def test_what_is_not_stretched_is_the_payload_that_arrived() -> None:
     assert leg.jitter.removed_samples > 0
     made_up = leg.path.counters()["concealed_samples"] // 160
     assert touched <= 2 * made_up + 40
-    assert all(payload in sent for payload in leg.heard[-300:])
+    assert all(payload in sent for payload in leg.heard[-200:])
 
 
 def test_silence_is_stretched_by_exactly_what_is_over() -> None:
@@ -183,7 +183,7 @@ def test_a_stall_of_five_seconds_is_over_when_it_is_over() -> None:
     assert max(leg.delays_ms[452:]) <= 227
     assert leg.heard[300] == b"\xff" * 160, "nothing is made up that long"
     assert largest_step(leg.pcm()) <= 1.5 * largest_step(pcm)
-    assert leg.heard[-100:] == packets[-102:-2] or all(payload in b"".join(packets) for payload in leg.heard[-100:])
+    assert all(payload in b"".join(packets) for payload in leg.heard[-100:])
 
 
 def test_a_frame_that_comes_after_its_concealment_began_is_faded_into() -> None:
@@ -237,9 +237,7 @@ def test_a_pause_sounds_as_the_sender_describes_it() -> None:
     assert leg.jitter.packets_lost == 0
     assert counters["concealed_samples"] == 0
     assert 98 * 160 <= counters["silent_samples"] <= 103 * 160
-    assert leg.heard[-90:] == [packets[i] for i in range(8, 98)] or leg.heard[-90] in packets
-    again = Listener()
-    assert level_db(again.pcm() if again.heard else np.zeros(160, np.int16)) < -90
+    assert all(payload in packets for payload in leg.heard[-90:])
 
 
 def test_noise_is_the_same_in_every_run_and_another_sender_brings_its_own() -> None:
