@@ -734,15 +734,17 @@ int tp_jitter_stretched(tp_jitter *state, int32_t samples) {
                                 : s->repeatable && -ms <= (int64_t)s->config.ptime_ms && waiting_ms(s) - ms <= SPAN;
     if (!possible)
         return TP_E_STATE;
+    if (samples > 0)
+        s->removed_samples += (uint64_t)samples;
+    else
+        s->repeated_samples += (uint64_t)-(int64_t)samples;
     if (ms >= 0) {
         pass(s, ms);
-        s->removed_samples += (uint64_t)samples;
     } else {
         bits_set(s->arrived, s->position_ms + ms, low_bits((uint32_t)-ms));
         s->position_ms += ms;
         s->playout_timestamp -= (uint32_t)-ms * s->samples_per_ms;
         s->consumed_ms = s->position_ms;
-        s->repeated_samples += (uint64_t)-(int64_t)samples;
     }
     s->fraction = (uint32_t)(total - ms * spm);
     s->last_correction_ns = s->taken_ns;

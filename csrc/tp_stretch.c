@@ -123,7 +123,7 @@ static size_t fade_for(size_t lag, size_t room, uint32_t rate_hz) {
 
 int tp_stretch_shorten(int16_t *out, size_t n, const int16_t *in, size_t n_in, size_t most, uint32_t rate_hz,
                        uint32_t urgency) {
-    if (n == 0 || n > TP_STRETCH_MAX_FRAME || n_in < n || rate_hz < 8000 || rate_hz > 16000) return TP_E_ARGUMENT;
+    if (n < TP_STRETCH_MIN_FRAME || n > TP_STRETCH_MAX_FRAME || n_in < n || rate_hz < 8000 || rate_hz > 16000) return TP_E_ARGUMENT;
     size_t least = rate_hz / 1000 * LAG_LEAST_US / 1000, lag = 0;
     most = smaller(smaller(most, n_in - n), rate_hz / 1000 * LAG_MOST_MS);
     if (is_quiet(in, smaller(n_in, n + most))) {
@@ -143,9 +143,9 @@ int tp_stretch_shorten(int16_t *out, size_t n, const int16_t *in, size_t n_in, s
 }
 
 int tp_stretch_lengthen(int16_t *out, size_t n, const int16_t *in, size_t wanted, uint32_t rate_hz, uint32_t urgency) {
-    if (n == 0 || n > TP_STRETCH_MAX_FRAME || rate_hz < 8000 || rate_hz > 16000) return TP_E_ARGUMENT;
+    if (n < TP_STRETCH_MIN_FRAME || n > TP_STRETCH_MAX_FRAME || rate_hz < 8000 || rate_hz > 16000) return TP_E_ARGUMENT;
     /* Half of a period is room enough for the fade; a quarter of the frame is left for one in any case. */
-    size_t least = rate_hz / 1000 * LAG_LEAST_US / 1000, most = smaller(n - n / 4, rate_hz / 1000 * LAG_MOST_MS), lag = 0;
+    size_t least = rate_hz / 1000 * LAG_LEAST_US / 1000, most = smaller(n * 3 / 4, rate_hz / 1000 * LAG_MOST_MS), lag = 0;
     if (is_quiet(in, n)) {
         lag = smaller(wanted, most);
     } else if (urgency > 0 && most >= least) {

@@ -27,10 +27,11 @@
 #define TP_STRETCH_H
 #include "tp_base.h"
 
+#define TP_STRETCH_MIN_FRAME 16
 #define TP_STRETCH_MAX_FRAME 960 /* samples: 60 ms at 16 kHz */
 
-/* n samples out of n_in > n, at most `most` of them left out. -> samples left out, 0: none; TP_E_ARGUMENT: n of 0 or above
- * TP_STRETCH_MAX_FRAME, or n_in under n. out and in do not overlap */
+/* n samples out of n_in > n, at most `most` of them left out. -> samples left out, 0: none; TP_E_ARGUMENT: n outside
+ * TP_STRETCH_MIN_FRAME..MAX_FRAME, n_in under n, a rate outside 8000..16000. out and in do not overlap */
 int tp_stretch_shorten(int16_t *out, size_t n, const int16_t *in, size_t n_in, size_t most, uint32_t rate_hz, uint32_t urgency);
 /* n samples out of the first of n: about `wanted` are heard twice, and so many of the last are still to come.
  * -> samples repeated, 0: none; TP_E_ARGUMENT as above */
