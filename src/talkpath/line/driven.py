@@ -77,14 +77,12 @@ class DrivenLine:
         "_hearing",
         "_native",
         "_paused_ns",
-        "_plain_audio",
         "_platform_errors",
         "_pressed",
         "_questions",
         "_refusals",
         "_send_due",
         "_send_known",
-        "_speech",
         "cause",
         "clock",
         "driver",
@@ -123,7 +121,6 @@ class DrivenLine:
     _audio_format: tuple[int, int]
     """The stream's, as the native core writes it."""
     _paused_ns: int | None
-    _plain_audio: Callable[[bytes], bytes | None] | None
     _platform_errors: int
     _questions: Questions | None
 
@@ -165,14 +162,12 @@ class DrivenLine:
         """Return when the stream is to be ticked, for a driver that does not tick it anyway."""
         if not self._send_known:
             self._send_known = True
-            self._send_due = self._reckon_send_due()
+            if self.end_reason is not None or self._connection is None or self._connection.backlogged():
+                self._send_due = None  # What is said is never dropped: it waits until the socket has taken more.
+            else:
+                due = int(lib.tp_stream_next_deadline(self._native))
+                self._send_due = None if due == NEVER else due
         return self._send_due
-
-    def _reckon_send_due(self) -> int | None:
-        if self.end_reason is not None or self._connection is None or self._connection.backlogged():
-            return None  # What is said is never dropped: it waits in the queue until the socket has taken more.
-        due = int(lib.tp_stream_next_deadline(self._native))
-        return None if due == NEVER else due
 
     def tick(self, now_ns: int) -> None:
         """Send what the model allows, and act on what came of it."""
@@ -335,9 +330,11 @@ class DrivenLine:
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
         """Act on a binary message that the native core has not read."""
-        if self._plain_audio is not None and (audio := self._plain_audio(payload)) is not None:
-            lib.tp_stream_receive_audio(self._native, INBOUND, self._audio_format, audio, len(audio), now_ns)
-            self.on_media(now_ns)
+        if (audio := self._dialect.plain_audio(payload)) is not None:
+            native = self._native
+            lib.tp_stream_receive_audio(native, INBOUND, self._audio_format, audio, len(audio), now_ns)
+            if lib.tp_stream_has_events(native):
+                self.pull_events(now_ns)
         else:
             self._receive(self._dialect.receive_binary, payload, now_ns)
 

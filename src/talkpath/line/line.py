@@ -7,8 +7,8 @@ step; the program's calls hand over commands, which a step applies in order. The
 is behind nothing but queued speech and within the line's own reserve: it is queued as it is said, because no step could
 tell the difference. State lies in the rings, and a wake is only a hint, so a cancelled reader loses nothing.
 
-What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open, and
-`DrivenLine` is the side that the step touches.
+What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open.
+`DrivenLine` is the side that the step touches, `SpeakingLine` the one that a program speaks to.
 
 *Positions.* Most wires do not say where in the outbound track something happened, so `at_sample` here is an estimate
 from the inbound track, whose clock is the same (`exact=False`), and what `play` reports after a clear is the model's.
@@ -23,12 +23,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import AudioChunk, AudioClip
+from talkpath.audio import AudioChunk
 from talkpath.errors import CallEnded, ConfigError, NotOnThisWire, PlayoutFull
 from talkpath.events import (
     Clear,
@@ -43,10 +41,10 @@ from talkpath.events import (
 )
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
-from talkpath.line.driven import DrivenLine
 from talkpath.line.hearing import Hearing
 from talkpath.line.listen import AudioHook, Digits, Listener
 from talkpath.line.questions import ANSWER_S, Questions
+from talkpath.line.speaking import SpeakingLine
 from talkpath.line.speech import Speech
 from talkpath.path.barge_in import BargeIn
 from talkpath.path.pool import Pool
@@ -56,21 +54,19 @@ from talkpath.transport.carrier import Carriage
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
-from talkpath.transport.driver_tasks import SOCKET_POLL_NS
+from talkpath.transport.driver_tasks import poll_ns_of
 from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
-from talkpath.wire.dialect import Dialect, Role, check_command
+from talkpath.wire.dialect import Dialect, Role
 
 log = logging.getLogger("talkpath.line.line")
 
 POLICY_CHUNK_MS = 20
-LONG_MESSAGE_MS = 40
-"""From here on a line that is not pumped is looked at every 10 ms instead of 5: it asked for fewer, longer pieces."""
 
 
-class Line(DrivenLine):
+class Line(SpeakingLine):
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
 
     __slots__ = (
@@ -141,11 +137,12 @@ class Line(DrivenLine):
         self._rate = dialect.media_format.sample_rate_hz
         self.slot = -1
         self.on_socket = carriage.on_socket
-        self.poll_ns = SOCKET_POLL_NS if config.message_ms < LONG_MESSAGE_MS else 2 * SOCKET_POLL_NS
+        self.poll_ns = poll_ns_of(config.message_ms)
         self.pumped = False
         self._send_due = None
         self._send_known = False
-        self._commands = Commands(self.driver, self)
+        self._straight_hz = 0
+        self._commands = Commands(self.driver, self, self._forestall)
         self._checkpoints = Checkpoints(self._here, self._on_settled)
         self._clears = 0
         self._paused_ns = None
@@ -205,7 +202,6 @@ class Line(DrivenLine):
         )
         native = self._native = stream.native
         self._event = ffi.new("tp_event *")
-        self._plain_audio = getattr(self._dialect, "plain_audio", None)
         self._audio_format = native_format(media_format)
         self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
         self.slot = self.driver.take_slot(self)
@@ -220,8 +216,9 @@ class Line(DrivenLine):
             self._commands,
             self._checkpoints,
             queue_s=options.queue_s,
-            pump=(self.driver.pump_of(self), self.slot),
         )
+        self._straight_encoding = self._speech.encoding
+        self._straight_pump = self.driver.pump_of(self)
         self._connection = self._carriage.carry(
             self.driver,
             native,
@@ -293,6 +290,7 @@ class Line(DrivenLine):
         if self.end_reason is not None:
             return
         self.end_reason, self.cause = reason, cause
+        self._forestall()
         self._ended_ns = self.clock.now_ns()
         if reason in (
             EndReason.BLOCK_FAILED,
@@ -411,7 +409,7 @@ class Line(DrivenLine):
         """
         if policy is not None:
             self._check_live()
-            check_command(self._dialect, Clear())
+            self._dialect.check(Clear())
             if self._policy_ear is None:
                 self._policy_ear = AudioHook(self._hearing, self._rate, POLICY_CHUNK_MS, "inbound", self._ask_policy)
         elif self._policy_ear is not None:
@@ -436,26 +434,6 @@ class Line(DrivenLine):
                 self._clear(now_ns)
 
     # Speaking ----------------------------------------------------------------------------------------------------
-
-    def speak(
-        self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], *, sample_rate_hz: int | None = None
-    ) -> None:
-        """Queue audio; never blocks.
-
-        Args:
-            chunk: an `AudioChunk`, an `AudioClip`, or int16 mono with its `sample_rate_hz`. Consecutive chunks of one
-                rate are
-                one piece of audio: the resampler keeps its state.
-
-        Raises:
-            PlayoutFull: more than `LineConfig.queue_s` would wait; nothing of the chunk was taken.
-            FormatError: not int16 mono, or a rate that is not 8, 16, 24 or 48 kHz.
-            CallEnded: the line is over.
-        """
-        if self.end_reason is not None or self._native is None:
-            self._check_live()
-        if self._speech.speak(chunk, sample_rate_hz):
-            self.driver.command(self)
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
         """Play audio and return what became of it, once that is known.
@@ -492,7 +470,7 @@ class Line(DrivenLine):
             raise ConfigError(f"a checkpoint's name has 1 to 256 characters, not {len(name)}")
         self._check_live()
         if self._dialect.has_marks:
-            check_command(self._dialect, Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
+            self._dialect.check(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
         return self._speech.mark(name)
 
     async def clear(self) -> None:
@@ -507,7 +485,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Clear())
+        self._dialect.check(Clear())
         self._speech.clears_asked += 1
         try:
             await self._commands.perform(self._clear)
@@ -547,7 +525,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Pause())
+        self._dialect.check(Pause())
         await self._commands.perform(self._pause)
 
     def _pause(self, now_ns: int) -> None:
@@ -572,7 +550,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Resume())
+        self._dialect.check(Resume())
         await self._commands.perform(self._resume)
 
     @property
@@ -592,7 +570,7 @@ class Line(DrivenLine):
         Cancellation changes nothing.
         """
         self._check_live()
-        check_command(self._dialect, QueryStatistics())
+        self._dialect.check(QueryStatistics())
         questions = self._questions
         if questions is None:
             questions = self._questions = Questions()
@@ -621,7 +599,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Interrupt(chunk))
+        self._dialect.check(Interrupt(chunk))
         await self._commands.perform(lambda now_ns: self._write(Interrupt(chunk)))
 
     async def drain(self) -> None:
@@ -645,7 +623,7 @@ class Line(DrivenLine):
             CallEnded: the line is over.
         """
         self._check_live()
-        check_command(self._dialect, SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
+        self._dialect.check(SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
         await self._commands.perform(lambda now_ns: self._write(SendDigits(digits)))
 
     async def hang_up(self) -> None:

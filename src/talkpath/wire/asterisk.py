@@ -45,8 +45,8 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.records import Outcome
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role, ShapeKind
-from talkpath.wire.json_message import ID_MAX, JsonMessages, dump_json, named, shown
+from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role, ShapeKind
+from talkpath.wire.json_message import ID_MAX, JsonMessages, check_max_message_bytes, dump_json, named, shown
 
 WIRE: Final = "asterisk"
 FORMATS: Final = (("PCMU", 8000), ("PCMA", 8000), ("L16", 8000), ("L16", 16000), ("L16", 24000), ("L16", 48000))
@@ -95,11 +95,10 @@ class AsteriskOptions:
             raise ConfigError(f"control is {self.control!r}; right is plain or json")
         if not _WORD.fullmatch(self.connection_id):
             raise ConfigError("connection_id is not 1 to 64 letters, digits and - _ . : /")
-        if not 1024 <= self.max_message_bytes <= 1 << 26:
-            raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
+        check_max_message_bytes(self.max_message_bytes)
 
 
-class AsteriskDialect:
+class AsteriskDialect(Dialect):
     """One end of one WebSocket channel: messages in, events out; commands in, messages out.
 
     Args:
@@ -112,12 +111,7 @@ class AsteriskDialect:
     """
 
     wire: str = WIRE
-    writes_binary: bool = False
-    has_marks: bool = True
     reports_errors: bool = True
-    confirms_digits: bool = False
-    returns_marks_on_clear: bool = False
-    confirms_clear: bool = False
 
     def __init__(
         self,
@@ -134,11 +128,6 @@ class AsteriskDialect:
         self._json = role is Role.PLATFORM and options.control == "json"
         self._buffering = self._paused = False
         """Platform: what STATUS says of the application's commands."""
-
-    @property
-    def play_format(self) -> MediaFormat:
-        """Of what the application plays: the channel's, both ways."""
-        return self.media_format
 
     def greeting(self) -> Sequence[bytes]:
         """What an application says as soon as it knows the channel."""

@@ -44,8 +44,16 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.records import Outcome
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role, ShapeKind
-from talkpath.wire.json_message import ID_MAX, MARK_NAME_MAX, NUMBER_MAX, digits_problem, is_text, named
+from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role, ShapeKind
+from talkpath.wire.json_message import (
+    ID_MAX,
+    MARK_NAME_MAX,
+    NUMBER_MAX,
+    check_max_message_bytes,
+    digits_problem,
+    is_text,
+    named,
+)
 
 WIRE: Final = "native"
 VERSION: Final = 1
@@ -101,8 +109,7 @@ class NativeOptions:
     """A longer message is refused unread."""
 
     def __post_init__(self) -> None:
-        if not 1024 <= self.max_message_bytes <= 1 << 26:
-            raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
+        check_max_message_bytes(self.max_message_bytes)
 
     @property
     def timestamp_from_start(self) -> bool:
@@ -110,7 +117,7 @@ class NativeOptions:
         return True
 
 
-class NativeDialect:
+class NativeDialect(Dialect):
     """One end of one native stream: messages in, events out; commands in, messages out.
 
     Args:
@@ -124,7 +131,6 @@ class NativeDialect:
 
     wire: str = WIRE
     writes_binary: bool = True
-    has_marks: bool = True
     reports_errors: bool = True
     confirms_digits: bool = True
     returns_marks_on_clear: bool = True
@@ -143,15 +149,6 @@ class NativeDialect:
         self.options = options
         self.stream_id = ""
         self.media_format = replace(media_format, big_endian=options.big_endian and media_format.encoding == "L16")
-
-    def greeting(self) -> Sequence[bytes]:
-        """What an application says as soon as it knows the stream: nothing."""
-        return ()
-
-    @property
-    def play_format(self) -> MediaFormat:
-        """Of what the application plays: the stream's, both ways."""
-        return self.media_format
 
     # Reading -----------------------------------------------------------------------------------------------------
 
