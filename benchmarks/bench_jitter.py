@@ -1,23 +1,26 @@
 """The jitter buffer on seeded traces: delay, late loss, stretching and how it sounds, against two peers; and its cost.
 
-Three buffers hear the same packets (G.711 of recorded speech) at the same times and are asked for 20 ms at the same ticks:
+Three buffers hear the same packets (G.711 of recorded speech) at the same times and are asked for 20 ms at the same
+ticks:
 
 * **ours**: a call's whole path as the engine has it, adaptive, stretching, concealment by tp_plc;
-* **fixed**: a buffer of one depth, the playout `depth` after the first packet came; it begins anew behind ten packets in
-  a row that were late, and skips to its depth when it holds 100 ms more. Lost and late frames concealed by tp_plc;
-* **speexdsp**: its adaptive buffer through cffi (ABI mode), one `tick` and one `get` a frame as its manual has it; what it
-  reports as missing or asks to be inserted is concealed by tp_plc.
+* **fixed**: a buffer of one depth, the playout `depth` after the first packet came; it begins anew behind ten packets
+  in a row that were late, and skips to its depth when it holds 100 ms more. Lost and late frames concealed by tp_plc;
+* **speexdsp**: its adaptive buffer through cffi (ABI mode), one `tick` and one `get` a frame as its manual has it;
+  what it reports as missing or asks to be inserted is concealed by tp_plc.
 
-**Delay** of a frame: the moment it was taken minus the moment its first sample was sent, minus the least transit of the
-trace, which no buffer can do anything about. **Late**: the greater of two shares of the packets sent: the ptimes for which
-something was made up though the network lost nothing, and the packets that came and were never heard. Either alone would
-flatter somebody: a buffer that waits makes audio up and plays what was late afterwards, one that skips makes nothing up.
+**Delay** of a frame: the moment it was taken minus the moment its first sample was sent, minus the least transit of
+the trace, which no buffer can do anything about. **Late**: the greater of two shares of the packets sent: the ptimes
+for which something was made up though the network lost nothing, and the packets that came and were never heard.
+Either alone would flatter somebody: a buffer that waits makes audio up and plays what was late afterwards, one that
+skips makes nothing up.
 
-**Equal late loss.** More delay buys less loss, so a delay says nothing without the loss beside it. The fixed buffer is run
-at every depth and speexdsp's at every margin, and the delay is read off between the two settings whose losses lie around
-ours; with less loss than ours nowhere, or more nowhere, the nearest setting is compared and the loss says so. That gives
-the fixed buffer the depth that is best *for this very trace, known afterwards*. No real one has that; so there is a second
-row: one depth for all traces, the least at which its loss over all of them together is not above ours.
+**Equal late loss.** More delay buys less loss, so a delay says nothing without the loss beside it. The fixed buffer
+is run at every depth and speexdsp's at every margin, and the delay is read off between the two settings whose losses
+lie around ours; with less loss than ours nowhere, or more nowhere, the nearest setting is compared and the loss says
+so. That gives the fixed buffer the depth that is best *for this very trace, known afterwards*. No real one has that;
+so there is a second row: one depth for all traces, the least at which its loss over all of them together is not above
+ours.
 """
 
 from __future__ import annotations
@@ -270,7 +273,7 @@ class Speex:
     def __init__(self) -> None:
         name = ctypes.util.find_library("speexdsp")
         self.lib: Any = None
-        self.ffi = FFI()
+        self.ffi: Any = FFI()
         self.ffi.cdef(self.CDEF)
         if name is not None:
             self.lib = self.ffi.dlopen(name)
@@ -415,19 +418,21 @@ def show(result: dict[str, Any], out: TextIO) -> None:
     def text(value: float | None, digits: int = 1) -> str:
         return "" if value is None else f"{value:.{digits}f}"
 
-    lines = []
+    def measured(entry: dict[str, Any]) -> tuple[str, str]:
+        return text(entry["delay_ms"]), text(entry["late_percent"], 2)
+
+    lines: list[list[str]] = []
     for row in result["traces"]:
-        lines.append(
-            [row["trace"], "ours", text(row["delay_ms"]), text(row["late_percent"], 2)]
-            + [text(row["stretch_percent"], 2), "1", text(row["pesq"], 2)]
-        )
-        for peer in ("fixed", "fixed, one depth", "speexdsp"):
-            if (entry := row.get(peer)) is not None:
-                lines.append(
-                    ["", peer, text(entry["delay_ms"]), text(entry["late_percent"], 2), ""]
-                    + [text(entry["ratio"], 2), text(entry.get("pesq"), 2)]
-                )
-    title = f"jitter buffer, {result['seconds']:.0f} s of each trace; concealment by tp_plc everywhere; {result['speech']}"
+        stretched = text(row["stretch_percent"], 2)
+        lines.append([row["trace"], "ours", *measured(row), stretched, "1", text(row["pesq"], 2)])
+        entries = [(peer, row[peer]) for peer in ("fixed", "fixed, one depth", "speexdsp") if peer in row]
+        lines += [
+            ["", peer, *measured(entry), "", text(entry["ratio"], 2), text(entry.get("pesq"), 2)]
+            for peer, entry in entries
+        ]
+    title = (
+        f"jitter buffer, {result['seconds']:.0f} s of each trace; concealment by tp_plc everywhere; {result['speech']}"
+    )
     heads = ("trace", "buffer", "delay ms", "late %", "stretched %", "ours/theirs", "PESQ")
     print_table(title, heads, lines, out)
 
@@ -512,7 +517,7 @@ def _compile_loop(folder: FilePath) -> Any:
     flags = ["-std=c11", "-O2", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}"]
     library = folder / "jitter_loop.so"
     subprocess.run([compiler, *flags, "-o", str(library), *map(str, sources)], check=True)
-    ours = FFI()
+    ours: Any = FFI()
     ours.cdef(LOOP)
     return ours, ours.dlopen(str(library))
 

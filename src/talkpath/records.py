@@ -176,7 +176,7 @@ class CallStatistics:
     jitter_buffer_delay_ms: int = 0
     jitter_buffer_target_delay_ms: int = 0
     jitter_buffer_mean_delay_ms: float = 0.0
-    """Of all audio so far: from the moment it could have been played, had it come by the shortest way, to its playout."""
+    """Of all audio so far: how long it was played after the shortest way would have brought it."""
     removed_samples_for_acceleration: int = 0
     """Left out of the caller's voice, by periods of it, so that delay shrinks."""
     inserted_samples_for_deceleration: int = 0

@@ -49,7 +49,9 @@ class Listener:
         self.heard: list[bytes] = []
         self.delays_ms: list[float] = []
 
-    def say(self, seq: int, payload: bytes, at: int, *, pt: int = 0, marker: bool = False, stamp: int | None = None) -> None:
+    def say(
+        self, seq: int, payload: bytes, at: int, *, pt: int = 0, marker: bool = False, stamp: int | None = None
+    ) -> None:
         stamp = seq * 160 if stamp is None else stamp
         header = struct.pack(">BBHII", 0x80, pt | (0x80 if marker else 0), seq & 0xFFFF, stamp & 0xFFFFFFFF, 9)
         self.path.receive_rtp(header + payload, at)
