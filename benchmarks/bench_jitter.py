@@ -513,7 +513,8 @@ def _compile_loop(folder: FilePath) -> Any:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return None
-    sources = [ROOT / "benchmarks/jitter_loop.c", ROOT / "csrc/tp_jitter.c", ROOT / "csrc/tp_rtp.c"]
+    core = [ROOT / "csrc" / name for name in ("tp_jitter.c", "tp_jitter_learn.c", "tp_rtp.c")]
+    sources = [ROOT / "benchmarks/jitter_loop.c", *core]
     flags = ["-std=c11", "-O2", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}"]
     library = folder / "jitter_loop.so"
     subprocess.run([compiler, *flags, "-o", str(library), *map(str, sources)], check=True)

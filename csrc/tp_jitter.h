@@ -183,4 +183,8 @@ int tp_jitter_stretched(tp_jitter *state, int32_t samples);
 int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity);
 uint32_t tp_jitter_delay_ms(const tp_jitter *state); /* audio waiting now */
 
+/* For put() alone: what the arrival of a packet of n_ms at media time at_ms says about the network and about the sender's
+ * packets: base, target, steps, jitter. */
+void tp_jitter_learn(tp_jitter *state, int64_t at_ms, int64_t transit, uint32_t n_ms, bool is_newest, int64_t arrived_ns);
+
 #endif
