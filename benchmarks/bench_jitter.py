@@ -33,7 +33,7 @@ import struct
 import subprocess
 import tempfile
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, TextIO
@@ -59,8 +59,9 @@ Pcm = npt.NDArray[np.int16]
 
 SAMPLES = 160
 PTIME_MS = 20
-PHASE_NS = 7_000_000
-"""Of the ticks against the first packet sent."""
+PHASES_NS = (3_000_000, 9_000_000, 15_000_000)
+"""Of the ticks against the first packet sent. All buffers give whole frames, so where a tick falls between two packets
+moves each of them by up to 20 ms; every trace is played with each, and what is told is of all together."""
 SOUNDS = FilePath("/usr/share/asterisk/sounds")
 PROMPTS = ("en/demo-instruct", "it/demo-instruct", "ru/demo-instruct", "fr/demo-instruct")
 """Debian's asterisk-core-sounds: three women and a man; not part of this repository."""
@@ -74,7 +75,7 @@ SEGMENT_MS = 10_000
 class Plan:
     """How much to do."""
 
-    seconds: float = 600.0
+    seconds: float = 300.0
     """Of each trace."""
     pesq_seconds: float = 240.0
 
@@ -141,9 +142,9 @@ class _Network:
         return self._waiting[first : self._next]
 
 
-def _ticks(trace: Trace) -> range:
+def _ticks(trace: Trace, phase_ns: int) -> range:
     """When 20 ms are asked for, from the first packet's sending to the last's."""
-    return range(PHASE_NS, len(trace.arrivals) * PTIME_NS, PTIME_NS)
+    return range(phase_ns, len(trace.arrivals) * PTIME_NS, PTIME_NS)
 
 
 class _Concealment:
@@ -171,10 +172,10 @@ class _Concealment:
 RTP_HEADER = struct.Struct("!BBHII")
 
 
-def play_ours(trace: Trace, frames: Sequence[bytes], *, keep_pcm: bool = False) -> Heard:
+def play_ours(trace: Trace, frames: Sequence[bytes], phase_ns: int = PHASES_NS[0], *, keep_pcm: bool = False) -> Heard:
     """Run a call's path over the trace."""
     pool = Pool(1 << 20)
-    path = Path(pool, PathOptions(jitter_min_ms=MIN_MS, jitter_max_ms=MAX_MS, phase_ns=PHASE_NS))
+    path = Path(pool, PathOptions(jitter_min_ms=MIN_MS, jitter_max_ms=MAX_MS, phase_ns=phase_ns))
     template = MediaTemplate((b"", b""), (Field.BYTES, Field.END), binary=True)
     options = StreamOptions(
         role=Role.PLATFORM,
@@ -189,7 +190,7 @@ def play_ours(trace: Trace, frames: Sequence[bytes], *, keep_pcm: bool = False) 
     jitter, counters = lib.tp_path_jitter(path.native), lib.tp_path_statistics(path.native)
     heard = Heard(MIN_MS, n_packets=len(trace.arrivals))
     emitted = silent_before = 0
-    for now in _ticks(trace):
+    for now in _ticks(trace, phase_ns):
         for at, i in network.until(now):
             header = RTP_HEADER.pack(0x80, 0, i & 0xFFFF, i * SAMPLES & 0xFFFFFFFF, 7)
             path.receive_rtp(header + frames[i % len(frames)], at)
@@ -215,14 +216,16 @@ def play_ours(trace: Trace, frames: Sequence[bytes], *, keep_pcm: bool = False) 
     return heard
 
 
-def play_fixed(trace: Trace, frames: Sequence[bytes], depth_ms: float, *, keep_pcm: bool = False) -> Heard:
+def play_fixed(
+    trace: Trace, frames: Sequence[bytes], depth_ms: float, phase_ns: int = PHASES_NS[0], *, keep_pcm: bool = False
+) -> Heard:
     """Run a buffer of one depth over the trace."""
     heard = Heard(depth_ms, n_packets=len(trace.arrivals))
     network, concealment = _Network(trace), _Concealment()
     held: set[int] = set()
     position, start, n_late, n_heard, newest = None, None, 0, 0, -1
     arrived = 0
-    for now in _ticks(trace):
+    for now in _ticks(trace, phase_ns):
         for at, i in network.until(now):
             arrived += 1
             newest = max(newest, i)
@@ -278,7 +281,15 @@ class Speex:
         if name is not None:
             self.lib = self.ffi.dlopen(name)
 
-    def play(self, trace: Trace, frames: Sequence[bytes], margin_ms: float, *, keep_pcm: bool = False) -> Heard:
+    def play(
+        self,
+        trace: Trace,
+        frames: Sequence[bytes],
+        margin_ms: float,
+        phase_ns: int = PHASES_NS[0],
+        *,
+        keep_pcm: bool = False,
+    ) -> Heard:
         """Run it over the trace."""
         new, native = self.ffi.new, self.lib
         heard = Heard(margin_ms, n_packets=len(trace.arrivals))
@@ -288,7 +299,7 @@ class Speex:
         data, offset = new("char[]", SAMPLES), new("int32_t *")
         given, taken = new("packet *"), new("packet *")
         arrived, played = 0, set()
-        for now in _ticks(trace):
+        for now in _ticks(trace, phase_ns):
             for _, i in network.until(now):
                 arrived += 1
                 self.ffi.buffer(data)[:] = frames[i % len(frames)]
@@ -312,6 +323,18 @@ class Speex:
         heard.made_up -= trace.lost
         heard.unheard = arrived - len(played)
         return heard
+
+
+def together(runs: Iterable[Heard]) -> Heard:
+    """One result of several of the same buffer and trace."""
+    first, *others = runs
+    for run in others:
+        first.delays_ms += run.delays_ms
+        first.made_up += run.made_up
+        first.unheard += run.unheard
+        first.stretched_ms += run.stretched_ms
+        first.n_packets += run.n_packets
+    return first
 
 
 def at_equal_loss(runs: Sequence[Heard], late_percent: float) -> tuple[float, float]:
@@ -375,9 +398,12 @@ def run(plan: Plan) -> dict[str, Any]:
     ours, fixed, adaptive = {}, {}, {}
     for kind, trace in traces.items():
         progress(f"jitter: {kind}")
-        ours[kind] = play_ours(trace, frames)
-        fixed[kind] = [play_fixed(trace, frames, depth) for depth in DEPTHS]
-        adaptive[kind] = [speex.play(trace, frames, margin) for margin in MARGINS] if speex.lib is not None else []
+        ours[kind] = together(play_ours(trace, frames, phase) for phase in PHASES_NS)
+        fixed[kind] = [together(play_fixed(trace, frames, depth, phase) for phase in PHASES_NS) for depth in DEPTHS]
+        adaptive[kind] = [
+            together(speex.play(trace, frames, margin, phase) for phase in PHASES_NS)
+            for margin in (MARGINS if speex.lib is not None else ())
+        ]
     one = _one_depth(fixed, ours)
     rows = []
     for kind, trace in traces.items():
@@ -388,7 +414,7 @@ def run(plan: Plan) -> dict[str, Any]:
             "lost_percent": 100 * trace.lost / len(trace.arrivals),
             "delay_ms": mine.delay_ms,
             "late_percent": mine.late_percent,
-            "stretch_percent": mine.stretched_ms / plan.seconds / 10,
+            "stretch_percent": 100 * mine.stretched_ms / (PTIME_MS * mine.n_packets),
             "fixed": {"delay_ms": delay, "late_percent": late, "ratio": mine.delay_ms / delay},
             "fixed, one depth": {
                 "depth_ms": DEPTHS[one],
@@ -602,7 +628,7 @@ def _python_candidates(packets: list[bytes], speex: Speex, n: int) -> list[Candi
         for _ in range(n):
             i = next(ours_at)
             receive(state, packets[i & 0xFFFF], size, 0, i * PTIME_NS)
-            get(state, frame, out, i * PTIME_NS + PHASE_NS)
+            get(state, frame, out, i * PTIME_NS + PHASES_NS[0])
 
     candidates = [Candidate("talkpath", run_ours, n, keeps=(ring,))]
     jitterbuffer, rtp = find_peer("aiortc.jitterbuffer"), find_peer("aiortc.rtp")
