@@ -541,7 +541,8 @@ def _compile_loop(folder: FilePath) -> Any:
         return None
     core = [ROOT / "csrc" / name for name in ("tp_jitter.c", "tp_jitter_learn.c", "tp_rtp.c")]
     sources = [ROOT / "benchmarks/jitter_loop.c", *core]
-    flags = ["-std=c11", "-O2", "-ffp-contract=off", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}"]
+    # As the extension is compiled.
+    flags = ["-std=c11", "-O2", "-ffp-contract=off", "-fvisibility=hidden", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}"]
     library = folder / "jitter_loop.so"
     subprocess.run([compiler, *flags, "-o", str(library), *map(str, sources)], check=True)
     ours: Any = FFI()

@@ -16,6 +16,7 @@ typedef struct speex_calls {
 } speex_calls;
 
 /* Datagrams of `size` bytes lie one behind the other, a whole round of sequence numbers. -> frames that were audio */
+__attribute__((visibility("default")))
 uint64_t loop_ours(tp_jitter *state, const uint8_t *datagrams, size_t size, uint64_t first, uint64_t n) {
     uint8_t out[160];
     tp_jitter_frame frame;
@@ -29,6 +30,7 @@ uint64_t loop_ours(tp_jitter *state, const uint8_t *datagrams, size_t size, uint
     return whole;
 }
 
+__attribute__((visibility("default")))
 uint64_t loop_speex(const speex_calls *calls, void *jitter, uint8_t *datagrams, size_t size, uint64_t first, uint64_t n) {
     char out[160];
     uint64_t whole = 0;

@@ -79,10 +79,16 @@ static void copy_in(tp_jitter *s, int64_t ms, const uint8_t *in, uint32_t n_ms) 
 /* n_ms from a sample within a ms on. */
 static void copy_out(const tp_jitter *s, uint8_t *out, int64_t ms, uint32_t fraction, uint32_t n_ms) {
     uint32_t b = s->config.bytes_per_ms, size = SPAN * b, n = n_ms * b;
-    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)) * b + fraction * (b / s->samples_per_ms);
+    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)) * b + (fraction ? fraction * (b / s->samples_per_ms) : 0);
     uint32_t first = n < size - at ? n : size - at;
     memcpy(out, s->bytes + at, first);
-    memcpy(out + first, s->bytes, n - first);
+    if (first < n)
+        memcpy(out + first, s->bytes, n - first);
+}
+
+/* Telephone audio has 8 samples a ms, and a division by that is none. */
+static int32_t whole_ms(const tp_jitter *s, int32_t samples) {
+    return s->samples_per_ms == 8 ? samples / 8 : samples / (int32_t)s->samples_per_ms;
 }
 
 /* The position and its timestamp move together, always. */
@@ -339,7 +345,7 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
     /* In 32 bits, where division is cheaper: half a ms and 2^31 units are all that is lost. */
     int32_t spm = (int32_t)s->samples_per_ms;
     int32_t units = (int32_t)min64((int64_t)tp_ts_diff(timestamp, s->playout_timestamp) + spm / 2, INT32_MAX);
-    int32_t units_ms = units / spm;
+    int32_t units_ms = whole_ms(s, units);
     int64_t at = s->position_ms + units_ms - (units < units_ms * spm);
     int64_t transit = arrived_ns - at * NS_PER_MS;
     int64_t delay_ms = floor_ms(transit - base_of(s));
@@ -455,10 +461,13 @@ int tp_jitter_receive(tp_jitter *state, const uint8_t *datagram, size_t datagram
 
 static int64_t delay_at(const tp_jitter *s, int64_t now) { return floor_ms(now - base_of(s)) - s->position_ms; }
 
-/* Samples from the position to the next border of a step. */
-static int64_t before_border(const tp_jitter *s) {
-    int64_t step = s->step_ms, ms = (s->border_ms - s->position_ms) % step, spm = s->samples_per_ms;
-    int64_t samples = (ms < 0 ? ms + step : ms) * spm - s->fraction;
+/* Samples from the position to the next border of a step. Both are near what is heard: 32 bits are enough. */
+static int32_t before_border(const tp_jitter *s) {
+    int32_t step = (int32_t)s->step_ms, spm = (int32_t)s->samples_per_ms;
+    int32_t ms = (int32_t)(s->border_ms - s->position_ms);
+    if (ms < 0 || ms >= step)
+        ms %= step;
+    int32_t samples = (ms < 0 ? ms + step : ms) * spm - (int32_t)s->fraction;
     return samples < 0 ? samples + step * spm : samples;
 }
 
@@ -511,7 +520,7 @@ static bool correct(tp_jitter *s, int64_t now) {
     }
     if (s->promised || s->config.stretches)
         return false;
-    delay_ms -= before_border(s) / (int64_t)s->samples_per_ms;
+    delay_ms -= whole_ms(s, before_border(s));
     if (delay_ms >= target + p + SKIP_SLACK_MS) {
         bool missing = full > p && bits_read(s->arrived, s->position_ms, (uint32_t)p) == 0;
         if (missing || (full >= 2 * p && since >= SKIP_EVERY_NS)) {
@@ -527,8 +536,9 @@ static bool correct(tp_jitter *s, int64_t now) {
 
 /* What the frame just taken should be stretched by. */
 static void want(tp_jitter *s, tp_jitter_frame *frame, int64_t now) {
-    int64_t step = s->step_ms, spm = s->samples_per_ms, waste = before_border(s);
-    int64_t over_ms = delay_at(s, now) + s->config.ptime_ms - waste / spm - s->target_delay_ms;
+    int32_t waste = before_border(s);
+    int64_t step = s->step_ms, spm = s->samples_per_ms;
+    int64_t over_ms = delay_at(s, now) + s->config.ptime_ms - whole_ms(s, waste) - s->target_delay_ms;
     int64_t since = now - s->last_correction_ns;
     uint32_t more = s->refusals < REFUSALS_QUIET ? 0 : 1 + (s->refusals - REFUSALS_QUIET) / REFUSALS_MORE;
     frame->urgency = more < 3 ? more : 3;
