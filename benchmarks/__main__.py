@@ -19,6 +19,7 @@ from benchmarks import (
     bench_media_message,
     bench_path,
     bench_tls,
+    bench_tone,
     bench_virtual,
     bench_wire,
     bench_wires,
@@ -43,6 +44,7 @@ WHAT = (
         "path",
         "jitter",
         "tls",
+        "tone",
         "virtual",
         "wire",
         "wires",
@@ -110,6 +112,9 @@ def main() -> int:
             bench_jitter.show(result["jitter traces"], tables)
             if asked.plots is not None:
                 result["jitter traces"]["plots"] = [path.name for path in bench_jitter.draw(asked.plots)]
+        if asked.what in ("tone", "all"):
+            result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
+            bench_tone.show(result["tone"], tables)
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)
