@@ -43,6 +43,7 @@ import numpy.typing as npt
 from cffi import FFI
 
 from benchmarks.peers import find_peer
+from benchmarks.plots import line_plot
 from benchmarks.report import ROOT, print_table, progress
 from benchmarks.signals import speech_like
 from benchmarks.timing import Candidate, Row
@@ -475,11 +476,17 @@ def draw(folder: FilePath, seconds: float = 60.0) -> list[FilePath]:
         named = [("network", _transits(trace)), ("ours", ours), ("fixed", _nearest(runs, ours.late_percent))]
         if speex.lib is not None:
             named.append(("speexdsp", speex.play(trace, frames, 0)))
-        series = [(name, heard.at_s, heard.delays_ms) for name, heard in named]
+        series = [(name, *_thinned(heard)) for name, heard in named]
         path = folder / f"jitter-{kind.replace(' ', '-').replace('+', 'plus-').replace('--', '-minus-')}.svg"
         line_plot(path, f"Delay over the least possible: {kind}", "s", "ms", series)
         drawn.append(path)
     return drawn
+
+
+def _thinned(heard: Heard, by: int = 5) -> tuple[list[float], list[float]]:
+    """The greatest of every few delays: a picture has no room for all of them."""
+    most = [round(max(heard.delays_ms[at : at + by]), 1) for at in range(0, len(heard.delays_ms), by)]
+    return heard.at_s[::by], most
 
 
 def _transits(trace: Trace) -> Heard:
@@ -490,42 +497,6 @@ def _transits(trace: Trace) -> Heard:
             heard.at_s.append(at / 1e9)
             heard.delays_ms.append((at - trace.sent(i) - trace.least_transit) / 1e6)
     return heard
-
-
-def line_plot(
-    path: FilePath,
-    title: str,
-    x_label: str,
-    y_label: str,
-    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
-) -> None:
-    """Write a small SVG of lines over one pair of axes."""
-    width, height, left, top = 720, 300, 46, 28
-    most_x = max(max(xs) for _, xs, _ in series)
-    most_y = max(10.0, max(max(ys) for _, _, ys in series))
-    across, down = (width - left - 10) / most_x, (height - top - 36) / most_y
-    bottom = height - 36
-    colours = ("#c9c9c9", "#c0392b", "#2471a3", "#1e8449", "#7d3c98")
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-        f'font-size="11"><rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="16" font-size="13">{title}</text>',
-    ]
-    for step in range(6):
-        y, value = bottom - step * most_y / 5 * down, step * most_y / 5
-        parts.append(f'<path d="M{left} {y:.0f}H{width - 10}" stroke="#eee"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.0f}" text-anchor="end">{value:.0f}</text>')
-        x = left + step * most_x / 5 * across
-        parts.append(f'<text x="{x:.0f}" y="{bottom + 14}" text-anchor="middle">{step * most_x / 5:.0f}</text>')
-    parts.append(f'<text x="{width - 10}" y="{bottom + 28}" text-anchor="end">{x_label}</text>')
-    parts.append(f'<text x="6" y="{top - 2}">{y_label}</text>')
-    for number, (name, xs, ys) in enumerate(series):
-        points = [f"{left + x * across:.0f} {bottom - y * down:.0f}" for x, y in zip(xs, ys, strict=True)]
-        points = [point for point, _ in itertools.groupby(points)]
-        colour = colours[number % len(colours)]
-        parts.append(f'<path d="M{"L".join(points)}" fill="none" stroke="{colour}"/>')
-        parts.append(f'<text x="{left + 330 + 90 * number}" y="16" fill="{colour}">{name}</text>')
-    path.write_text("".join(parts) + "</svg>\n")
 
 
 LOOP = """

@@ -17,13 +17,14 @@ from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
 from talkpath.dsp.plc import Concealer
-from talkpath.dsp.resample import Resampler
+from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
 from talkpath.dsp.tone_detector import ToneDetector, ToneEvent
 
 __all__ = [
     "COUNTRIES",
+    "RESAMPLER_RATES_HZ",
     "SILENCE_DBOV",
     "CallProgress",
     "Concealer",
@@ -42,6 +43,7 @@ __all__ = [
     "pcma_encode",
     "pcmu_decode",
     "pcmu_encode",
+    "resample",
     "simd_level",
     "tone",
 ]
