@@ -15,6 +15,7 @@ from benchmarks import (
     bench_density,
     bench_g711,
     bench_grpc,
+    bench_jitter,
     bench_kernels,
     bench_knee,
     bench_media_message,
@@ -39,6 +40,7 @@ SMALL = (
     ("resample", "resampling", bench_resample.rows),
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
+    ("jitter", "jitter buffer, cost", bench_jitter.rows),
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
@@ -49,6 +51,7 @@ WHAT = (
         "message",
         "path",
         "plc",
+        "jitter",
         "tls",
         "tone",
         "virtual",
@@ -64,7 +67,7 @@ WHAT = (
     "table",
     "plots",
 )
-DRAWINGS: tuple[Callable[[Path], list[Path]], ...] = (bench_resample.draw, bench_plc.draw)
+DRAWINGS: tuple[Callable[[Path], list[Path]], ...] = (bench_resample.draw, bench_plc.draw, bench_jitter.draw)
 """Each draws its pictures into a directory and names them."""
 DEFAULT = ROOT / "build" / "bench.json"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -124,6 +127,9 @@ def main() -> int:
         if asked.what in ("plc", "all"):
             result["plc"] = bench_plc.run(bench_plc.SHORT if asked.short else bench_plc.FULL)
             bench_plc.show(result["plc"], tables)
+        if asked.what in ("jitter", "all"):
+            result["jitter traces"] = bench_jitter.run(bench_jitter.SHORT if asked.short else bench_jitter.FULL)
+            bench_jitter.show(result["jitter traces"], tables)
         if asked.what in ("tone", "all"):
             result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
             bench_tone.show(result["tone"], tables)

@@ -50,6 +50,16 @@ int tp_plc_receive(tp_plc *state, int16_t *pcm, size_t n);
 int tp_plc_fillin(tp_plc *state, int16_t *out, size_t n, const int16_t *following, size_t n_following);
 int tp_plc_conceal(tp_plc *state, int16_t *pcm, size_t n_frames, size_t n, const uint8_t *lost);
 
+/* ---- tp_stretch ---- */
+int tp_stretch_shorten(int16_t *out, size_t n, const int16_t *in, size_t n_in, size_t most, uint32_t rate_hz, uint32_t urgency);
+int tp_stretch_lengthen(int16_t *out, size_t n, const int16_t *in, size_t wanted, uint32_t rate_hz, uint32_t urgency);
+
+/* ---- tp_noise ---- */
+typedef struct { uint32_t order; ...; } tp_noise;
+void tp_noise_reset(tp_noise *noise, uint32_t seed);
+int tp_noise_receive(tp_noise *noise, const uint8_t *payload, size_t payload_bytes);
+void tp_noise_fill(tp_noise *noise, int16_t *out, size_t n);
+
 /* ---- tp_rtp ---- */
 typedef struct {
     uint32_t timestamp, ssrc;
@@ -78,15 +88,18 @@ char tp_event_digit(uint8_t code);
 
 /* ---- tp_jitter ---- */
 #define TP_JITTER_SPAN_MS 512
-typedef struct { uint32_t clock_rate_hz, bytes_per_ms, min_delay_ms, max_delay_ms, ptime_ms; } tp_jitter_config;
+typedef struct { uint32_t clock_rate_hz, bytes_per_ms, min_delay_ms, max_delay_ms, ptime_ms, stretches; } tp_jitter_config;
 typedef struct {
     uint32_t kind, following, missing_first_ms, missing_ms, skipped_ms, inserted_ms, timestamp;
+    int32_t wanted_samples;
+    uint32_t urgency;
 } tp_jitter_frame;
 typedef struct {
     tp_jitter_config config;
     uint32_t started, ssrc_restarts, playout_timestamp, newest_timestamp, target_delay_ms;
     uint64_t packets_received, packets_lost, packets_discarded, packets_late, packets_duplicated, packets_reordered;
     uint64_t emitted_ms, missing_ms, skipped_ms, inserted_ms;
+    uint64_t removed_samples, repeated_samples, delay_ms_sum, delay_frames;
     uint32_t jitter_x16, resyncs;
     ...;
 } tp_jitter;
@@ -98,6 +111,7 @@ void tp_jitter_note(tp_jitter *state, uint16_t seq, int64_t arrived_ns);
 int tp_jitter_receive(tp_jitter *state, const uint8_t *datagram, size_t datagram_bytes, uint8_t payload_type,
                       int64_t arrived_ns);
 int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now);
+int tp_jitter_stretched(tp_jitter *state, int32_t samples);
 int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity);
 uint32_t tp_jitter_delay_ms(const tp_jitter *state);
 

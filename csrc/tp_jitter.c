@@ -4,8 +4,6 @@ enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 
 #define NS_PER_MS 1000000
 #define SPAN TP_JITTER_SPAN_MS
-#define BUCKET_MS 5
-#define HISTOGRAM_HALVED_AT 1024u
 #define WINDOW_NS (5000LL * NS_PER_MS)
 #define JUMP_MS 1000          /* a transit this far off is no jitter */
 #define AGREE_NS (200LL * NS_PER_MS)
@@ -14,9 +12,14 @@ enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 #define HOLD_MS 100           /* concealment has faded to silence by then */
 #define SKIP_EVERY_NS (200LL * NS_PER_MS)
 #define INSERT_EVERY_NS (100LL * NS_PER_MS)
-#define DECAY_EVERY_NS (200LL * NS_PER_MS) /* 1 ms each: 5 ms a second */
-#define SKIP_SLACK_MS 5       /* the base moves by a few ms; without slack a skip could follow an insertion */
+#define SKIP_SLACK_MS 2       /* the base moves by a few ms; without slack a skip could follow an insertion */
 #define INSERT_SLACK_MS 3
+#define REMOVE_EVERY_NS (60LL * NS_PER_MS)
+#define REPEAT_EVERY_NS (40LL * NS_PER_MS)
+#define HASTE_STEPS 3         /* so far above the target every frame may be shortened */
+#define WASTE_MS 3            /* a shorter lag than that is no period of a voice */
+#define REFUSALS_QUIET 40     /* frames: the better part of a second in which a quiet moment may come */
+#define REFUSALS_MORE 8       /* from one urgency to the next after that */
 #define MAX_DROPOUT 3000      /* RFC 3550 A.1 */
 #define MAX_MISORDER 100      /* as well */
 #define FIRST_MS (1LL << 20)  /* media time starts above 0 so that no position is ever negative */
@@ -53,12 +56,14 @@ static void forget_range(tp_jitter *s, int64_t from, int64_t to) {
     if (to - from >= SPAN) {
         memset(s->arrived, 0, sizeof s->arrived);
         memset(s->unsent, 0, sizeof s->unsent);
+        s->has_unsent = 0;
         return;
     }
     while (from < to) {
         uint32_t n = (uint32_t)min64(64, to - from);
         bits_clear(s->arrived, from, low_bits(n));
-        bits_clear(s->unsent, from, low_bits(n));
+        if (s->has_unsent)
+            bits_clear(s->unsent, from, low_bits(n));
         from += n;
     }
 }
@@ -71,12 +76,19 @@ static void copy_in(tp_jitter *s, int64_t ms, const uint8_t *in, uint32_t n_ms) 
         memcpy(s->bytes, in + (size_t)first * b, (size_t)(n_ms - first) * b);
 }
 
-static void copy_out(const tp_jitter *s, uint8_t *out, int64_t ms, uint32_t n_ms) {
-    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), b = s->config.bytes_per_ms;
-    uint32_t first = n_ms < SPAN - at ? n_ms : SPAN - at;
-    memcpy(out, s->bytes + (size_t)at * b, (size_t)first * b);
-    if (first < n_ms)
-        memcpy(out + (size_t)first * b, s->bytes, (size_t)(n_ms - first) * b);
+/* n_ms from a sample within a ms on. */
+static void copy_out(const tp_jitter *s, uint8_t *out, int64_t ms, uint32_t fraction, uint32_t n_ms) {
+    uint32_t b = s->config.bytes_per_ms, size = SPAN * b, n = n_ms * b;
+    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)) * b + (fraction ? fraction * (b / s->samples_per_ms) : 0);
+    uint32_t first = n < size - at ? n : size - at;
+    memcpy(out, s->bytes + at, first);
+    if (first < n)
+        memcpy(out + first, s->bytes, n - first);
+}
+
+/* Telephone audio has 8 samples a ms, and a division by that is none. */
+static int32_t whole_ms(const tp_jitter *s, int32_t samples) {
+    return s->samples_per_ms == 8 ? samples / 8 : samples / (int32_t)s->samples_per_ms;
 }
 
 /* The position and its timestamp move together, always. */
@@ -94,6 +106,15 @@ static void pass(tp_jitter *s, int64_t ms) {
     move_to(s, s->position_ms + ms);
     s->consumed_ms = s->position_ms;
 }
+
+/* Go on at a whole ms, with what lies between left out. */
+static void jump_to(tp_jitter *s, int64_t ms) {
+    move_to(s, ms);
+    s->fraction = 0;
+}
+
+/* The ring's ms that one frame from the position on touches. */
+static uint32_t touched_ms(const tp_jitter *s) { return s->config.ptime_ms + (s->fraction != 0); }
 
 static int64_t waiting_ms(const tp_jitter *s) { return s->newest_ms - s->position_ms; }
 
@@ -164,63 +185,9 @@ static void track(tp_jitter *s, uint16_t seq, int32_t diff, int64_t end_ms) {
         s->packets_lost--;
 }
 
-/* Delay: base, histogram, target. */
-
-static void learn_base(tp_jitter *s, int64_t transit, int64_t arrived_ns) {
-    if (arrived_ns - s->window_since_ns >= WINDOW_NS) {
-        s->base_ns = s->window_base_ns;
-        s->window_base_ns = transit;
-        s->window_since_ns = arrived_ns;
-    } else if (transit < s->window_base_ns) {
-        s->window_base_ns = transit;
-    }
-}
-
 static void set_base(tp_jitter *s, int64_t transit, int64_t arrived_ns) {
     s->base_ns = s->window_base_ns = transit;
     s->window_since_ns = arrived_ns;
-}
-
-static void learn_need(tp_jitter *s, int64_t need_ms, int64_t arrived_ns) {
-    uint32_t bucket = (uint32_t)(need_ms > 0 ? need_ms : 0) / BUCKET_MS;
-    s->histogram[bucket < TP_JITTER_BUCKETS ? bucket : TP_JITTER_BUCKETS - 1]++;
-    s->histogram_total++;
-    if (s->histogram_total >= HISTOGRAM_HALVED_AT) {
-        s->histogram_total = 0;
-        for (int i = 0; i < TP_JITTER_BUCKETS; i++) {
-            s->histogram[i] = (uint16_t)(s->histogram[i] >> 1);
-            s->histogram_total += s->histogram[i];
-        }
-    }
-    if (s->histogram_total >= 64 && s->histogram_total % 8)
-        return;
-    uint32_t allowed = s->histogram_total / 100, above = 0;
-    int top = TP_JITTER_BUCKETS - 1;
-    while (top > 0 && above + s->histogram[top] <= allowed)
-        above += s->histogram[top--];
-    uint32_t target = (uint32_t)(top + 1) * BUCKET_MS;
-    if (target < s->config.min_delay_ms)
-        target = s->config.min_delay_ms;
-    if (target > s->config.max_delay_ms)
-        target = s->config.max_delay_ms;
-    if (target >= s->target_delay_ms) {
-        s->target_delay_ms = target;
-        s->last_decay_ns = arrived_ns;
-        return;
-    }
-    int64_t steps = (arrived_ns - s->last_decay_ns) / DECAY_EVERY_NS;
-    if (steps > 0) {
-        int64_t lower = (int64_t)s->target_delay_ms - steps;
-        s->target_delay_ms = (uint32_t)max64(lower, target);
-        s->last_decay_ns += steps * DECAY_EVERY_NS;
-    }
-}
-
-static void learn_jitter(tp_jitter *s, int64_t transit) {
-    int64_t d = transit - s->last_transit_ns;
-    d = (d < 0 ? -d : d) / (NS_PER_MS / 16) * s->samples_per_ms / 16;
-    s->last_transit_ns = transit;
-    s->jitter_x16 += (uint32_t)min64(d, 1 << 20) - ((s->jitter_x16 + 8) >> 4);
 }
 
 /* Begin on this packet, whatever was before: its first ms becomes the position. `rewind_ms`: how far the position may
@@ -231,8 +198,10 @@ static void begin(tp_jitter *s, uint32_t timestamp, int64_t arrived_ns, int64_t 
     int64_t ms = s->newest_ms;
     memset(s->arrived, 0, sizeof s->arrived);
     memset(s->unsent, 0, sizeof s->unsent);
+    s->has_unsent = 0;
     settle(s, s->n_gaps);
-    s->position_ms = ms;
+    s->position_ms = s->border_ms = ms;
+    s->fraction = 0;
     s->consumed_ms = ms - rewind_ms;
     s->playout_timestamp = s->newest_timestamp = timestamp;
     s->phase = PHASE_WAITING;
@@ -257,7 +226,8 @@ int tp_jitter_init(tp_jitter *state, const tp_jitter_config *config, uint8_t *by
     if (config->clock_rate_hz % 1000 || config->clock_rate_hz < 8000 || config->clock_rate_hz > 48000 ||
         config->bytes_per_ms < 1 || config->bytes_per_ms > TP_JITTER_MAX_BYTES_PER_MS || config->ptime_ms < 10 ||
         config->ptime_ms > 60 || config->max_delay_ms > TP_JITTER_MAX_DELAY_MS ||
-        config->min_delay_ms > config->max_delay_ms)
+        config->min_delay_ms > config->max_delay_ms ||
+        (config->stretches && config->bytes_per_ms % (config->clock_rate_hz / 1000)))
         return TP_E_ARGUMENT;
     if (bytes_capacity < (size_t)SPAN * config->bytes_per_ms)
         return TP_E_ROOM;
@@ -265,8 +235,9 @@ int tp_jitter_init(tp_jitter *state, const tp_jitter_config *config, uint8_t *by
     state->config = *config;
     state->bytes = bytes;
     state->samples_per_ms = config->clock_rate_hz / 1000;
+    state->step_ms = config->ptime_ms;
     state->target_delay_ms = config->min_delay_ms;
-    state->position_ms = state->newest_ms = state->consumed_ms = FIRST_MS;
+    state->position_ms = state->newest_ms = state->consumed_ms = state->border_ms = FIRST_MS;
     state->silent_since_ns = -1;
     return TP_OK;
 }
@@ -282,7 +253,8 @@ void tp_jitter_reset(tp_jitter *state) {
     state->n_suspects = 0;
     state->note_is_newest = 0;
     state->promised = 0;
-    move_to(state, state->newest_ms);
+    state->repeatable = 0;
+    jump_to(state, state->newest_ms);
 }
 
 static int discard_late(tp_jitter *s) {
@@ -315,13 +287,14 @@ static void open_hole(tp_jitter *s, int64_t at, int32_t diff) {
     }
     if (dry && (s->phase == PHASE_WAITING || (lost == 0 && at > from) || at - s->position_ms >= SPAN / 2)) {
         forget_range(s, s->position_ms, at);
-        move_to(s, at);
+        jump_to(s, at);
         s->phase = PHASE_WAITING;
         return;
     }
     for (int64_t ms = from + lost; ms < at && ms < s->position_ms + SPAN;) {
         uint32_t n = (uint32_t)min64(64, min64(at, s->position_ms + SPAN) - ms);
         bits_set(s->unsent, ms, low_bits(n));
+        s->has_unsent = 1;
         ms += n;
     }
 }
@@ -342,7 +315,8 @@ static uint32_t place(tp_jitter *s, int64_t at, const uint8_t *payload, uint32_t
                 }
         }
         bits_set(s->arrived, at + done, low_bits(n));
-        bits_clear(s->unsent, at + done, low_bits(n));
+        if (s->has_unsent)
+            bits_clear(s->unsent, at + done, low_bits(n));
         done += n;
     }
     return placed;
@@ -368,9 +342,11 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
         begin(s, timestamp, arrived_ns, SPAN);
     }
 
-    int64_t units = (int64_t)tp_ts_diff(timestamp, s->playout_timestamp) + s->samples_per_ms / 2;
-    int64_t spm = s->samples_per_ms;
-    int64_t at = s->position_ms + (units >= 0 ? units / spm : -((-units + spm - 1) / spm));
+    /* In 32 bits, where division is cheaper: half a ms and 2^31 units are all that is lost. */
+    int32_t spm = (int32_t)s->samples_per_ms;
+    int32_t units = (int32_t)min64((int64_t)tp_ts_diff(timestamp, s->playout_timestamp) + spm / 2, INT32_MAX);
+    int32_t units_ms = whole_ms(s, units);
+    int64_t at = s->position_ms + units_ms - (units < units_ms * spm);
     int64_t transit = arrived_ns - at * NS_PER_MS;
     int64_t delay_ms = floor_ms(transit - base_of(s));
     int32_t diff = s->seq_known ? tp_seq_diff(seq, s->newest_seq) : 1;
@@ -404,19 +380,10 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
         diff = 1;
     }
 
-    learn_jitter(s, transit);
-    learn_base(s, transit, arrived_ns);
-    delay_ms = floor_ms(transit - base_of(s));
-    /* Behind another packet of the same burst this one says nothing new about the network. */
-    bool same_burst = diff > 0 && (arrived_ns - s->last_audio_ns) * 4 < (int64_t)n_ms * NS_PER_MS;
-    s->last_audio_ns = arrived_ns;
-    if (!same_burst && delay_ms <= (int64_t)s->config.max_delay_ms) {
-        int64_t into_frame = at > s->position_ms ? (int64_t)((uint32_t)(at - s->position_ms) % s->config.ptime_ms) : 0;
-        learn_need(s, delay_ms + into_frame, arrived_ns);
-    }
+    tp_jitter_learn(s, at, transit, n_ms, diff > 0, arrived_ns);
 
     if (s->phase == PHASE_WAITING && at < s->position_ms && at >= s->consumed_ms && s->newest_ms - at <= SPAN)
-        move_to(s, at);
+        jump_to(s, at);
     if (at + n_ms <= s->position_ms) {
         bool newer = diff > 0;
         track(s, seq, diff, s->position_ms);
@@ -494,6 +461,16 @@ int tp_jitter_receive(tp_jitter *state, const uint8_t *datagram, size_t datagram
 
 static int64_t delay_at(const tp_jitter *s, int64_t now) { return floor_ms(now - base_of(s)) - s->position_ms; }
 
+/* Samples from the position to the next border of a step. Both are near what is heard: 32 bits are enough. */
+static int32_t before_border(const tp_jitter *s) {
+    int32_t step = (int32_t)s->step_ms, spm = (int32_t)s->samples_per_ms;
+    int32_t ms = (int32_t)(s->border_ms - s->position_ms);
+    if (ms < 0 || ms >= step)
+        ms %= step;
+    int32_t samples = (ms < 0 ? ms + step : ms) * spm - (int32_t)s->fraction;
+    return samples < 0 ? samples + step * spm : samples;
+}
+
 /* Whole frames to skip so that the delay is within one of the target, leaving a frame to play. */
 static int64_t surplus_ms(const tp_jitter *s, int64_t delay_ms) {
     int64_t p = s->config.ptime_ms, full = waiting_ms(s);
@@ -516,13 +493,13 @@ static bool approach(tp_jitter *s, int64_t now) {
                 skip(s, surplus);
             s->phase = PHASE_PLAYING;
         }
-        if (waiting_ms(s) <= 0 || !bits_read(s->unsent, s->position_ms, 1))
+        if (!s->has_unsent || waiting_ms(s) <= 0 || !bits_read(s->unsent, s->position_ms, 1))
             return true;
         int64_t to = s->position_ms + 1;
         while (to < s->newest_ms && bits_read(s->unsent, to, 1))
             to++;
         forget_range(s, s->position_ms, to);
-        move_to(s, to);
+        jump_to(s, to);
         s->phase = PHASE_WAITING;
     }
 }
@@ -541,8 +518,9 @@ static bool correct(tp_jitter *s, int64_t now) {
         }
         return false;
     }
-    if (s->promised)
+    if (s->promised || s->config.stretches)
         return false;
+    delay_ms -= whole_ms(s, before_border(s));
     if (delay_ms >= target + p + SKIP_SLACK_MS) {
         bool missing = full > p && bits_read(s->arrived, s->position_ms, (uint32_t)p) == 0;
         if (missing || (full >= 2 * p && since >= SKIP_EVERY_NS)) {
@@ -556,21 +534,49 @@ static bool correct(tp_jitter *s, int64_t now) {
     return false;
 }
 
+/* What the frame just taken should be stretched by. */
+static void want(tp_jitter *s, tp_jitter_frame *frame, int64_t now) {
+    int32_t waste = before_border(s);
+    int64_t step = s->step_ms, spm = s->samples_per_ms;
+    int64_t over_ms = delay_at(s, now) + s->config.ptime_ms - whole_ms(s, waste) - s->target_delay_ms;
+    int64_t since = now - s->last_correction_ns;
+    uint32_t more = s->refusals < REFUSALS_QUIET ? 0 : 1 + (s->refusals - REFUSALS_QUIET) / REFUSALS_MORE;
+    frame->urgency = more < 3 ? more : 3;
+    if (over_ms < -INSERT_SLACK_MS) {
+        if (since >= REPEAT_EVERY_NS)
+            frame->wanted_samples = (int32_t)(waste - (step - 1 - over_ms) / step * step * spm);
+        return;
+    }
+    int64_t steps = over_ms >= step + SKIP_SLACK_MS ? (over_ms - SKIP_SLACK_MS) / step : 0;
+    int64_t wanted = waste + steps * step * spm;
+    if (steps >= HASTE_STEPS && frame->urgency == 0)
+        frame->urgency = 1;
+    if (frame->following && wanted >= WASTE_MS * spm && (since >= REMOVE_EVERY_NS || steps >= HASTE_STEPS))
+        frame->wanted_samples = (int32_t)wanted;
+}
+
 /* Several holes are told as one: a frame has room for one concealment, and what it covers needs no second. */
-static void say_missing(tp_jitter_frame *frame, uint64_t have, uint32_t p) {
-    uint32_t first = 0, last = p - 1;
+static void say_missing(tp_jitter_frame *frame, uint64_t have, uint32_t touched, uint32_t p) {
+    uint32_t first = 0, last = touched - 1;
     while (have >> first & 1)
         first++;
     while (have >> last & 1)
         last--;
+    /* Where the frame begins within a ms, its own ms straddle the ring's: all that are touched. */
+    if (first && touched > p)
+        first--;
     frame->missing_first_ms = first;
-    frame->missing_ms = last - first + 1;
+    frame->missing_ms = (last < p ? last + 1 : p) - first;
+}
+
+/* Nothing at all has come from the frame's ms on. */
+static bool is_dry_from(const tp_jitter *s, uint32_t frame_ms) {
+    return s->newest_ms <= s->position_ms + frame_ms + (s->fraction != 0);
 }
 
 int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now) {
     tp_jitter *s = state;
     uint32_t p = s->config.ptime_ms;
-    uint64_t whole = low_bits(p);
     memset(frame, 0, sizeof *frame);
     frame->kind = TP_JITTER_SILENCE;
 
@@ -583,49 +589,100 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
     frame->skipped_ms = s->pending_skip_ms;
     s->pending_skip_ms = 0;
     frame->timestamp = s->playout_timestamp;
+    s->repeatable = 0;
+    s->taken_ns = now;
 
     if (due && insert) {
         frame->kind = TP_JITTER_MISSING;
         frame->inserted_ms = p;
         s->inserted_ms += p;
     } else if (due) {
-        uint64_t have = bits_read(s->arrived, s->position_ms, p);
+        uint32_t touched = touched_ms(s);
+        uint64_t whole = low_bits(touched), have = bits_read(s->arrived, s->position_ms, touched);
         if (have && have != whole)
-            say_missing(frame, have, p);
+            say_missing(frame, have, touched, p);
         if (have && frame->missing_ms < p) {
-            copy_out(s, out, s->position_ms, p);
+            copy_out(s, out, s->position_ms, s->fraction, p);
             frame->kind = have == whole ? TP_JITTER_AUDIO : TP_JITTER_PARTIAL;
+            s->repeatable = have == whole;
             s->emitted_ms += p - frame->missing_ms;
-            s->missing_ms += frame->missing_ms;
-            pass(s, p);
-        } else if (waiting_ms(s) > 0) {
+            s->delay_ms_sum += (uint64_t)max64(delay_at(s, now), 0);
+            s->delay_frames++;
+            if (s->config.stretches && frame->kind == TP_JITTER_PARTIAL && is_dry_from(s, frame->missing_first_ms)) {
+                frame->inserted_ms = frame->missing_ms;
+                s->held_ms += frame->missing_ms;
+                pass(s, waiting_ms(s));
+                s->fraction = 0;
+            } else {
+                s->missing_ms += frame->missing_ms;
+                pass(s, p);
+            }
+        } else if (waiting_ms(s) > (s->fraction != 0)) {
             frame->kind = TP_JITTER_MISSING;
             frame->missing_first_ms = frame->missing_ms = 0;
             s->missing_ms += p;
             pass(s, p);
-        } else if (s->note_is_newest || s->held_ms >= HOLD_MS) {
-            s->phase = PHASE_WAITING;
-            s->held_ms = 0;
         } else {
-            frame->kind = TP_JITTER_MISSING;
-            frame->inserted_ms = p;
-            s->held_ms += p;
+            pass(s, waiting_ms(s));
+            s->fraction = 0;
+            frame->missing_first_ms = frame->missing_ms = 0;
+            if (s->note_is_newest || s->held_ms >= HOLD_MS) {
+                s->phase = PHASE_WAITING;
+                s->held_ms = 0;
+            } else {
+                frame->kind = TP_JITTER_MISSING;
+                frame->inserted_ms = p;
+                s->held_ms += p;
+            }
         }
     }
     s->silent_since_ns = frame->kind != TP_JITTER_SILENCE ? -1 : s->silent_since_ns < 0 ? now : s->silent_since_ns;
-    frame->following = s->phase == PHASE_PLAYING && bits_read(s->arrived, s->position_ms, p) == whole;
+    uint32_t touched = touched_ms(s);
+    frame->following = s->phase == PHASE_PLAYING && bits_read(s->arrived, s->position_ms, touched) == low_bits(touched);
     s->promised = frame->following && frame->kind != TP_JITTER_AUDIO;
+    if (s->config.stretches && frame->kind == TP_JITTER_AUDIO)
+        want(s, frame, now);
     settle_passed(s);
     return TP_OK;
 }
 
+int tp_jitter_stretched(tp_jitter *state, int32_t samples) {
+    tp_jitter *s = state;
+    int64_t spm = s->samples_per_ms, total = (int64_t)s->fraction + samples;
+    int64_t ms = total >= 0 ? total / spm : -((spm - 1 - total) / spm);
+    if (samples == 0) {
+        s->refusals++;
+        return TP_OK;
+    }
+    bool possible = samples > 0 ? total <= waiting_ms(s) * spm
+                                : s->repeatable && -ms <= (int64_t)s->config.ptime_ms && waiting_ms(s) - ms <= SPAN;
+    if (!possible)
+        return TP_E_STATE;
+    if (samples > 0)
+        s->removed_samples += (uint64_t)samples;
+    else
+        s->repeated_samples += (uint64_t)-(int64_t)samples;
+    if (ms >= 0) {
+        pass(s, ms);
+    } else {
+        bits_set(s->arrived, s->position_ms + ms, low_bits((uint32_t)-ms));
+        s->position_ms += ms;
+        s->playout_timestamp -= (uint32_t)-ms * s->samples_per_ms;
+        s->consumed_ms = s->position_ms;
+    }
+    s->fraction = (uint32_t)(total - ms * spm);
+    s->last_correction_ns = s->taken_ns;
+    s->refusals = 0;
+    return TP_OK;
+}
+
 int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity) {
-    uint32_t p = state->config.ptime_ms;
-    if (bits_read(state->arrived, state->position_ms, p) != low_bits(p))
+    uint32_t p = state->config.ptime_ms, touched = touched_ms(state);
+    if (bits_read(state->arrived, state->position_ms, touched) != low_bits(touched))
         return TP_E_STATE;
     if (out_capacity < (size_t)p * state->config.bytes_per_ms)
         return TP_E_ROOM;
-    copy_out(state, out, state->position_ms, p);
+    copy_out(state, out, state->position_ms, state->fraction, p);
     return (int)(p * state->config.bytes_per_ms);
 }
 

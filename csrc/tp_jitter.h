@@ -1,21 +1,30 @@
 /* tp_jitter: an adaptive, bounded jitter buffer for telephone audio.
  *
  * What it does. Takes audio packets as the network brings them and gives one ptime of audio per get(), in timestamp order,
- * each millisecond at most once, and says of every frame whether it is audio, in part, lost, or silence that nobody sent.
+ * each millisecond at most once, and says of every frame whether it is audio, in part, lost, or silence that nobody sent,
+ * and by how much the caller should stretch it to bring the delay nearer to what the network asks for.
  *
  * How it works. Audio lies in a ring by RTP timestamp, in units of 1 ms with a bit each for "arrived" and for "never
- * sent", so packets of any whole-ms ptime, duplicates and reordering need no slots and no search.
+ * sent", so packets of any whole-ms ptime, duplicates and reordering need no slots and no search. The playout position is
+ * exact to the sample: what is stretched by a period of the voice leaves the next frames whole, payload as it arrived.
  *
  *   delay    A packet's transit is its arrival time minus its media time; the least transit of the last 5 to 10 s is the
  *            base, which follows clock skew. The playout delay is now - base - playout position. It depends on the clock
  *            and not on how full the ring is, so losses and bursts do not look like delay.
  *   target   How long past the base each packet would have had to be waited for goes into a histogram of 5 ms steps that
- *            forgets (halved at 1024 packets, about 15 s). The target covers 99 % of it, rises at once, falls by 5 ms a
- *            second and stays in [min, max]. Where a packet begins inside a frame counts in, so the target also covers
- *            ptimes that do not match. Packets that came in one burst count once: a stall is one event, not a hundred.
- *   correct  Delay a frame and more above the target: a frame is skipped, a missing one at once, a good one at most every
- *            200 ms. Above max: as much as it takes, at once. Below the target: one frame is inserted, at most every
- *            100 ms. In silence neither is needed: the next talkspurt simply begins when its delay equals the target.
+ *            forgets (halved at 128 packets: it knows the last few seconds). The target covers 98 % of it, rises at once,
+ *            falls by 20 ms a second and stays in [min, max]. Chosen by measurement: what was long ago costs delay after
+ *            every burst, and what it saves is less than one late packet a burst. Packets that came in one burst count once: a stall is one event, not a
+ *            hundred.
+ *   steps    A frame is taken whole, so what counts is which packet is the newest that a tick needs. Between two positions
+ *            that need the same one, the later is the better: a delay that begins e ms before a packet's border wastes e.
+ *            So delay is measured from the border, moved by whole steps of gcd(packet, ptime), and of the way there every
+ *            piece that the voice allows is taken when it comes. For frames that span packets the target is higher by what
+ *            lies between the first and the last packet's border.
+ *   correct  With `stretches` set, by what frame.wanted_samples asks for, see the table. Without, by whole frames: delay a
+ *            frame and more above the target: a frame is skipped, a missing one at once, a good one at most every 200 ms;
+ *            below it: one is inserted, at most every 100 ms. Above max: as much as it takes, at once, either way. In
+ *            silence none of it is needed: the next talkspurt simply begins when its delay equals the target.
  *   nothing  When nothing is there to play, the position stays and up to 100 ms are concealed as insertions; packets that
  *            were merely late are then still played, with more delay. If the next packet shows that they were lost, the
  *            position catches up by what was concealed. After 100 ms it is silence, and what comes is a new talkspurt.
@@ -25,9 +34,31 @@
  *            aside; when 3 (late: 6) in a row agree with each other the sender has a new clock and the buffer starts anew.
  *            In order after silence, or with the marker bit, one is enough. What is late and old by its number too is late.
  *
+ *   phase    event                                            get() gives                                    phase after
+ *   empty    -                                                SILENCE                                        empty
+ *   empty    put()                                            -                                              waiting
+ *   waiting  nothing there, or delay < target                 SILENCE                                        waiting
+ *   waiting  delay >= target                                  surplus skipped, then as playing               playing
+ *   playing  the frame is there                               AUDIO, see below                               playing
+ *   playing  its end has not come, nothing newer has          PARTIAL (stretches) or MISSING; position stays playing
+ *                                                             behind what there was
+ *   playing  the same for 100 ms, or a note was the newest    SILENCE                                        waiting
+ *   playing  some of it missing, newer audio there            PARTIAL or MISSING, passed by                  playing
+ *   playing  never sent                                       SILENCE, position behind it                    waiting
+ *   any      reset(), jump agreed on                          -                                              empty, waiting
+ *
+ *   AUDIO, with `stretches`, D the delay at the packet's border, e what lies before it, g the step, T the target:
+ *   D < T - 3 ms                                  wanted < 0: repeat up to the next border, at most every 40 ms
+ *   D >= T + g + 2 ms                             wanted > 0: remove to the border that fits, at most every 60 ms, every
+ *                                                 frame from 3 g above on
+ *   else, e >= 3 ms                               wanted > 0: remove e, at most every 60 ms
+ *   What was wanted and not done is wanted again of the next frame: for 0.8 s with urgency 0, which waits for a quiet
+ *   moment (at once with 1 from 3 g above on), then with 1, 2 and 3 for 160 ms each: see tp_stretch.h.
+ *
  * How to use it. One per SSRC in use; put() and note() every packet in the order of arrival, get() once per ptime, with
  * `now` and `arrived_ns` of the same clock. Give init() a ring of TP_JITTER_SPAN_MS * bytes_per_ms bytes and keep it alive.
- * kind MISSING: conceal; SILENCE: silence. reset() for a new SSRC.
+ * kind MISSING: conceal; SILENCE: silence. Where wanted_samples is not 0: stretch (tp_stretch) and say so with stretched(),
+ * before the next put(), with 0 too. reset() for a new SSRC.
  *
  * Acceptance: 30 +- 30 ms uniform jitter with 3 % loss: under 1 % late at under 100 ms mean delay; +-200 ppm of clock skew
  * without end keep the delay within a frame or so of the target; after a stall of any length the delay is back at once.
@@ -49,6 +80,7 @@ typedef struct tp_jitter_config {
     uint32_t min_delay_ms;   /* target never below; default 20 */
     uint32_t max_delay_ms;   /* target never above, and what is deeper is skipped; default 200, at most 400 */
     uint32_t ptime_ms;       /* what get() takes: 10..60 */
+    uint32_t stretches;      /* 1: the caller stretches; bytes_per_ms is then whole bytes a sample */
 } tp_jitter_config;
 
 typedef enum tp_jitter_kind {
@@ -63,8 +95,11 @@ typedef struct tp_jitter_frame {
     uint32_t following;     /* 1: the ptime after this one has arrived whole (peek() gives it) */
     uint32_t missing_first_ms, missing_ms; /* PARTIAL: the stretch that holds all that is missing */
     uint32_t skipped_ms;    /* audio skipped just before this frame to shrink the delay */
-    uint32_t inserted_ms;   /* > 0: this frame is an insertion to grow the delay; nothing was consumed (kind MISSING) */
+    uint32_t inserted_ms;   /* > 0: so much of the frame's end is an insertion that grows the delay, nothing was consumed
+                             * for it: the whole frame of kind MISSING, what is missing of kind PARTIAL */
     uint32_t timestamp;     /* RTP timestamp of the frame's first sample, to the ms */
+    int32_t wanted_samples; /* AUDIO: > 0: remove up to so many, what follows has arrived; < 0: repeat about so many */
+    uint32_t urgency;       /* 0..3: 0 where it is quiet only, 3 wherever */
 } tp_jitter_frame;
 
 /* Packets known to be missing: n of them, all played or passed once the playout reaches end_ms. */
@@ -87,25 +122,34 @@ typedef struct tp_jitter {
     int64_t last_arrived_ns;
     /* media time in ms, extended beyond 32 bits; position and newest are playout_timestamp and newest_timestamp */
     int64_t position_ms, newest_ms, consumed_ms;
+    int64_t border_ms;            /* where the newest packet in order begins */
     int64_t base_ns, window_base_ns, window_since_ns; /* least transit: of the window before and of the present one */
     int64_t last_transit_ns, last_audio_ns, last_correction_ns, last_decay_ns;
     int64_t suspect_transit_ns;
+    int64_t taken_ns;             /* of the last get() */
     uint64_t seen;                /* bit i: newest_seq - i has arrived */
     uint32_t phase;               /* nothing yet, waiting for the delay, playing */
     uint32_t held_ms;             /* concealed with nothing consumed since the ring ran dry */
     uint32_t pending_skip_ms;     /* skipped by put(), to be told with the next frame */
     uint32_t packet_ms;           /* of the newest packet */
+    uint32_t step_ms;             /* gcd of it and the ptime */
+    uint32_t fraction;            /* samples of the position's ms that are behind it */
+    uint32_t refusals;            /* of stretching, in a row */
+    uint32_t repeatable;          /* the last frame was whole audio and may be repeated from */
     uint32_t seq_known;
+    uint32_t has_unsent;          /* some bit of unsent may be set */
     uint32_t note_is_newest;      /* the newest packet carries no audio: silence is meant */
     uint32_t promised;            /* the last frame was concealed in view of what follows: do not skip that */
     uint32_t n_suspects;
     uint16_t suspect_seq, reserved2;
-    uint32_t n_gaps, histogram_total, reserved1;
+    uint32_t n_gaps, histogram_total, histogram_top; /* no bucket above top counts anything */
     /* statistics, webrtc-stats names */
     uint64_t packets_received /* well-formed audio packets, duplicates and late ones too */, packets_lost,
         packets_discarded /* late or duplicate or out of span */, packets_late, packets_duplicated, packets_reordered;
     /* ms of audio that came out; passed by with nothing there; passed by unplayed; concealed with nothing passed by */
     uint64_t emitted_ms, missing_ms, skipped_ms, inserted_ms;
+    uint64_t removed_samples, repeated_samples; /* by stretching */
+    uint64_t delay_ms_sum, delay_frames; /* of frames with audio: now - base - position, when each was taken */
     uint32_t jitter_x16;          /* RFC 3550 A.8, RTP units times 16 */
     uint32_t resyncs;             /* new clocks found behind an old SSRC */
     tp_jitter_gap gaps[TP_JITTER_GAPS];
@@ -132,8 +176,15 @@ int tp_jitter_receive(tp_jitter *state, const uint8_t *datagram, size_t datagram
                       int64_t arrived_ns);
 /* One ptime. out has ptime_ms * bytes_per_ms bytes. Always TP_OK. */
 int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_t now);
+/* What the caller did about frame.wanted_samples: > 0 removed, < 0 repeated, 0 nothing suited. -> TP_OK; TP_E_STATE:
+ * impossible, nothing is changed */
+int tp_jitter_stretched(tp_jitter *state, int32_t samples);
 /* The ptime after the one got last, when frame.following was set. -> bytes; TP_E_ROOM; TP_E_STATE not there */
 int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity);
 uint32_t tp_jitter_delay_ms(const tp_jitter *state); /* audio waiting now */
+
+/* For put() alone: what the arrival of a packet of n_ms at media time at_ms says about the network and about the sender's
+ * packets: base, target, steps, jitter. */
+void tp_jitter_learn(tp_jitter *state, int64_t at_ms, int64_t transit, uint32_t n_ms, bool is_newest, int64_t arrived_ns);
 
 #endif

@@ -1,6 +1,7 @@
 #include "tp_path.h"
 
 #include "tp_g711.h"
+#include "tp_stretch.h"
 
 #define NS_PER_MS 1000000LL
 #define MAKE_UP_NS (60 * NS_PER_MS)
@@ -8,6 +9,8 @@
 #define MAX_FRAME_SAMPLES 2880u /* 60 ms at 48 kHz */
 #define COMFORT_NOISE 13u
 #define RECENT_MS 24u /* what concealment looks back at */
+#define NOISE_SEED 3389u
+#define EDGE_MS 5u   /* how long an edge that nothing leads up to is cross-faded */
 #define PRESS_WINDOW_MS 100 /* tones and message of one press are no further apart, the jitter buffer's delay counted */
 
 size_t tp_path_sizeof(void) { return sizeof(tp_path); }
@@ -60,12 +63,13 @@ int tp_path_init(tp_path *path, tp_pool *pool, const tp_path_config *config, uin
         return TP_OK;
     }
     tp_jitter_config jitter = {rate, path->frame_bytes / config->ptime_ms, config->jitter_min_ms, config->jitter_max_ms,
-                               config->ptime_ms};
+                               config->ptime_ms, 1};
     path->recent_capacity = RECENT_MS * jitter.bytes_per_ms;
     path->recent = jitter_bytes + bytes - path->recent_capacity;
     int status = tp_jitter_init(&path->jitter, &jitter, jitter_bytes, bytes - path->recent_capacity);
     if (status != TP_OK) return status;
     tp_event_receiver_reset(&path->events_in);
+    tp_noise_reset(&path->noise, NOISE_SEED);
     tp_event_sender_init(&path->events_out, rate, path->frame_samples);
     return tp_plc_init(&path->plc, rate);
 }
@@ -132,6 +136,7 @@ void tp_path_receive_digit(tp_path *path, char digit) {
 static void forget_source(tp_path *path) {
     tp_jitter_reset(&path->jitter);
     tp_event_receiver_reset(&path->events_in);
+    tp_noise_reset(&path->noise, NOISE_SEED);
 }
 
 int tp_path_receive_rtp(tp_path *path, const uint8_t *in, size_t in_bytes, int64_t arrived) {
@@ -170,6 +175,7 @@ int tp_path_receive_rtp(tp_path *path, const uint8_t *in, size_t in_bytes, int64
         return status > 0;
     }
     tp_jitter_note(&path->jitter, header.seq, arrived);
+    if (noise && tp_noise_receive(&path->noise, payload, header.payload_bytes) < 0) path->counters.rtp_malformed++;
     if (!event) return 0;
     tp_digit digits[2];
     int n = tp_event_receiver_receive(&path->events_in, digits, payload, header.payload_bytes, header.timestamp, arrived);
@@ -312,6 +318,56 @@ static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_
     }
 }
 
+/* Nothing leads from what was heard before into this frame: its beginning is cross-faded with what might have come. */
+static void smooth_edge(tp_path *path, tp_frame *frame, uint8_t *payload) {
+    uint32_t n = path->config.leg_format.rate_hz / 1000 * EDGE_MS, encoding = path->config.leg_format.encoding;
+    int16_t made[16 * EDGE_MS], *pcm = frame->pcm;
+    recall_recent(path);
+    tp_plc ahead = path->plc; /* it is not the gap that path->plc would then think it is */
+    (void)tp_plc_fillin(&ahead, made, n, NULL, 0);
+    (void)tp_frame_pcm(frame);
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t w = (int32_t)(2 * i + 1), all = (int32_t)(2 * n);
+        pcm[i] = (int16_t)(((all - w) * made[i] + w * pcm[i]) / all);
+    }
+    (void)tp_g711_encode(encoding, payload, pcm, frame->n);
+    frame->silent = 0;
+}
+
+/* The frame at hand, and what follows it where it is to be shorter, as the jitter buffer wants it. */
+static void stretch_frame(tp_path *path, tp_frame *frame, uint8_t *payload, const tp_jitter_frame *got) {
+    uint32_t n = frame->n, rate = path->config.leg_format.rate_hz, encoding = path->config.leg_format.encoding;
+    int16_t in[2 * TP_STRETCH_MAX_FRAME];
+    int moved;
+    (void)tp_g711_decode(encoding, in, payload, n);
+    if (got->wanted_samples > 0) {
+        uint8_t ahead[2 * TP_STRETCH_MAX_FRAME];
+        if (tp_jitter_peek(&path->jitter, ahead, sizeof ahead) < 0) return;
+        (void)tp_g711_decode(encoding, in + n, ahead, n);
+        moved = tp_stretch_shorten(frame->pcm, n, in, 2u * n, (size_t)got->wanted_samples, rate, got->urgency);
+    } else {
+        moved = -tp_stretch_lengthen(frame->pcm, n, in, (size_t)-got->wanted_samples, rate, got->urgency);
+    }
+    if (tp_jitter_stretched(&path->jitter, moved) < 0 || moved == 0) return;
+    frame->has_pcm = 1;
+    (void)tp_g711_encode(encoding, payload, frame->pcm, n);
+}
+
+/* What nobody sent. */
+static void pause_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
+    uint32_t n = frame->n, encoding = path->config.leg_format.encoding;
+    path->counters.silent_samples += n;
+    if (path->noise.level > 0.0f && (path->direction & TP_DIRECTION_RECEIVE) != 0) {
+        if (path->concealing) tp_noise_fade(&path->noise);
+        tp_noise_fill(&path->noise, frame->pcm, n);
+        (void)tp_g711_encode(encoding, payload, frame->pcm, n);
+        frame->has_pcm = 1;
+        return;
+    }
+    (void)tp_g711_silence(encoding, payload, n);
+    frame->silent = 1;
+}
+
 static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
     uint32_t n = path->frame_samples;
     frame->bytes = payload;
@@ -333,8 +389,16 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
     /* In grid time: a tick that comes late and is made up must not look like delay on the network. */
     if ((path->direction & TP_DIRECTION_RECEIVE) != 0) (void)tp_jitter_get(&path->jitter, &got, payload, path->deadline);
     uint32_t encoding = path->config.leg_format.encoding;
+    bool spoke = path->speaking;
+    path->speaking = got.kind == TP_JITTER_AUDIO;
     switch (got.kind) {
     case TP_JITTER_AUDIO:
+        if (path->concealing) break;
+        if (spoke && got.skipped_ms != 0) {
+            smooth_edge(path, frame, payload);
+        } else if (got.wanted_samples != 0) {
+            stretch_frame(path, frame, payload, &got);
+        }
         break;
     case TP_JITTER_PARTIAL:
         recall_recent(path);
@@ -358,9 +422,8 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
         return;
     }
     default:
-        (void)tp_g711_silence(encoding, payload, n);
-        frame->silent = 1;
-        path->counters.silent_samples += n;
+        pause_frame(path, frame, payload);
+        if (spoke && (path->direction & TP_DIRECTION_RECEIVE) != 0) smooth_edge(path, frame, payload);
         break;
     }
     if (!path->concealing) {

@@ -9,8 +9,15 @@
  *
  *   inbound   datagram -> jitter buffer -> linear -> concealment -> every stream that asked for the track. A frame that
  *             needed no concealment reaches streams of the leg's own format as the payload bytes that arrived, and waits
- *             as such until concealment, should a gap come, asks what was before it: most frames are never decoded. Packets of other payload types and malformed ones are counted.
- *             A new SSRC starts the jitter buffer anew. Digits lie in a ring of 32.
+ *             as such until concealment, should a gap come, asks what was before it: most frames are never decoded. Packets
+ *             of other payload types and malformed ones are counted. A new SSRC starts the jitter buffer anew. Digits lie
+ *             in a ring of 32.
+ *   stretch   Where the jitter buffer wants less or more delay, this one frame is decoded and shortened or lengthened by
+ *             periods of the voice; those after it are again what arrived, cut at another sample. Where audio was left out
+ *             at once (above the greatest delay, a new clock), or ends without a pause's beginning being told, the edge is
+ *             cross-faded with what concealment makes of what was before. A frame that comes after its concealment began is
+ *             faded into by tp_plc.
+ *   noise     A pause of a sender that describes its noise (RFC 3389, payload type 13) is filled with noise like it.
  *   outbound  each stream's playout is a source. None has audio: the codec's silence. One has: its payload bytes as they
  *             arrived where the format is the leg's, else converted. Several have: converted, added with saturation,
  *             encoded. Streams that asked for the outbound track get what the caller hears, after mixing.
@@ -41,6 +48,7 @@
 #ifndef TP_PATH_H
 #define TP_PATH_H
 #include "tp_jitter.h"
+#include "tp_noise.h"
 #include "tp_plc.h"
 #include "tp_rtp.h"
 #include "tp_stream.h"
@@ -95,6 +103,7 @@ typedef struct tp_path {
     uint32_t direction;
     uint16_t seq;
     uint8_t closed, marker, has_ssrc, timed_out, timeout_pending, concealing;
+    uint8_t speaking;            /* the last frame was audio as it arrived, or stretched */
     uint32_t ssrc_in;
     int64_t last_media;
     tp_event_receiver events_in;
@@ -109,6 +118,7 @@ typedef struct tp_path {
     uint32_t recent_capacity, recent_at, recent_bytes;
     tp_jitter jitter;
     tp_plc plc;
+    tp_noise noise;
     tp_tone tone;                /* where digits are in the audio: the detector, whose sample 0 is the track's */
     tp_tone_maker maker;
     tp_presses presses;

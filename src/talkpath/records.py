@@ -175,6 +175,12 @@ class CallStatistics:
     jitter_ms: float = 0.0
     jitter_buffer_delay_ms: int = 0
     jitter_buffer_target_delay_ms: int = 0
+    jitter_buffer_mean_delay_ms: float = 0.0
+    """Of all audio so far: how long it was played after the shortest way would have brought it."""
+    removed_samples_for_acceleration: int = 0
+    """Left out of the caller's voice, by periods of it, so that delay shrinks."""
+    inserted_samples_for_deceleration: int = 0
+    """Heard twice, so that delay grows before packets are late. What waits for late ones is in `concealed_samples`."""
     concealed_samples: int = 0
     concealment_events: int = 0
     silent_samples: int = 0

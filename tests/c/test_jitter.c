@@ -14,7 +14,7 @@ static uint32_t next(void) {
 static int limits(void) {
     tp_jitter state;
     static uint8_t ring[TP_JITTER_SPAN_MS * 8];
-    tp_jitter_config config = {8000, 8, 20, 200, 20};
+    tp_jitter_config config = {8000, 8, 20, 200, 20, 0};
     CHECK(tp_jitter_init(&state, &config, ring, sizeof ring - 1) == TP_E_ROOM);
     CHECK(tp_jitter_init(&state, &config, ring, sizeof ring) == TP_OK);
     uint8_t payload[8 * 201] = {0}, out[160];
@@ -26,17 +26,17 @@ static int limits(void) {
     CHECK(tp_jitter_peek(&state, out, 159) == TP_E_ROOM);
     CHECK(tp_jitter_peek(&state, out, 160) == 160);
     CHECK(sizeof state <= 1024);
-    tp_jitter_config wrong[] = {{8001, 8, 20, 200, 20}, {8000, 0, 20, 200, 20}, {8000, 33, 20, 200, 20},
-                                {8000, 8, 201, 200, 20}, {8000, 8, 20, 401, 20}, {8000, 8, 20, 200, 9},
-                                {8000, 8, 20, 200, 61}, {0, 8, 20, 200, 20}, {49000, 8, 20, 200, 20}};
+    tp_jitter_config wrong[] = {{8001, 8, 20, 200, 20, 0}, {8000, 0, 20, 200, 20, 0}, {8000, 33, 20, 200, 20, 0},
+                                {8000, 8, 201, 200, 20, 0}, {8000, 8, 20, 401, 20, 0}, {8000, 8, 20, 200, 9, 0},
+                                {8000, 8, 20, 200, 61, 0}, {0, 8, 20, 200, 20, 0}, {49000, 8, 20, 200, 20, 0}};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         CHECK(tp_jitter_init(&state, &wrong[i], ring, sizeof ring) == TP_E_ARGUMENT);
     return 0;
 }
 
 /* A sender, a network and a clock that do anything: jumps, wraps, bursts, stalls, times that stand still or run back. */
-static int anything(uint32_t bytes_per_ms, uint32_t ptime_ms, uint32_t max_delay_ms) {
-    tp_jitter_config config = {16000, bytes_per_ms, max_delay_ms / 10, max_delay_ms, ptime_ms};
+static int anything(uint32_t bytes_per_ms, uint32_t ptime_ms, uint32_t max_delay_ms, uint32_t stretches) {
+    tp_jitter_config config = {16000, bytes_per_ms, max_delay_ms / 10, max_delay_ms, ptime_ms, stretches};
     size_t ring_bytes = (size_t)TP_JITTER_SPAN_MS * bytes_per_ms, out_bytes = (size_t)ptime_ms * bytes_per_ms;
     tp_jitter *state = malloc(sizeof *state);
     uint8_t *ring = malloc(ring_bytes), *out = malloc(out_bytes);
@@ -77,7 +77,9 @@ static int anything(uint32_t bytes_per_ms, uint32_t ptime_ms, uint32_t max_delay
         tp_jitter_frame frame;
         CHECK(tp_jitter_get(state, &frame, out, now) == TP_OK);
         CHECK(frame.kind >= TP_JITTER_AUDIO && frame.kind <= TP_JITTER_SILENCE);
-        CHECK(frame.inserted_ms == 0 || (frame.kind == TP_JITTER_MISSING && frame.inserted_ms == ptime_ms));
+        CHECK(frame.inserted_ms == 0 || (frame.kind == TP_JITTER_MISSING && frame.inserted_ms == ptime_ms) ||
+              (stretches && frame.kind == TP_JITTER_PARTIAL && frame.inserted_ms == frame.missing_ms));
+        CHECK(frame.wanted_samples == 0 || (stretches && frame.kind == TP_JITTER_AUDIO && frame.urgency <= 3));
         if (frame.kind == TP_JITTER_AUDIO || frame.kind == TP_JITTER_PARTIAL) {
             CHECK((frame.missing_ms == 0) == (frame.kind == TP_JITTER_AUDIO));
             CHECK(frame.missing_first_ms + frame.missing_ms <= ptime_ms && frame.missing_ms < ptime_ms);
@@ -88,6 +90,18 @@ static int anything(uint32_t bytes_per_ms, uint32_t ptime_ms, uint32_t max_delay
         }
         if (frame.following)
             CHECK(tp_jitter_peek(state, out, out_bytes) == (int)out_bytes && out[0] == 7);
+        if (frame.wanted_samples) {
+            /* Anything a caller may do, and what it may not. */
+            int32_t p = (int32_t)ptime_ms * 16, most = frame.wanted_samples > 0 ? frame.wanted_samples : -frame.wanted_samples;
+            int32_t moved = (int32_t)(next() % (uint32_t)(most < p ? most + 1 : p + 1));
+            uint64_t removed = state->removed_samples, repeated = state->repeated_samples;
+            int status = tp_jitter_stretched(state, frame.wanted_samples > 0 ? moved : -moved);
+            CHECK(status == TP_OK || (status == TP_E_STATE && moved > 0));
+            CHECK(state->removed_samples + state->repeated_samples - removed - repeated ==
+                  (status == TP_OK ? (uint64_t)moved : 0));
+            CHECK(tp_jitter_stretched(state, 100000000) == TP_E_STATE);
+            CHECK(tp_jitter_stretched(state, -100000000) == TP_E_STATE);
+        }
         CHECK(tp_jitter_delay_ms(state) <= TP_JITTER_SPAN_MS);
         CHECK(state->target_delay_ms >= config.min_delay_ms && state->target_delay_ms <= config.max_delay_ms);
         CHECK(state->n_gaps <= TP_JITTER_GAPS);
@@ -103,7 +117,7 @@ static int anything(uint32_t bytes_per_ms, uint32_t ptime_ms, uint32_t max_delay
 static int wraps(void) {
     tp_jitter state;
     static uint8_t ring[TP_JITTER_SPAN_MS * 8];
-    tp_jitter_config config = {48000, 8, 20, 200, 60};
+    tp_jitter_config config = {48000, 8, 20, 200, 60, 0};
     uint8_t payload[480] = {0}, out[480];
     CHECK(tp_jitter_init(&state, &config, ring, sizeof ring) == TP_OK);
     uint32_t wraps_seen = 0, timestamp = 2880;
@@ -120,6 +134,6 @@ static int wraps(void) {
 }
 
 int main(void) {
-    return limits() || anything(8, 20, 200) || anything(32, 60, 400) || anything(1, 13, 30) || anything(16, 10, 0) ||
-           wraps();
+    return limits() || anything(8, 20, 200, 0) || anything(32, 60, 400, 0) || anything(1, 13, 30, 0) ||
+           anything(16, 10, 0, 0) || anything(16, 20, 200, 1) || anything(32, 60, 400, 1) || anything(16, 13, 300, 1) || wraps();
 }

@@ -4,7 +4,7 @@ Rules: one owner, one clock. `now` is an integer of nanoseconds, the same clock 
 once per ptime. Nothing the network does raises: what cannot be used is counted.
 
 How delay is kept (the least transit, the histogram of what had to be waited for, skips and insertions) is told in
-``csrc/tp_jitter.h``.
+``csrc/tp_jitter.h``. This buffer knows payload, not sound, so it moves by whole frames; an engine's calls stretch.
 """
 
 from __future__ import annotations
