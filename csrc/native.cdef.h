@@ -31,6 +31,24 @@ void tp_level_fillin(tp_level *level, size_t n);
 uint64_t tp_level_energy(const int16_t *in, size_t n);
 int32_t tp_level_dbov_x100(uint64_t energy, uint64_t n_samples);
 
+/* ---- tp_active ---- */
+typedef struct { uint64_t energy, n_samples; ...; } tp_active;
+int tp_active_init(tp_active *active, uint32_t rate_hz);
+void tp_active_reset(tp_active *active);
+void tp_active_receive(tp_active *active, const int16_t *in, size_t n);
+void tp_active_fillin(tp_active *active, size_t n);
+int32_t tp_active_dbov_x100(const tp_active *active);
+
+/* ---- tp_voice ---- */
+typedef struct { uint32_t rate_hz, onset_ms, hangover_ms; int32_t margin_x100; } tp_voice_config;
+typedef struct { int32_t state, score, repeats, evidence; uint64_t n_frames, n_onsets; ...; } tp_voice;
+typedef struct { int32_t level_x100, floor_x100, snr_x100; } tp_voice_figures;
+int tp_voice_init(tp_voice *voice, const tp_voice_config *config);
+void tp_voice_reset(tp_voice *voice);
+int tp_voice_receive(tp_voice *voice, const int16_t *in, size_t n);
+int tp_voice_fillin(tp_voice *voice, size_t n);
+void tp_voice_measure(const tp_voice *voice, tp_voice_figures *out);
+
 /* ---- tp_resample ---- */
 typedef struct { uint32_t from_hz, to_hz, delay; ...; } tp_resample;
 int tp_resample_init(tp_resample *state, uint32_t from_hz, uint32_t to_hz);

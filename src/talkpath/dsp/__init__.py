@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
-from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
+from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
 from talkpath.dsp.plc import Concealer
 from talkpath.dsp.resample import Resampler
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
+from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
 
 __all__ = [
     "SILENCE_DBOV",
+    "ActiveLevel",
     "Concealer",
     "JitterBuffer",
     "JitterFrame",
@@ -29,6 +31,9 @@ __all__ = [
     "JitterStatistics",
     "Level",
     "Resampler",
+    "VoiceActivity",
+    "VoiceFigures",
+    "VoiceState",
     "dtmf",
     "energy_dbov",
     "pcma_decode",
