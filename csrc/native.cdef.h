@@ -267,6 +267,8 @@ ptrdiff_t tp_stream_track_next(const tp_stream *stream, uint32_t track, uint8_t 
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);
 int64_t tp_stream_hold(tp_stream *stream, int held, int64_t now);
+int tp_stream_keep_tail(tp_stream *stream, uint8_t *ring, uint32_t ring_bytes);
+uint64_t tp_stream_rewind(tp_stream *stream);
 
 /* ---- tp_path ---- */
 #define TP_PATH_STREAMS 4
