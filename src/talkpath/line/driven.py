@@ -234,7 +234,7 @@ class DrivenLine:
     def _send_mark(self, ident: int, now_ns: int) -> None:
         """Send a checkpoint exactly where it lies, and then what waited behind it."""
         assert self._connection is not None
-        checkpoint = self._checkpoints.due(ident, now_ns + self._speech.unheard_ns(now_ns))
+        checkpoint = self._checkpoints.due(ident, now_ns + self._speech.ahead_ns(now_ns))
         if checkpoint is not None:
             if self._dialect.has_marks:
                 self._write(Mark(checkpoint.name))

@@ -265,8 +265,15 @@ class Speech:
         native = self._native
         with self._commands.paused():  # as in `_position`
             queued = int(lib.tp_stream_queued_samples(native))
+            ahead_ns = self.ahead_ns(now_ns)
+        return ahead_ns + samples_to_ns(queued + self._held_samples, self._rate)
+
+    def ahead_ns(self, now_ns: int) -> int:
+        """Return how long, by the model, what was sent is still to be heard; what is queued comes after it."""
+        native = self._native
+        with self._commands.paused():
             sent = int(lib.tp_stream_sent_samples(native)) - int(lib.tp_stream_model_played(native, now_ns))
-        return samples_to_ns(sent + queued + self._held_samples, self._rate)
+        return samples_to_ns(sent, self._rate)
 
     def _queue(self, pcm: npt.NDArray[np.int16]) -> None:
         n = len(pcm)
