@@ -201,7 +201,7 @@ enum { TP_TICK_EVENTS = 1, TP_TICK_OUTPUT = 2, TP_TICK_MARK_DUE = 4 };
 enum {
     TP_EVENT_NONE = 0, TP_EVENT_DIGIT = 1, TP_EVENT_MARK = 2, TP_EVENT_MEDIA_TIMEOUT = 3, TP_EVENT_FILL = 4,
     TP_EVENT_UNDERRUN = 5, TP_EVENT_DIGITS_SENT = 6, TP_EVENT_MARK_DUE = 7, TP_EVENT_AUDIO = 8,
-    TP_EVENT_LOW = 9, TP_EVENT_ALARM = 10
+    TP_EVENT_LOW = 9, TP_EVENT_ALARM = 10, TP_EVENT_HEARD = 11
 };
 typedef struct { uint32_t offset, length; uint32_t slot; uint16_t kind, stream; } tp_output;
 typedef struct {
@@ -306,6 +306,7 @@ int64_t tp_path_clear(tp_path *path, unsigned stream);
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
 uint32_t tp_path_digits_waiting(const tp_path *path);
 void tp_path_hold(tp_path *path, uint32_t direction);
+int tp_path_tap(tp_path *path, int16_t *ring, uint32_t capacity);
 void tp_path_restart_receive(tp_path *path);
 int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out);
 int tp_path_tick_many(tp_path *const *paths, size_t count, int64_t now, tp_outbox *out, uint8_t *flags);

@@ -77,7 +77,8 @@ enum {
     TP_EVENT_MARK_DUE = 7,      /* application role: everything before mark id has been written; send the checkpoint NOW, then tick again */
     TP_EVENT_AUDIO = 8,         /* application role: new audio in the rings of the TP_TRACK_x bits in value; see wake_at; coalesced */
     TP_EVENT_LOW = 9,           /* application role: the queue is as short as want_low asked; once */
-    TP_EVENT_ALARM = 10         /* application role: a tick came at or after set_alarm's time; once */
+    TP_EVENT_ALARM = 10,        /* application role: a tick came at or after set_alarm's time; once */
+    TP_EVENT_HEARD = 11         /* a path with a tap: what the caller said is in it, value samples in all; coalesced */
 };
 typedef struct tp_event {
     int32_t kind, stream;

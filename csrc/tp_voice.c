@@ -8,7 +8,7 @@ enum {
     PIECE_FRAMES = 10,
     SMOOTH_SHIFT = 2,
     NEVER = 1 << 20,
-    LEAST_FLOOR = 20 * 256,   /* of an octave of a frame: what lies below is no noise anybody hears */
+    LEAST_FLOOR = 4480,       /* of an octave, -60 dBov: what lies below is no noise that anybody hears */
     MOST_SNR = 24 * DB,       /* of one octave: no single one makes it speech */
     ENERGY_SHIFT = 5,         /* 80 squares of 15 bits fit a word */
     LOUD = 400,               /* of the score: counts for speech */
@@ -20,6 +20,8 @@ enum {
     PAST = TP_VOICE_PAST_FRAMES * FRAME / 4,
     WINDOW = PAST - LAG_MOST,
     REPEATS_VOICED = 128,
+    LEAK = 3 * 256,           /* what lies below 250 Hz is heard at most so much softer in the octave above, to 80 Hz */
+    LEAK_STEP = 2 * 256,      /* and so much softer in each further one */
     HOLDS_FRAMES = 3,         /* without audio before it counts against whoever spoke */
     LENGTH_MOST_MS = 10000
 };
@@ -138,7 +140,7 @@ static void judge(tp_voice *v, bool voiced) {
         v->evidence += TP_VOICE_FRAME_MS / 2;
         if (v->evidence > most) v->evidence = most;
     } else {
-        v->evidence = v->evidence > TP_VOICE_FRAME_MS ? v->evidence - TP_VOICE_FRAME_MS : 0;
+        v->evidence = v->evidence > TP_VOICE_FRAME_MS / 2 ? v->evidence - TP_VOICE_FRAME_MS / 2 : 0;
     }
     switch (v->state) {
     case TP_VOICE_QUIET:
@@ -183,6 +185,9 @@ static void take_frame(tp_voice *v, const int16_t *in) {
     tp_voice_past *past = &v->past[v->newest];
     memcpy(past->second, second, sizeof past->second);
     memcpy(past->fourth, fourth, sizeof past->fourth);
+    uint64_t below = 0;
+    for (size_t i = 0; i < 16; i++) below += (uint32_t)(fourth[i] * fourth[i]) >> ENERGY_SHIFT;
+    int32_t leak = log2_x256(below << (ENERGY_SHIFT + 4)) - LEAK;
     v->energy = energy[0] + energy[1] + energy[2] + energy[3];
     v->missing = v->missing_frames = 0;
     int32_t level[TP_VOICE_OCTAVES];
@@ -194,7 +199,8 @@ static void take_frame(tp_voice *v, const int16_t *in) {
     follow_floor(v, level);
     int32_t sum = 0, total = 0, margin = v->config.margin_x100 * DB / 100;
     for (uint32_t i = 0; i < TP_VOICE_OCTAVES; i++) {
-        int32_t above = level[i] - v->least[i] - bias[i] - margin;
+        int32_t base = v->least[i] + bias[i], hum = leak - LEAK_STEP * (3 - (int32_t)i);
+        int32_t above = level[i] - (base > hum ? base : hum) - margin;
         if (above < 0) above = 0;
         if (above > MOST_SNR) above = MOST_SNR;
         sum += weight[i] * above;

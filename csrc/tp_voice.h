@@ -15,7 +15,7 @@
  *   voice and not a door. Integers throughout: the same samples give the same figures everywhere, however they were cut.
  *
  *   Evidence is counted in ms, up to the onset's length: a frame that is voiced adds 20, one that is only loud 10 but never
- *   the last 10 (no noise alone is speech), any other takes 20 away. Loud: a score of 400. Voiced: 300, and it repeats
+ *   the last 10 (no noise alone is speech), any other takes 10 away. Loud: a score of 400. Voiced: 300, and it repeats
  *   itself. Kept up: voiced, or 250. Missing: of three frames in a row nothing is said, further ones are "other".
  *
  *   state     | voiced                                  | loud                 | kept up  | other
@@ -78,7 +78,7 @@ typedef struct tp_voice {
 /* Hundredths of dB, of what lies between 250 and 4000 Hz. */
 typedef struct tp_voice_figures {
     int32_t level_x100;     /* dBov of the last frame */
-    int32_t floor_x100;     /* dBov, never below -63: softer is no noise anybody hears */
+    int32_t floor_x100;     /* dBov, never below -51: softer is no noise anybody hears */
     int32_t snr_x100;       /* dB of the last frame above the floor, 0 and more */
 } tp_voice_figures;
 

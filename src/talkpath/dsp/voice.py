@@ -44,7 +44,7 @@ class VoiceFigures:
     level_dbov: float
     """Of the last 20 ms."""
     floor_dbov: float
-    """Of the line's noise; nothing below -63 is told apart."""
+    """Of the line's noise; nothing below -51 is told apart."""
     snr_db: float
     """Of the last 20 ms above the floor; never below 0."""
 

@@ -206,7 +206,7 @@ class VoiceGate:
     suspects = True
 
     def __init__(
-        self, *, suspect_ms: int = 40, confirm_ms: int = 200, hangover_ms: int = 240, margin_db: float = 0.0
+        self, *, suspect_ms: int = 40, confirm_ms: int = 160, hangover_ms: int = 240, margin_db: float = 0.0
     ) -> None:
         """Describe what counts as speech.
 

@@ -54,6 +54,8 @@ class EventKind(enum.IntEnum):
     """The queue is as short as `Stream.want_low` asked."""
     ALARM = 10
     """A tick came at or after the time of `Stream.set_alarm`."""
+    HEARD = 11
+    """What the caller said is in the path's tap, `value` samples in all."""
 
 
 class MarkOutcome(enum.IntEnum):
