@@ -229,7 +229,9 @@ def test_a_voice_gate_hears_a_voice_and_lets_a_click_pass(rate: int) -> None:
         async with trio.open_nursery() as nursery:
 
             async def play() -> None:
-                results.append(await call.play(ToneSource(700, sample_rate_hz=rate).take(4 * rate), sample_rate_hz=rate))
+                results.append(
+                    await call.play(ToneSource(700, sample_rate_hz=rate).take(4 * rate), sample_rate_hz=rate)
+                )
 
             nursery.start_soon(play)
             await trio.sleep(1)

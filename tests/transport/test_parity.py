@@ -27,7 +27,8 @@ from support.frames import BINARY, CONTINUATION, PING, TEXT, frame
 from support.hand import STEP_NS, HandClock, accept_stream, all_there, drain, entered, hand_clock, media, never_full
 from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
 from talkpath.transport.clock import has_timerfd
-from talkpath.transport.driver_pump import PumpDriver, ring_refusal
+from talkpath.transport.driver_pump import PumpDriver
+from talkpath.transport.pump import ring_refusal
 from talkpath.transport.tls import client_context
 
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")

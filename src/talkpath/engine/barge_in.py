@@ -60,7 +60,9 @@ class SourceBargeIn:
             try:
                 verdict = self._policy(chunk)
             except Exception as exc:
-                log.error("call %s: the barge-in policy raised %s", self._call.call_id, type(exc).__name__, exc_info=exc)
+                log.error(
+                    "call %s: the barge-in policy raised %s", self._call.call_id, type(exc).__name__, exc_info=exc
+                )
                 self._call.end(EndReason.POLICY_FAILED, exc)
                 return
             self._do(self._interruption.answer(verdict, now_ns, self._source.is_heard), now_ns)

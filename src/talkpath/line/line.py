@@ -62,7 +62,7 @@ from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
-from talkpath.wire.dialect import Dialect, Role, check_command
+from talkpath.wire.dialect import Dialect, Role
 
 log = logging.getLogger("talkpath.line.line")
 
@@ -73,7 +73,7 @@ LONG_MESSAGE_MS = 40
 
 def _can(dialect: Dialect, command: WireEvent) -> bool:
     try:
-        check_command(dialect, command)
+        dialect.check(command)
     except NotOnThisWire:
         return False
     return True
@@ -217,7 +217,6 @@ class Line(DrivenLine):
         )
         native = self._native = stream.native
         self._event = ffi.new("tp_event *")
-        self._plain_audio = getattr(self._dialect, "plain_audio", None)
         self._audio_format = native_format(media_format)
         self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
         self.slot = self.driver.take_slot(self)
@@ -433,7 +432,7 @@ class Line(DrivenLine):
         """
         if policy is not None:
             self._check_live()
-            check_command(self._dialect, Clear())
+            self._dialect.check(Clear())
             interruption = Interruption(suspicion_ms)
             if not self._can_pause and getattr(policy, "suspects", True):
                 assert self._stream is not None
@@ -538,7 +537,7 @@ class Line(DrivenLine):
             raise ConfigError(f"a checkpoint's name has 1 to 256 characters, not {len(name)}")
         self._check_live()
         if self._dialect.has_marks:
-            check_command(self._dialect, Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
+            self._dialect.check(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
         return self._speech.mark(name)
 
     async def clear(self) -> None:
@@ -553,7 +552,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Clear())
+        self._dialect.check(Clear())
         self._speech.clears_asked += 1
         try:
             await self._commands.perform(self._clear)
@@ -595,7 +594,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Pause())
+        self._dialect.check(Pause())
         await self._commands.perform(partial(self._hold, PROGRAM))
 
     async def resume(self) -> None:
@@ -608,7 +607,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Resume())
+        self._dialect.check(Resume())
         await self._commands.perform(partial(self._let_go, PROGRAM))
 
     @property
@@ -628,7 +627,7 @@ class Line(DrivenLine):
         Cancellation changes nothing.
         """
         self._check_live()
-        check_command(self._dialect, QueryStatistics())
+        self._dialect.check(QueryStatistics())
         questions = self._questions
         if questions is None:
             questions = self._questions = Questions()
@@ -657,7 +656,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Interrupt(chunk))
+        self._dialect.check(Interrupt(chunk))
         await self._commands.perform(lambda now_ns: self._write(Interrupt(chunk)))
 
     async def drain(self) -> None:
@@ -681,7 +680,7 @@ class Line(DrivenLine):
             CallEnded: the line is over.
         """
         self._check_live()
-        check_command(self._dialect, SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
+        self._dialect.check(SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
         await self._commands.perform(lambda now_ns: self._write(SendDigits(digits)))
 
     async def hang_up(self) -> None:
