@@ -413,15 +413,16 @@ class Line(DrivenLine):
     def barge_in(self, policy: BargeIn | None, *, suspicion_ms: int = 1000) -> None:
         """Let `policy` decide, on each 20 ms of caller's audio, what it does to what is said to him.
 
-        Anything serves that takes an `AudioChunk` and answers a bool (True clears) or a `Verdict`: SUSPECT pauses at once,
-        REJECT goes on with the next sample, CONFIRM clears. `VoiceGate` is for noisy lines and knows all three,
+        Anything serves that takes an `AudioChunk` and answers a bool (True clears) or a `Verdict`: SUSPECT pauses at
+        once, REJECT goes on with the next sample, CONFIRM clears. `VoiceGate` is for noisy lines and knows all three,
         `EnergyGate` clears when it is loud; None removes the policy, and a suspicion with it. It is called within the
         driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
 
-        A pause is exact to the sample where the wire has one (native, Asterisk's). Elsewhere the wire's clear takes its
-        place, and what by the line's model has not been played is sent again: the model is off by the difference between
-        two messages' times on their way and the platform's frame, so so much may be heard twice or not at all, and a
-        checkpoint in what is sent again comes out ASSUMED. For that the line keeps what it has sent ahead, in memory.
+        A pause is exact to the sample where the wire has one (native, Asterisk's). Elsewhere the wire's clear takes
+        its place, and what by the line's model has not been played is sent again: the model is off by the difference
+        between two messages' times on their way and the platform's frame, so so much may be heard twice or not at all,
+        and a checkpoint in what is sent again comes out ASSUMED. For that the line keeps what it has sent ahead, in
+        memory.
 
         Args:
             suspicion_ms: A suspicion that the policy does not decide in this time has ended: 20 to 10,000.
