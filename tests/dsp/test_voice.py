@@ -20,7 +20,7 @@ RATES = (8000, 16000)
 def level(x: np.ndarray, dbov: float) -> Samples:
     """Bring audio to a level."""
     x = x / np.sqrt(np.mean(x.astype(float) ** 2)) * 32768 * 10 ** (dbov / 20)
-    return np.clip(np.rint(x), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(x), -32768, 32767), np.int16)
 
 
 def noise(seconds: float, dbov: float, rate: int = 8000, seed: int = 1) -> Samples:
@@ -178,7 +178,7 @@ def test_bad_arguments_are_refused() -> None:
         VoiceActivity(24000)
     for wrong in ({"onset_ms": 10}, {"onset_ms": 20_000}, {"hangover_ms": -1}, {"margin_db": 61}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            VoiceActivity(**wrong)  # type: ignore[arg-type]
+            VoiceActivity(**wrong)
     activity = VoiceActivity()
     with pytest.raises(FormatError):
         activity.process(b"odd")
