@@ -46,6 +46,7 @@ class HoldingLine(SpeakingLine):
         "_interruption",
         "_policy",
         "_policy_ear",
+        "_suspicions",
         "_stream",
         "config",
     )
@@ -53,6 +54,7 @@ class HoldingLine(SpeakingLine):
     config: LineConfig
     _stream: Stream | None
     _barge_ins: int
+    _suspicions: int
     _policy: BargeIn | None
     _policy_ear: AudioHook | None
     _held_by: int
@@ -127,6 +129,7 @@ class HoldingLine(SpeakingLine):
             return
         match self._interruption.answer(verdict, now_ns, partial(self._speech.is_heard, now_ns)):
             case Act.PAUSE:
+                self._suspicions += 1
                 self._journal("barge-in", "suspected")
                 self._hold(SUSPICION, now_ns)
             case Act.RESUME:
