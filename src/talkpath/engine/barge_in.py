@@ -45,9 +45,8 @@ class SourceBargeIn:
         self._interruption = interruption
         self._rate = call.leg.media_format.sample_rate_hz
         self._frame = call.leg.ptime_ms * self._rate // 1000
-        self._ring = np.zeros(
-            TAP_MS // call.leg.ptime_ms * self._frame, np.int16
-        )  # whole frames: none is in two pieces
+        # Whole frames: none is in two pieces.
+        self._ring = np.zeros(TAP_MS // call.leg.ptime_ms * self._frame, np.int16)
         self._read = 0
         self._began = int(lib.tp_path_clock(call.path))
         lib.tp_path_tap(call.path, ffi.from_buffer("int16_t[]", self._ring), len(self._ring))

@@ -46,8 +46,8 @@ class HoldingLine(SpeakingLine):
         "_interruption",
         "_policy",
         "_policy_ear",
-        "_suspicions",
         "_stream",
+        "_suspicions",
         "config",
     )
 
