@@ -57,3 +57,15 @@ def test_short_run_of_the_wires_sets_each_beside_plivos(tmp_path: Path) -> None:
     assert rows["plivo"]["ratio_to_plivo"] == {"median": 1, "min": 1, "max": 1, "n": 2}
     assert {"twilio", "signalwire", "native"} < set(rows)
     assert all(row["us_per_call_frame"]["min"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_short_run_of_voice_activity_sets_its_cost_beside_a_peers(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "voice", "--short", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
+    result = json.loads(path.read_text())["voice"]
+    assert [row["ours"]["name"] for row in result["speed"]] in (["talkpath, fused"], ["talkpath, fused"] * 2)
+    for row in result["quality"]:
+        assert 0 <= row["hit_percent"] <= 100
+        assert 0 <= row["false_percent"] <= 100
