@@ -181,6 +181,29 @@ def test_a_policy_taken_away_lets_go_and_leaves_no_tap() -> None:
     assert asked == list(range(asked[0], asked[-1] + 1, FRAME))
 
 
+def test_a_policy_may_take_itself_away_or_hang_up() -> None:
+    said = speech(1600)
+
+    async def during(call: Call, leg: MemoryLeg) -> None:
+        def once(chunk: AudioChunk) -> bool:
+            call.barge_in(None)
+            return True
+
+        call.barge_in(once)
+        assert await call.play(said, sample_rate_hz=8000) == Played(1600, Outcome.PLAYED, True)
+
+        def last(chunk: AudioChunk) -> Verdict:
+            call.hang_up()
+            return Verdict.CONFIRM
+
+        call.barge_in(last)
+        assert (await call.play(said, sample_rate_hz=8000)).reason is Outcome.LOST
+
+    heard, record = run(during)
+    assert np.array_equal(loud_parts(heard)[0][1][:1600], said)
+    assert record.reason is EndReason.PLATFORM_HUNG_UP
+
+
 def test_a_policy_that_raises_ends_the_call(errors: Errors) -> None:
     async def during(call: Call, leg: MemoryLeg) -> None:
         call.barge_in(lambda chunk: bool(1 // 0))

@@ -53,7 +53,7 @@ async def _call(bot: Bot, during: Any, options: Any) -> Any:
     async with trio.open_nursery() as nursery:
         url = await nursery.start(partial(serve_memory_lines, bot, "bot"))
         async with engine() as which, which.open_call(leg) as call:
-            stream = await call.start_stream(StreamSpec(url=url, wire=wire, bidirectional=True))
+            stream = await call.start_stream(StreamSpec(url=url, wire=wire, bidirectional=True, **options))
             if during is not None:
                 await during(call)
             with trio.move_on_at(seconds):
@@ -341,3 +341,18 @@ def test_the_callers_hang_up_while_suspected_ends_the_line() -> None:
 
     place(bot, "twilio", during)
     assert reasons == [Outcome.LOST, EndReason.PLATFORM_HUNG_UP]
+
+
+def test_a_policy_hears_the_callers_rate_whatever_is_said_at() -> None:
+    """On Teler at 16 kHz the two ways have different rates."""
+    heard: set[tuple[int, int]] = set()
+
+    def policy(chunk: AudioChunk) -> None:
+        heard.add((chunk.sample_rate_hz, len(chunk.samples)))
+
+    async def bot(line: Line) -> None:
+        line.barge_in(policy)
+        await trio.sleep(1)
+
+    place(bot, "teler", seconds=2, codec="L16@16000h")
+    assert heard == {(16000, 320)}

@@ -54,7 +54,7 @@ class SourceBargeIn:
     def hear(self, written: int, now_ns: int) -> None:
         """Ask the policy about what has come; in the step."""
         self._read = max(self._read, written - len(self._ring))
-        while self._read < written and self._call.end_reason is None:
+        while self._read < written:
             at = self._read % len(self._ring)
             frame = self._ring[at : at + self._frame].copy()
             chunk = AudioChunk(frame, self._rate, self._began + self._read, "inbound")
@@ -67,6 +67,8 @@ class SourceBargeIn:
                 )
                 self._call.end(EndReason.POLICY_FAILED, exc)
                 return
+            if self._source.barge_in is not self:
+                return  # it has taken itself away, or ended the call
             self._do(self._interruption.answer(verdict, now_ns, self._source.is_heard), now_ns)
         self._do(self._interruption.look(now_ns), now_ns)
 
