@@ -500,7 +500,9 @@ static void skip_missed(tp_path *path, int64_t now, tp_outbox *out) {
 }
 
 static int event_flags(const tp_path *path) {
-    if (path->n_digits != 0 || path->digits_sent_pending != 0 || path->timeout_pending || path->tap_pending) return TP_TICK_EVENTS;
+    if (path->n_digits != 0 || path->digits_sent_pending != 0 || path->timeout_pending || path->tap_pending) {
+        return TP_TICK_EVENTS;
+    }
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] != NULL && tp_stream_has_events(path->streams[i])) return TP_TICK_EVENTS;
     }

@@ -79,7 +79,7 @@ typedef struct tp_voice {
 /* Hundredths of dB, of what lies between 250 and 4000 Hz. */
 typedef struct tp_voice_figures {
     int32_t level_x100;     /* dBov of the last frame */
-    int32_t floor_x100;     /* dBov, never below -51: softer is no noise anybody hears */
+    int32_t floor_x100;     /* dBov, never below -51 */
     int32_t snr_x100;       /* dB of the last frame above the floor, 0 and more */
 } tp_voice_figures;
 
