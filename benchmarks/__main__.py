@@ -18,6 +18,7 @@ from benchmarks import (
     bench_media_message,
     bench_path,
     bench_tls,
+    bench_tone,
     bench_virtual,
     bench_voice,
     bench_wire,
@@ -42,6 +43,7 @@ WHAT = (
         "path",
         "tls",
         "voice",
+        "tone",
         "virtual",
         "wire",
         "wires",
@@ -106,6 +108,9 @@ def main() -> int:
         if asked.what in ("voice", "all"):
             result["voice"] = bench_voice.run(effort)
             bench_voice.show(result["voice"], tables)
+        if asked.what in ("tone", "all"):
+            result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
+            bench_tone.show(result["tone"], tables)
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)

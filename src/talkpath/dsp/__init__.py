@@ -12,6 +12,7 @@ with state belongs to one task at a time.
 
 from __future__ import annotations
 
+from talkpath.dsp.call_progress import COUNTRIES, CallProgress, call_progress
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
@@ -19,11 +20,14 @@ from talkpath.dsp.plc import Concealer
 from talkpath.dsp.resample import Resampler
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
+from talkpath.dsp.tone_detector import ToneDetector, ToneEvent
 from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
 
 __all__ = [
+    "COUNTRIES",
     "SILENCE_DBOV",
     "ActiveLevel",
+    "CallProgress",
     "Concealer",
     "JitterBuffer",
     "JitterFrame",
@@ -31,9 +35,12 @@ __all__ = [
     "JitterStatistics",
     "Level",
     "Resampler",
+    "ToneDetector",
+    "ToneEvent",
     "VoiceActivity",
     "VoiceFigures",
     "VoiceState",
+    "call_progress",
     "dtmf",
     "energy_dbov",
     "pcma_decode",
