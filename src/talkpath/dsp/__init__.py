@@ -17,7 +17,7 @@ from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
 from talkpath.dsp.plc import Concealer
-from talkpath.dsp.resample import Resampler
+from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
 from talkpath.dsp.tone_detector import ToneDetector, ToneEvent
@@ -25,6 +25,7 @@ from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
 
 __all__ = [
     "COUNTRIES",
+    "RESAMPLER_RATES_HZ",
     "SILENCE_DBOV",
     "ActiveLevel",
     "CallProgress",
@@ -47,6 +48,7 @@ __all__ = [
     "pcma_encode",
     "pcmu_decode",
     "pcmu_encode",
+    "resample",
     "simd_level",
     "tone",
 ]
