@@ -165,4 +165,4 @@ def test_options_that_cannot_be_meant_are_refused(wrong: dict[str, float]) -> No
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         SecondOpinion(Fake(1.0), **wrong)  # type: ignore[arg-type]
     with pytest.raises(FormatError):
-        VoiceGate()(AudioChunk(np.zeros(882, np.int16), 44_100))
+        VoiceGate()(AudioChunk(np.zeros(882, np.int16), 44_101))
