@@ -25,6 +25,7 @@ from benchmarks import (
     bench_tls,
     bench_tone,
     bench_virtual,
+    bench_voice,
     bench_wire,
     bench_wires,
     table,
@@ -53,6 +54,7 @@ WHAT = (
         "plc",
         "jitter",
         "tls",
+        "voice",
         "tone",
         "virtual",
         "wire",
@@ -130,6 +132,9 @@ def main() -> int:
         if asked.what in ("jitter", "all"):
             result["jitter traces"] = bench_jitter.run(bench_jitter.SHORT if asked.short else bench_jitter.FULL)
             bench_jitter.show(result["jitter traces"], tables)
+        if asked.what in ("voice", "all"):
+            result["voice"] = bench_voice.run(effort)
+            bench_voice.show(result["voice"], tables)
         if asked.what in ("tone", "all"):
             result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
             bench_tone.show(result["tone"], tables)

@@ -28,10 +28,11 @@ OPTIONAL = {
     "picows": "the fastest WebSocket library for Python, in Cython",
     "pipecat": "voice bots on asyncio: the peer of the application's end",
     "pesq": "ITU-T P.862 as a measure of what concealment is worth; a development tool",
+    "webrtcvad": "voice activity, the usual choice; webrtcvad-wheels has it built",
     "aiortc": "jitter buffer and RTP parser in Python",
 }
 
-DISTRIBUTIONS = {"audioop": "audioop-lts", "pipecat": "pipecat-ai"}
+DISTRIBUTIONS = {"audioop": "audioop-lts", "pipecat": "pipecat-ai", "webrtcvad": "webrtcvad-wheels"}
 """Under which name a module is installed, where it is another."""
 
 

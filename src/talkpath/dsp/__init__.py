@@ -15,17 +15,19 @@ from __future__ import annotations
 from talkpath.dsp.call_progress import COUNTRIES, CallProgress, call_progress
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
-from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
+from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
 from talkpath.dsp.plc import Concealer, conceal
 from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
 from talkpath.dsp.tone_detector import ToneDetector, ToneEvent
+from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
 
 __all__ = [
     "COUNTRIES",
     "RESAMPLER_RATES_HZ",
     "SILENCE_DBOV",
+    "ActiveLevel",
     "CallProgress",
     "Concealer",
     "JitterBuffer",
@@ -36,6 +38,9 @@ __all__ = [
     "Resampler",
     "ToneDetector",
     "ToneEvent",
+    "VoiceActivity",
+    "VoiceFigures",
+    "VoiceState",
     "call_progress",
     "conceal",
     "dtmf",

@@ -23,7 +23,6 @@ from talkpath.events import (
     Media,
     PlatformError,
     PlatformStatistics,
-    Resume,
     StreamStarted,
     StreamStopped,
     UnknownMessage,
@@ -121,11 +120,20 @@ class DrivenLine:
     _audio_format: tuple[int, int]
     """The stream's, as the native core writes it."""
     _paused_ns: int | None
+    """Since when the far end holds what it has."""
     _platform_errors: int
     _questions: Questions | None
 
     def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
         """End the line now."""
+        raise NotImplementedError
+
+    def _on_time(self, now_ns: int) -> None:
+        """A moment has come that was waited for."""
+        raise NotImplementedError
+
+    def _set_alarm(self) -> None:
+        """Have an ALARM come when the next thing is due that nobody else tells of."""
         raise NotImplementedError
 
     def on_full(self) -> None:
@@ -209,20 +217,18 @@ class DrivenLine:
                 self._speech.on_low()
             elif kind == ALARM:
                 self._speech.let_out_tails(now_ns)
-                if not self._dialect.has_marks:
-                    self._checkpoints.assume(now_ns, after_ns=0)
-                    self._speech.wake_at(self._checkpoints.next_expected_ns())
+                self._on_time(now_ns)
         self._reschedule(now_ns)
 
     def _send_mark(self, ident: int, now_ns: int) -> None:
         """Send a checkpoint exactly where it lies, and then what waited behind it."""
         assert self._connection is not None
-        checkpoint = self._checkpoints.due(ident, now_ns + self._speech.unheard_ns(now_ns))
+        checkpoint = self._checkpoints.due(ident, now_ns + self._speech.ahead_ns(now_ns))
         if checkpoint is not None:
             if self._dialect.has_marks:
                 self._write(Mark(checkpoint.name))
             else:
-                self._speech.wake_at(self._checkpoints.next_expected_ns())
+                self._set_alarm()
         if self.end_reason is None and not self._connection.backlogged():
             self._tick_stream(now_ns)
 
@@ -304,14 +310,6 @@ class DrivenLine:
                 self._refusals.add_unknown(kind)
             case _:
                 self._refusals.add("not_the_platforms")
-
-    def _resume(self, now_ns: int) -> None:
-        """Let the far end go on, if it was told to hold; in the step."""
-        paused_ns, self._paused_ns = self._paused_ns, None
-        if paused_ns is not None:
-            with self.driver.paused():
-                self._checkpoints.shift(paused_ns, self._speech.hold(False, now_ns))
-            self._write(Resume())
 
     def _digits_pressed(self) -> Pressed:
         if self._pressed is None:

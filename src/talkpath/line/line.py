@@ -35,18 +35,16 @@ from talkpath.events import (
     Mark,
     Pause,
     QueryStatistics,
-    Resume,
     SendDigits,
     StreamStarted,
 )
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
 from talkpath.line.hearing import Hearing
+from talkpath.line.holding import PROGRAM, SUSPICION, HoldingLine, can
 from talkpath.line.listen import AudioHook, DigitEar, Digits, Listener
 from talkpath.line.questions import ANSWER_S, Questions
-from talkpath.line.speaking import SpeakingLine
 from talkpath.line.speech import Speech
-from talkpath.path.barge_in import BargeIn
 from talkpath.path.pool import Pool
 from talkpath.path.stream import Stream, StreamOptions, native_format, tracks_of
 from talkpath.records import EndReason, LineStatistics, Played
@@ -63,14 +61,11 @@ from talkpath.wire.dialect import Dialect, Role
 
 log = logging.getLogger("talkpath.line.line")
 
-POLICY_CHUNK_MS = 20
 
-
-class Line(SpeakingLine):
+class Line(HoldingLine):
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
 
     __slots__ = (
-        "_barge_ins",
         "_carriage",
         "_clears",
         "_digit_ear",
@@ -80,14 +75,10 @@ class Line(SpeakingLine):
         "_life",
         "_mask_seed",
         "_over",
-        "_policy",
-        "_policy_ear",
         "_pool",
         "_rate",
         "_send_lot",
         "_started_ns",
-        "_stream",
-        "config",
         "on_ended",
         "record",
     )
@@ -133,7 +124,7 @@ class Line(SpeakingLine):
         self._mask_seed = mask_seed
         self._life = Lifetime()
         self._connection = None
-        self._stream: Stream | None = None
+        self._stream = None
         self._native = None
         self._rate = dialect.media_format.sample_rate_hz
         self.slot = -1
@@ -147,13 +138,15 @@ class Line(SpeakingLine):
         self._checkpoints = Checkpoints(self._here, self._on_settled)
         self._clears = 0
         self._paused_ns = None
+        self._held_by = 0
+        self._can_pause = can(dialect, Pause())
+        self._interruption = None
         self._platform_errors = 0
         self._questions: Questions | None = None
         self._pressed = None
-        self._policy: BargeIn | None = None
-        self._policy_ear: AudioHook | None = None
+        self._policy = self._policy_ear = None
         self._digit_ear: DigitEar | None = None
-        self._barge_ins = 0
+        self._barge_ins = self._suspicions = 0
         # The end.
         self._send_lot = trio.lowlevel.ParkingLot()
         self._full = False
@@ -413,42 +406,6 @@ class Line(SpeakingLine):
         if self._digit_ear is None:
             self._digit_ear = DigitEar(self._hearing, self._digits_pressed())
 
-    def barge_in(self, policy: BargeIn | None) -> None:
-        """Let `policy` decide, on each 20 ms of caller's audio, whether the caller's speech clears what is queued.
-
-        Anything that takes an `AudioChunk` and returns a bool serves; `EnergyGate` is built in; None removes it. It
-        is called within the driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
-
-        Raises:
-            NotOnThisWire: the wire has no clear.
-            ConfigError: the caller's track is not streamed. CallEnded: the line is over.
-        """
-        if policy is not None:
-            self._check_live()
-            self._dialect.check(Clear())
-            if self._policy_ear is None:
-                self._policy_ear = AudioHook(self._hearing, self._rate, POLICY_CHUNK_MS, "inbound", self._ask_policy)
-        elif self._policy_ear is not None:
-            self._policy_ear.close()
-            self._policy_ear = None
-        self._policy = policy
-
-    def _ask_policy(self, chunk: AudioChunk, now_ns: int) -> None:
-        assert self._policy is not None
-        try:
-            speaking = self._policy(chunk)
-        except Exception as exc:
-            self._end_by_callable("the barge-in policy", EndReason.POLICY_FAILED, exc)
-            return
-        if speaking:
-            # What the program said before it could know of this speech is cleared with the rest.
-            self._commands.run(now_ns)
-            if self.end_reason is None and self._speech.is_heard(now_ns):
-                self._barge_ins += 1
-                self._journal("barge-in")
-                self._speech.clears_asked += 1
-                self._clear(now_ns)
-
     # Speaking ----------------------------------------------------------------------------------------------------
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
@@ -521,58 +478,13 @@ class Line(SpeakingLine):
             self._clears += 1
             self.pull_events(now_ns)
             self._write(Clear())
-            self._resume(now_ns)
+            if self._interruption is not None:
+                self._interruption.gone()
+            self._let_go(PROGRAM | SUSPICION, now_ns)
         if not self._dialect.confirms_clear and not self._dialect.returns_marks_on_clear:
-            self._checkpoints.settle_before(self._checkpoints.epoch)
+            self._checkpoints.settle_cleared()
         self._speech.wake()
         self._journal("clear")
-
-    async def pause(self) -> None:
-        """Have the platform hold what the line says, at the sample it has reached; return once that is written.
-
-        Meanwhile nothing more of it is sent, `play` and checkpoints wait, and what is said is queued. `resume` goes on
-        at the next sample, `clear` drops what waits and ends the pause. On a line that is paused already
-        nothing happens.
-
-        Raises:
-            NotOnThisWire: the wire has no pause (the native wire and Asterisk's have one).
-            CallEnded: the line is over.
-
-        Cancellation: it may still happen.
-        """
-        self._check_live()
-        self._dialect.check(Pause())
-        await self._commands.perform(self._pause)
-
-    def _pause(self, now_ns: int) -> None:
-        if self._paused_ns is not None:
-            return
-        with self.driver.paused():
-            # A checkpoint that is due lies before the pause: it is sent first.
-            self.pull_events(now_ns)
-            if self.end_reason is not None:
-                return
-            self._paused_ns = now_ns
-            self._speech.hold(True, now_ns)
-            self._write(Pause())
-
-    async def resume(self) -> None:
-        """Let what the line says go on after a `pause`; nothing happens on a line that is not paused.
-
-        Raises:
-            NotOnThisWire: the wire has no pause.
-            CallEnded: the line is over.
-
-        Cancellation: it may still happen.
-        """
-        self._check_live()
-        self._dialect.check(Resume())
-        await self._commands.perform(self._resume)
-
-    @property
-    def paused(self) -> bool:
-        """Whether `pause` has taken effect, and no `resume` or `clear` since."""
-        return self._paused_ns is not None
 
     async def platform_statistics(self) -> Mapping[str, int]:
         """Ask the platform for its own counters of this stream; return them by name.
@@ -705,6 +617,7 @@ class Line(SpeakingLine):
             listener_dropped_ms=samples_to_ms(self._hearing.dropped_samples, self._rate),
             clears=self._clears,
             barge_ins=self._barge_ins,
+            suspicions=self._suspicions,
             refused=dict(self._refusals.by_kind),
             pings_sent=connection.pings_sent if connection is not None else 0,
             round_trip_ms=connection.round_trip_ms if connection is not None else 0.0,
