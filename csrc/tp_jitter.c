@@ -1,5 +1,7 @@
 #include "tp_jitter.h"
 
+#include "tp_jitter_bits.h"
+
 enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 
 #define NS_PER_MS 1000000
@@ -26,27 +28,6 @@ enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 
 static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-
-/* Bit arrays over the ring: n is 1..64, at any ms. What reaches into the next word is shifted in two steps, the second of
- * which is never by 64: without a branch. */
-static inline uint64_t low_bits(uint32_t n) { return ~(uint64_t)0 >> (64 - n); }
-
-static inline uint64_t bits_read(const uint64_t *bits, int64_t ms, uint32_t n) {
-    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
-    return (bits[word] >> shift | bits[(word + 1) & (SPAN / 64 - 1)] << 1 << (63 - shift)) & low_bits(n);
-}
-
-static inline void bits_set(uint64_t *bits, int64_t ms, uint64_t mask) {
-    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
-    bits[word] |= mask << shift;
-    bits[(word + 1) & (SPAN / 64 - 1)] |= mask >> 1 >> (63 - shift);
-}
-
-static inline void bits_clear(uint64_t *bits, int64_t ms, uint64_t mask) {
-    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
-    bits[word] &= ~(mask << shift);
-    bits[(word + 1) & (SPAN / 64 - 1)] &= ~(mask >> 1 >> (63 - shift));
-}
 
 static inline void forget_range(tp_jitter *s, int64_t from, int64_t to) {
     if (to - from >= SPAN) {
