@@ -149,10 +149,11 @@ class JitterBuffer:
             Whether its audio was taken; False: late, duplicate, implausible, malformed or no audio, which is counted.
         """
         try:
-            return bool(self._native_put(self._box, datagram, len(datagram), now))
-        except TypeError:  # what is not bytes; asking first costs as much as taking the packet
+            taken: int = self._native_put(self._box, datagram, len(datagram), now)
+        except TypeError:  # what is not bytes; asking first would cost as much as taking the packet
             datagram = bytes(datagram)
-            return bool(self._native_put(self._box, datagram, len(datagram), now))
+            taken = self._native_put(self._box, datagram, len(datagram), now)
+        return taken == 1
 
     def get(self, now: int) -> JitterFrame:
         """Take the ptime that is due at `now` (ns); always exactly one."""
