@@ -76,6 +76,7 @@ int tp_stretch_lengthen(int16_t *out, size_t n, const int16_t *in, size_t wanted
 typedef struct { uint32_t order; ...; } tp_noise;
 void tp_noise_reset(tp_noise *noise, uint32_t seed);
 int tp_noise_receive(tp_noise *noise, const uint8_t *payload, size_t payload_bytes);
+void tp_noise_fade(tp_noise *noise);
 void tp_noise_fill(tp_noise *noise, int16_t *out, size_t n);
 
 /* ---- tp_rtp ---- */
