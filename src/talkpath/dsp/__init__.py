@@ -15,22 +15,28 @@ from __future__ import annotations
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
+from talkpath.dsp.mix import GAIN_DB, LIMITER_KNEE, Gain, Limiter, mix
 from talkpath.dsp.plc import Concealer
 from talkpath.dsp.resample import Resampler
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
 
 __all__ = [
+    "GAIN_DB",
+    "LIMITER_KNEE",
     "SILENCE_DBOV",
     "Concealer",
+    "Gain",
     "JitterBuffer",
     "JitterFrame",
     "JitterKind",
     "JitterStatistics",
     "Level",
+    "Limiter",
     "Resampler",
     "dtmf",
     "energy_dbov",
+    "mix",
     "pcma_decode",
     "pcma_encode",
     "pcmu_decode",
