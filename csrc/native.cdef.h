@@ -59,6 +59,7 @@ size_t tp_limiter_process(tp_limiter *limiter, int16_t *out, const int32_t *in, 
 /* ---- tp_tape ---- */
 typedef struct { int16_t *pairs; uint32_t capacity; int64_t begin, end; ...; } tp_tape;
 int tp_tape_init(tp_tape *tape, int16_t *pairs, size_t capacity, int64_t clock);
+void tp_tape_write(tp_tape *tape, int64_t clock, const int16_t *inbound, const int16_t *outbound, size_t n);
 
 /* ---- tp_plc ---- */
 #define TP_PLC_MAX_FRAME 960

@@ -202,7 +202,11 @@ int64_t tp_path_clear(tp_path *path, unsigned stream) {
 }
 
 int tp_path_set_gain(tp_path *path, unsigned stream, int32_t db_x100) {
-    return stream < TP_PATH_STREAMS ? tp_gain_set(&path->gains[stream], db_x100) : TP_E_ARGUMENT;
+    if (stream >= TP_PATH_STREAMS) return TP_E_ARGUMENT;
+    int status = tp_gain_set(&path->gains[stream], db_x100);
+    const tp_stream *s = path->streams[stream];
+    if (s == NULL || !s->playout.running) tp_gain_settle(&path->gains[stream]);
+    return status;
 }
 
 int tp_path_record(tp_path *path, tp_tape *tape) {

@@ -9,7 +9,7 @@ neither depends on how the audio is cut into chunks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -116,6 +116,21 @@ class Gain:
     def settle(self) -> None:
         """End a ramp at its goal: the next chunk is the beginning of something new."""
         lib.tp_gain_settle(self._state)
+
+
+def steady(gain_db: float, sample_rate_hz: int) -> Callable[[Pcm], Pcm] | None:
+    """Return what scales one stream of audio by a gain that does not change, without clipping it; None: nothing to do.
+
+    Raises:
+        ConfigError: a gain out of range; the caller's to mend.
+    """
+    if gain_db_x100(gain_db) == 0:
+        return None
+    gain = Gain(gain_db, sample_rate_hz=sample_rate_hz)
+    if gain_db < 0:
+        return gain.process
+    limiter = Limiter(sample_rate_hz)
+    return lambda pcm: mix(pcm, gains=(gain,), limiter=limiter)
 
 
 class Limiter:

@@ -24,6 +24,7 @@ operations raise `CallEnded`, `events` ends, `wait_ended` returns the record.
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from array import array
 from collections.abc import Callable
@@ -33,8 +34,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from talkpath._native import lib
+from talkpath.dsp.mix import gain_db_x100
 from talkpath.engine.config import StreamSpec
 from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
+from talkpath.engine.recording import Recording
 from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
 from talkpath.engine.stream_life import StreamLife
@@ -42,7 +45,7 @@ from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.path import LegKind, Path, PathOptions
 from talkpath.path.stream import EventKind
-from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
+from talkpath.records import CallRecord, CallStatistics, EndReason, Played, RecordingRecord, StreamRecord
 from talkpath.transport.clock import Clock, Lateness
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
@@ -83,7 +86,10 @@ class Call:
         "_life",
         "_max_duration_ns",
         "_path",
+        "_play_gain_db",
         "_playback_bell",
+        "_recording",
+        "_recordings",
         "_records",
         "_records_forgotten",
         "_send_bell",
@@ -160,6 +166,9 @@ class Call:
         self._lateness_before: array[int] | None = None
         """Packed."""
         self._source: Source | None = None
+        self._play_gain_db = 0.0
+        self._recording: Recording | None = None
+        self._recordings: tuple[RecordingRecord, ...] = ()
         self._started_ns = 0
         self._ended_ns = 0
         self._max_duration_ns = round(max_duration_s * 1e9)
@@ -466,7 +475,7 @@ class Call:
         """Have `hook` called with each event from here on, by the call's receive task. It must not block."""
         self._hooks += (hook,)
 
-    async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
+    async def play(self, audio: object, *, sample_rate_hz: int | None = None, gain_db: float = 0.0) -> Played:
         """Play audio to the caller from the call's own source, beside the streams; return what became of it.
 
         Args:
@@ -474,14 +483,72 @@ class Call:
                 `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of arrays, clips or
                 chunks. It is not copied: leave an array as it is until it has been played.
             sample_rate_hz: of arrays.
+            gain_db: of this audio, -60 to 18 dB, beside what `play_gain_db` says of all.
 
         Raises:
             CallEnded: the call is over. FormatError: audio that cannot be played. OSError: the file cannot be opened.
-            PlayoutFull: 64 plays are under way. ConfigError: the call has not been entered, or has four streams.
+            PlayoutFull: 64 plays are under way. ConfigError: the call has not been entered, has four streams, or the
+                gain is out of range.
 
         Cancellation: what was queued (5 s at most) plays on; `clear` drops it.
         """
-        return await self.own_source().play(audio, sample_rate_hz)
+        return await self.own_source().play(audio, sample_rate_hz, gain_db)
+
+    @property
+    def play_gain_db(self) -> float:
+        """How loud all that `play` plays is, in dB, -60 to 18; minus infinity is mute.
+
+        Set it at any time, to lower music under a voice for instance: it moves there in a straight line over one ptime,
+        from the next tick on. Streams have a gain of their own, `CallStream.gain_db`.
+
+        Raises:
+            ConfigError: out of range; the caller's to mend. CallEnded: the call is over.
+        """
+        return self._play_gain_db
+
+    @play_gain_db.setter
+    def play_gain_db(self, gain_db: float) -> None:
+        gain_db_x100(gain_db)
+        self.check_live()
+        self.commands.put(lambda now_ns: self._apply_play_gain())
+        self._play_gain_db = float(gain_db)
+
+    def _apply_play_gain(self) -> None:
+        if self._source is not None:
+            self._source.set_gain(self._play_gain_db)
+
+    async def record_to(self, path: str | os.PathLike[str]) -> Recording:
+        """Record the call from the next tick on: a stereo WAV file, left what the caller says, right what it hears.
+
+        Both tracks lie on the call's one sample clock, the leg's rate: a pair of samples is of one moment, from the
+        first to the last, whatever stalled meanwhile. Files are written by other threads, about once a second; a disk
+        that is full or does not keep up ends the recording, with `Recording.error` and a line in
+        `CallRecord.recordings`, and nothing else. The recording ends with the call; to end it before, `stop` it.
+
+        Args:
+            path: the file; one that exists is replaced.
+
+        Raises:
+            CallEnded: the call is over. ConfigError: it has not been entered, or is being recorded already.
+            OSError: the file cannot be created.
+
+        Cancellation: nothing is recorded; there may be an empty file.
+        """
+        self.check_live()
+        if self._recording is not None:
+            raise ConfigError("the call is being recorded already; stop that recording first")
+        self._recording = recording = Recording(self, path)
+        try:
+            await recording.begin()
+        except BaseException:
+            self._recording = None
+            raise
+        return recording
+
+    def recording_gone(self, record: RecordingRecord) -> None:
+        """The recording is at its end."""
+        self._recording = None
+        self._recordings = (*self._recordings, record)[-RECORDS_KEPT:]
 
     async def clear(self) -> int:
         """Drop what `play` has queued; return how many samples. Streams' audio is untouched.
@@ -518,6 +585,7 @@ class Call:
             if index is None:
                 raise ConfigError(f"a call has at most {STREAMS_MAX} streams and sources; stop one first")
             self._source = Source(self, index)
+            self._apply_play_gain()
             self._playback_bell.ring()
         return self._source
 
@@ -563,6 +631,8 @@ class Call:
             self._source.close()
         if self.path is not None:
             lib.tp_path_close(self.path)
+        if self._recording is not None:
+            self._recording.end()
         self.commands.close(reason, cause)
         self._wake_readers()
         if any(stream is not None and stream.flushing for stream in self.streams):
@@ -652,6 +722,7 @@ class Call:
             streams_forgotten=self._records_forgotten,
             statistics=statistics,
             errors_after_end=self._errors_after_end,
+            recordings=self._recordings,
         )
 
 
