@@ -104,6 +104,8 @@ class Recording:
         """Why it ended before it was stopped or the call was over; empty: it did not."""
         self.record: RecordingRecord | None = None
         """Once it has ended."""
+        self.begun = False
+        """Whether the tape runs."""
         self._call = call
         self._file: _File
         self._tape: Tape
@@ -166,6 +168,7 @@ class Recording:
         self.at_sample = int(lib.tp_path_clock(path))
         self._tape = Tape(round(TAPE_S * self.sample_rate_hz), self.at_sample)
         lib.tp_path_record(path, self._tape.native)
+        self.begun = True
 
     def _take_out_tape(self) -> None:
         """At once: what is on it has been, and nothing that sounds depends on it."""
