@@ -165,8 +165,9 @@ def summarise(samples: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]
     summary: dict[str, Any] = {"designs": designs, "goals": []}
     for goal, over, under, figure in GOALS:
         if over.name in designs and under.name in designs:
-            values = [figure(last[over.name, each], last[under.name, each]) for each in rounds]
-            summary["goals"].append(judge_goal(goal, spread(values)))
+            pairs = [(last[over.name, each], last[under.name, each]) for each in rounds]
+            good_pairs = [pair for pair in pairs if not (pair[0]["faults"] or pair[1]["faults"])] or pairs
+            summary["goals"].append(judge_goal(goal, spread([figure(*pair) for pair in good_pairs])))
     with_thread = [sample for sample in samples if sample["design"] in (THREAD.name, THREAD_LUMPS.name)]
     if with_thread:
         summary["media_thread"] = with_thread[-1]["under_test"][1]["design"]["schedulers"]

@@ -318,7 +318,9 @@ def jitter_rows() -> list[Row]:
 
         def run_aiortc() -> None:
             for _ in range(FRAMES):
-                theirs.add(parse(packets[next(aiortc_at) & 0xFFFF]))
+                packet = parse(packets[next(aiortc_at) & 0xFFFF])
+                packet._data = packet.payload  # as its receiver does for G.711
+                theirs.add(packet)
 
         peers.append(Candidate("aiortc", run_aiortc, FRAMES))
     run()

@@ -81,12 +81,12 @@ def choose(bench: Bench, name: str | None) -> Design:
 
 def disturbed(sample: dict[str, Any]) -> bool:
     """Whether others' work is why a sample is not clean."""
-    return any(fault.startswith("others used") for fault in sample["faults"])
+    return any(fault.startswith("others ") for fault in sample["faults"])
 
 
 def why_unclean(sample: dict[str, Any], idle: dict[str, Any]) -> str:
     """Say why calls were not carried cleanly; empty when they were. Others' work alone is no reason."""
-    reasons = [fault for fault in sample["faults"] if not fault.startswith("others used")]
+    reasons = [fault for fault in sample["faults"] if not fault.startswith("others ")]
     limit_ms = idle["lateness_ms"]["p99"] + LATE_MS
     if sample["lateness_ms"]["p99"] > limit_ms:
         reasons.append(f"lateness p99 {sample['lateness_ms']['p99']:.1f} ms is above {limit_ms:.1f} ms")

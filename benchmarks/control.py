@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -47,6 +48,18 @@ UNAVAILABLE = 69
 Source: sysexits.h, EX_UNAVAILABLE."""
 
 
+def waited_s() -> float:
+    """Seconds in which this thread was ready and its processor did other processes' work; 0 where Linux does not count.
+
+    What the process's own threads used meanwhile is not in it.
+    """
+    try:
+        waited_ns = int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return waited_ns / 1e9 - (time.process_time() - time.thread_time())
+
+
 def usage() -> dict[str, Any]:
     """Read the process's own clock, memory and switches; CPU seconds are user plus system of all threads."""
     with open("/proc/self/statm") as statm:
@@ -55,6 +68,7 @@ def usage() -> dict[str, Any]:
     return {
         "monotonic_s": time.monotonic(),
         "cpu_s": time.process_time(),
+        "waited_s": waited_s(),
         "resident_bytes": resident_pages * os.sysconf("SC_PAGE_SIZE"),
         "voluntary_switches": switches.ru_nvcsw,
         "involuntary_switches": switches.ru_nivcsw,

@@ -33,6 +33,9 @@ PATIENCE_S = 60.0
 REFERENCE_LOAD = 0.70
 LOAD_BAND = (0.50, 0.70)
 DISTURBED_BY = 0.06
+"""More of the core than that in others' hands, and the sample is a fault."""
+WAITED_BY = 0.004
+"""Of the time. A thread that waits for its processor is late without having done anything."""
 QUIET_FOR_S = 0.4
 PRIORITY = -15
 GENERATOR_LIMIT = 0.90
@@ -430,6 +433,9 @@ def _judge(
     disturbance = (busy_s - cpu_s - lumps_s) / seconds / design.cores if busy_s else 0.0
     if disturbance > DISTURBED_BY:
         faults.append(f"others used {disturbance:.0%} of the core")
+    waited_s = after["waited_s"] - before["waited_s"]
+    if waited_s > WAITED_BY * seconds:
+        faults.append(f"others had the core for {waited_s * 1e3:.0f} ms when it was needed")
     return {
         "design": design.name,
         "calls": calls,
@@ -443,6 +449,7 @@ def _judge(
         "lateness_ms": report["lateness_ms"],
         "faults": faults,
         "disturbance": disturbance,
+        "waited_s": waited_s,
         "generator": report,
         "under_test": [before, after],
     }

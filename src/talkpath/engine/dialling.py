@@ -82,7 +82,7 @@ class Dialling:
                     headers=headers,
                     subprotocol=self._wire.subprotocol,
                     method=self._wire.grpc_method,
-                    wrap=getattr(self._dialect, "wrap_media", bytes),
+                    wrap=self._dialect.wrap_media,
                     context=config.tls_context,
                     policy=config.stream_policy,
                 )

@@ -78,7 +78,6 @@ class CallStream(StreamLife):
         "_next_mark",
         "_origin",
         "_paused",
-        "_plain_audio",
         "_play_format",
         "_timestamp_base_ms",
     )
@@ -88,7 +87,6 @@ class CallStream(StreamLife):
     def __init__(self, call: Call, spec: StreamSpec, index: int, control_id: str, number: int) -> None:
         super().__init__(call, spec, index, control_id, number)
         self._timestamp_base_ms = 0
-        self._plain_audio: Callable[[bytes], bytes | None] | None = None
         """Takes the payload out of a message that is audio and nothing else, where the dialect can do that faster."""
         self._play_format = native_format(self._dialect.play_format)
         self._marks: dict[int, Mark] = {}
@@ -154,7 +152,6 @@ class CallStream(StreamLife):
         """As `StreamLife.attach`."""
         if self.end_reason is not None:
             return
-        self._plain_audio = getattr(self._dialect, "plain_audio", None)
         call, spec = self.call, self.spec
         if self._lost is not None:
             self._come_back()
@@ -417,8 +414,7 @@ class CallStream(StreamLife):
             self._send(PlatformError(kind))
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
-        plain = self._plain_audio
-        if plain is not None and self.spec.bidirectional and (audio := plain(payload)) is not None:
+        if self.spec.bidirectional and (audio := self._dialect.plain_audio(payload)) is not None:
             lib.tp_stream_receive_audio(self._native, 0, self._play_format, audio, len(audio), now_ns)
             return
         self._receive(self._dialect.receive_binary, payload, now_ns)

@@ -77,7 +77,6 @@ class DrivenLine:
         "_hearing",
         "_native",
         "_paused_ns",
-        "_plain_audio",
         "_platform_errors",
         "_pressed",
         "_questions",
@@ -123,7 +122,6 @@ class DrivenLine:
     _audio_format: tuple[int, int]
     """The stream's, as the native core writes it."""
     _paused_ns: int | None
-    _plain_audio: Callable[[bytes], bytes | None] | None
     _platform_errors: int
     _questions: Questions | None
 
@@ -335,7 +333,7 @@ class DrivenLine:
 
     def on_binary(self, payload: bytes, now_ns: int) -> None:
         """Act on a binary message that the native core has not read."""
-        if self._plain_audio is not None and (audio := self._plain_audio(payload)) is not None:
+        if (audio := self._dialect.plain_audio(payload)) is not None:
             lib.tp_stream_receive_audio(self._native, INBOUND, self._audio_format, audio, len(audio), now_ns)
             self.on_media(now_ns)
         else:

@@ -152,9 +152,7 @@ class _Calls:
         dialect, started = await self._receive_start(carriage, name)
         if not self._arrival.admits(ways, dialect, started):
             raise self._no_access(carriage)
-        wrap = getattr(dialect, "wrap_media", None)
-        if wrap is not None:
-            carriage.wrap = wrap
+        carriage.wrap = dialect.wrap_media
         return self._arrival.make_line(dialect, started, carriage, path=carriage.path)
 
     async def _receive_start(self, carriage: GrpcCarriage, name: str) -> tuple[Dialect, StreamStarted]:

@@ -61,7 +61,7 @@ from talkpath.transport.lifetime import Job, Lifetime
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
-from talkpath.wire.dialect import Dialect, Role, check_command
+from talkpath.wire.dialect import Dialect, Role
 
 log = logging.getLogger("talkpath.line.line")
 
@@ -205,7 +205,6 @@ class Line(DrivenLine):
         )
         native = self._native = stream.native
         self._event = ffi.new("tp_event *")
-        self._plain_audio = getattr(self._dialect, "plain_audio", None)
         self._audio_format = native_format(media_format)
         self._hearing = Hearing(stream, media_format, self.info.tracks, options.listen_bound_ms)
         self.slot = self.driver.take_slot(self)
@@ -411,7 +410,7 @@ class Line(DrivenLine):
         """
         if policy is not None:
             self._check_live()
-            check_command(self._dialect, Clear())
+            self._dialect.check(Clear())
             if self._policy_ear is None:
                 self._policy_ear = AudioHook(self._hearing, self._rate, POLICY_CHUNK_MS, "inbound", self._ask_policy)
         elif self._policy_ear is not None:
@@ -492,7 +491,7 @@ class Line(DrivenLine):
             raise ConfigError(f"a checkpoint's name has 1 to 256 characters, not {len(name)}")
         self._check_live()
         if self._dialect.has_marks:
-            check_command(self._dialect, Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
+            self._dialect.check(Mark(name))  # Raises here, in the caller's frame, what is wrong with it.
         return self._speech.mark(name)
 
     async def clear(self) -> None:
@@ -507,7 +506,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Clear())
+        self._dialect.check(Clear())
         self._speech.clears_asked += 1
         try:
             await self._commands.perform(self._clear)
@@ -547,7 +546,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Pause())
+        self._dialect.check(Pause())
         await self._commands.perform(self._pause)
 
     def _pause(self, now_ns: int) -> None:
@@ -572,7 +571,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Resume())
+        self._dialect.check(Resume())
         await self._commands.perform(self._resume)
 
     @property
@@ -592,7 +591,7 @@ class Line(DrivenLine):
         Cancellation changes nothing.
         """
         self._check_live()
-        check_command(self._dialect, QueryStatistics())
+        self._dialect.check(QueryStatistics())
         questions = self._questions
         if questions is None:
             questions = self._questions = Questions()
@@ -621,7 +620,7 @@ class Line(DrivenLine):
         Cancellation: it may still happen.
         """
         self._check_live()
-        check_command(self._dialect, Interrupt(chunk))
+        self._dialect.check(Interrupt(chunk))
         await self._commands.perform(lambda now_ns: self._write(Interrupt(chunk)))
 
     async def drain(self) -> None:
@@ -645,7 +644,7 @@ class Line(DrivenLine):
             CallEnded: the line is over.
         """
         self._check_live()
-        check_command(self._dialect, SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
+        self._dialect.check(SendDigits(digits))  # Raises here, in the caller's frame, what is wrong with them.
         await self._commands.perform(lambda now_ns: self._write(SendDigits(digits)))
 
     async def hang_up(self) -> None:

@@ -45,7 +45,7 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.records import Outcome
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role, ShapeKind
+from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role, ShapeKind
 from talkpath.wire.json_message import ID_MAX, JsonMessages, dump_json, named, shown
 
 WIRE: Final = "asterisk"
@@ -99,7 +99,7 @@ class AsteriskOptions:
             raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
 
 
-class AsteriskDialect:
+class AsteriskDialect(Dialect):
     """One end of one WebSocket channel: messages in, events out; commands in, messages out.
 
     Args:
@@ -112,12 +112,7 @@ class AsteriskDialect:
     """
 
     wire: str = WIRE
-    writes_binary: bool = False
-    has_marks: bool = True
     reports_errors: bool = True
-    confirms_digits: bool = False
-    returns_marks_on_clear: bool = False
-    confirms_clear: bool = False
 
     def __init__(
         self,
@@ -134,11 +129,6 @@ class AsteriskDialect:
         self._json = role is Role.PLATFORM and options.control == "json"
         self._buffering = self._paused = False
         """Platform: what STATUS says of the application's commands."""
-
-    @property
-    def play_format(self) -> MediaFormat:
-        """Of what the application plays: the channel's, both ways."""
-        return self.media_format
 
     def greeting(self) -> Sequence[bytes]:
         """What an application says as soon as it knows the channel."""

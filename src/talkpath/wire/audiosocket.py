@@ -36,7 +36,7 @@ from talkpath.events import (
     UnknownMessage,
     WireEvent,
 )
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role, ShapeKind
+from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role, ShapeKind
 from talkpath.wire.json_message import digits_problem, named
 
 WIRE: Final = "audiosocket"
@@ -120,12 +120,13 @@ def message(kind: int, payload: bytes = b"") -> bytes:
     return bytes((kind,)) + len(payload).to_bytes(2, "big") + payload
 
 
-class AudioSocketDialect:
+class AudioSocketDialect(Dialect):
     """One end of one connection: messages in, events out; commands in, messages out.
 
     Args:
         role: Which end this is: ``PLATFORM`` is Asterisk's.
-        media_format: Of the stream. An application has it before the first message is read (`accept_audiosocket`).
+        media_format: Of the stream; without, what the options say. An application has it before the first message is
+            read (`accept_audiosocket`).
         options: What is left open.
 
     Raises:
@@ -135,18 +136,15 @@ class AudioSocketDialect:
     wire: str = WIRE
     writes_binary: bool = True
     has_marks: bool = False
-    reports_errors: bool = False
-    confirms_digits: bool = False
-    returns_marks_on_clear: bool = False
-    confirms_clear: bool = False
 
     def __init__(
         self,
         role: Role,
         *,
-        media_format: MediaFormat = MediaFormat("L16", 8000),  # noqa: B008 - frozen
+        media_format: MediaFormat | None = None,
         options: AudioSocketOptions = AudioSocketOptions(),
     ) -> None:
+        media_format = media_format or MediaFormat("L16", options.sample_rate_hz)
         check_format(media_format)
         self.role = role
         self.options = options
@@ -154,18 +152,9 @@ class AudioSocketDialect:
         self.media_format = MediaFormat("L16", media_format.sample_rate_hz)
 
     @property
-    def play_format(self) -> MediaFormat:
-        """Of what the application plays: the stream's, both ways."""
-        return self.media_format
-
-    @property
     def audio_kind(self) -> int:
         """The kind of this stream's audio."""
         return _KINDS[self.media_format.sample_rate_hz]
-
-    def greeting(self) -> Sequence[bytes]:
-        """What an application says as soon as it knows the stream: nothing."""
-        return ()
 
     # Reading -----------------------------------------------------------------------------------------------------
 

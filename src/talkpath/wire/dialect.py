@@ -1,4 +1,4 @@
-"""What every platform's message language offers to the engine and to a line: the `Dialect` protocol.
+"""What every platform's message language offers to the engine and to a line: the `Dialect`.
 
 A dialect is one end of one stream: it holds the numbers and ids of that stream and nothing else. Messages go in
 and frozen events come out; commands go in and messages come out. It carries payload bytes and the name of their
@@ -10,9 +10,9 @@ judge of everything the native reader does not take, and the two agree.
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from talkpath.events import MediaFormat, WireEvent
 
@@ -81,48 +81,43 @@ class MediaShape:
     """Binary kinds have no names."""
 
 
-def check_command(dialect: Dialect, command: WireEvent) -> None:
-    """Raise what `Dialect.send` would, and send nothing: to tell a caller in his own frame what is wrong.
-
-    A dialect whose `send` remembers what it wrote has a `check` of its own; of all others `send` changes nothing that a
-    second time could not change.
-    """
-    getattr(dialect, "check", dialect.send)(command)
-
-
-class Dialect(Protocol):
+class Dialect(ABC):
     """One end of one stream's message language. Sans-IO, one owner.
 
-    A dialect may have besides: `check` (see `check_command`); `wrap_media(framed)`, which makes a message of what the
-    native core wrote, where that is no message yet; and `plain_audio(data)`, the audio of a binary message that is
-    audio in the stream's format and nothing else, or None: a shorter way to what `receive_binary` would say of it.
+    The platform's end is made with the stream's format and learns the rest from the `StreamStarted` it sends; the
+    application's end learns all of it from the one it receives.
     """
 
     wire: str
     role: Role
     media_format: MediaFormat
     """Of the stream; an application learns it from `StreamStarted`."""
-    writes_binary: bool
+    writes_binary: bool = False
     """What `send` returns are binary messages, else text."""
-    has_marks: bool
+    has_marks: bool = True
     """Whether checkpoints can be sent and are answered. Where not, when one is heard is the line's own model."""
-    reports_errors: bool
+    reports_errors: bool = False
     """The platform's end says what it refused (`PlatformError`); elsewhere it is only counted."""
-    confirms_digits: bool
+    confirms_digits: bool = False
     """The platform's end says when digits begin to be sent, and when they have been (`DigitsSent`)."""
+    returns_marks_on_clear: bool = False
+    """Whether pending checkpoints come back after a clear (Twilio, SignalWire) or are dropped (Plivo)."""
+    confirms_clear: bool = False
+    """Whether a clear is answered (Plivo's ``clearedAudio``)."""
 
+    @abstractmethod
     def receive(self, text: bytes | bytearray | memoryview | str) -> Sequence[WireEvent]:
         """Turn one whole text message into events.
 
         Raises:
             RemoteWireError: the peer's message is not of this wire; nothing else is ever raised, on any input.
         """
-        ...
 
+    @abstractmethod
     def receive_binary(self, data: bytes) -> Sequence[WireEvent]:
         """Turn one whole binary message into events. Raises as `receive`."""
-        ...
 
+    @abstractmethod
     def send(self, command: WireEvent, *, sequence: int = 0) -> Sequence[bytes]:
         """Write a command or event as zero or more messages. `sequence` is the stream's next message number.
 
@@ -133,37 +128,44 @@ class Dialect(Protocol):
             NotOnThisWire: the wire has no such message.
             LocalWireError: the command breaks the wire's rules.
         """
-        ...
 
+    @abstractmethod
     def numbered(self, command: WireEvent) -> bool:
         """Whether the message for `command` carries a sequence number."""
-        ...
 
+    @abstractmethod
     def media_template(self, track: str) -> MediaTemplate:
         """Describe this stream's media message for `track` (``inbound``/``outbound``); the application's for what it
         plays.
         """
-        ...
 
+    @abstractmethod
     def media_shape(self) -> MediaShape | None:
         """Describe the media message that the other end sends; None: all of them are `receive`'s."""
-        ...
-
-    def greeting(self) -> Sequence[bytes]:
-        """What the application's end writes as soon as it knows the stream; on most wires nothing."""
-        ...
 
     @property
     def play_format(self) -> MediaFormat:
-        """Of what the application plays: `media_format`, but for a wire that has a format for each direction."""
-        ...
+        """Of what the application plays: the stream's, but for a wire that has a format for each direction."""
+        return self.media_format
 
-    @property
-    def returns_marks_on_clear(self) -> bool:
-        """Whether pending checkpoints come back after a clear (Twilio, SignalWire) or are dropped (Plivo)."""
-        ...
+    def greeting(self) -> Sequence[bytes]:
+        """What the application's end writes as soon as it knows the stream; on most wires nothing."""
+        return ()
 
-    @property
-    def confirms_clear(self) -> bool:
-        """Whether a clear is answered (Plivo's ``clearedAudio``)."""
-        ...
+    def check(self, command: WireEvent) -> None:
+        """Raise what `send` would, and send nothing: to tell a caller in his own frame what is wrong.
+
+        For a dialect whose `send` changes nothing that a second time could not change; others have their own.
+        """
+        self.send(command)
+
+    def wrap_media(self, framed: memoryview) -> bytes:
+        """Make a message of what the native core wrote; on most wires it is one."""
+        return bytes(framed)
+
+    def plain_audio(self, data: bytes) -> bytes | None:
+        """Return the audio of a binary message that is audio in the stream's format and nothing else, or None.
+
+        A shorter way to what `receive_binary` would say of it, for wires whose audio the native core does not read.
+        """
+        return None

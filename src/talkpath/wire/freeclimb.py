@@ -52,7 +52,7 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.records import EndReason, Outcome
-from talkpath.wire.dialect import Field, MediaTemplate, Role
+from talkpath.wire.dialect import Dialect, Field, MediaTemplate, Role
 from talkpath.wire.freeclimb_messages import AppMessage, PlatformMessage
 from talkpath.wire.json_message import ID_MAX, MARK_NAME_MAX, digits_problem, named, shown
 
@@ -116,7 +116,7 @@ class FreeClimbOptions:
             raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
 
 
-class FreeClimbDialect:
+class FreeClimbDialect(Dialect):
     """One end of one FreeClimb stream: messages in, events out; commands in, messages out.
 
     Args:
@@ -130,10 +130,8 @@ class FreeClimbDialect:
 
     wire: str = WIRE
     writes_binary: bool = True
-    has_marks: bool = True
     reports_errors: bool = True
     confirms_digits: bool = True
-    returns_marks_on_clear: bool = False
     confirms_clear: bool = True
 
     def __init__(
@@ -171,15 +169,6 @@ class FreeClimbDialect:
         self._incoming = AppMessage() if role is Role.PLATFORM else PlatformMessage()
         self._outgoing = PlatformMessage() if role is Role.PLATFORM else AppMessage()
         """Messages of audio, used again for each: to make one costs more than to fill it."""
-
-    @property
-    def play_format(self) -> MediaFormat:
-        """Of what the application plays: the stream's, both ways."""
-        return self.media_format
-
-    def greeting(self) -> Sequence[bytes]:
-        """What an application says as soon as it knows the stream: nothing."""
-        return ()
 
     # Audio -------------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.records import Outcome
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role, ShapeKind
+from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role, ShapeKind
 from talkpath.wire.json_message import ID_MAX, MARK_NAME_MAX, NUMBER_MAX, digits_problem, is_text, named
 
 WIRE: Final = "native"
@@ -110,7 +110,7 @@ class NativeOptions:
         return True
 
 
-class NativeDialect:
+class NativeDialect(Dialect):
     """One end of one native stream: messages in, events out; commands in, messages out.
 
     Args:
@@ -124,7 +124,6 @@ class NativeDialect:
 
     wire: str = WIRE
     writes_binary: bool = True
-    has_marks: bool = True
     reports_errors: bool = True
     confirms_digits: bool = True
     returns_marks_on_clear: bool = True
@@ -143,15 +142,6 @@ class NativeDialect:
         self.options = options
         self.stream_id = ""
         self.media_format = replace(media_format, big_endian=options.big_endian and media_format.encoding == "L16")
-
-    def greeting(self) -> Sequence[bytes]:
-        """What an application says as soon as it knows the stream: nothing."""
-        return ()
-
-    @property
-    def play_format(self) -> MediaFormat:
-        """Of what the application plays: the stream's, both ways."""
-        return self.media_format
 
     # Reading -----------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.records import Outcome
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role
+from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role
 from talkpath.wire.json_message import JsonMessages, digits_problem, dump_json, fill, is_text, named, shown, type_name
 from talkpath.wire.plivo_parameters import (
     ENCODINGS,
@@ -88,11 +88,8 @@ class PlivoOptions:
             raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
 
 
-class PlivoDialect:
+class PlivoDialect(Dialect):
     """One end of one Plivo stream: messages in, events out; commands in, messages out.
-
-    The platform's end is made with the stream's format and learns the rest from the `StreamStarted` it sends; the
-    application's end learns all of it from the `StreamStarted` it receives. Sans-IO, one owner.
 
     Args:
         role: Which end this is.
@@ -104,10 +101,8 @@ class PlivoDialect:
     """
 
     wire: str = WIRE
-    writes_binary: bool = False
-    has_marks: bool = True
-    reports_errors: bool = False
-    confirms_digits: bool = False
+    confirms_clear: bool = True
+    """By ``clearedAudio``."""
 
     def __init__(
         self,
@@ -122,25 +117,6 @@ class PlivoDialect:
         self.stream_id = ""
         self.media_format = self._ordered(media_format)
         self._extra_headers = "{}"
-
-    def greeting(self) -> Sequence[bytes]:
-        """What an application says as soon as it knows the stream: nothing."""
-        return ()
-
-    @property
-    def play_format(self) -> MediaFormat:
-        """Of what the application plays: the stream's, both ways."""
-        return self.media_format
-
-    @property
-    def returns_marks_on_clear(self) -> bool:
-        """Whether pending checkpoints come back after a clear: not on this wire."""
-        return False
-
-    @property
-    def confirms_clear(self) -> bool:
-        """Whether a clear is answered: by ``clearedAudio``."""
-        return True
 
     def receive(self, text: bytes | bytearray | memoryview | str) -> Sequence[WireEvent]:
         """Turn one whole text message into events.

@@ -9,8 +9,7 @@ from typing import Any
 from talkpath.errors import ConfigError
 from talkpath.events import MediaFormat
 from talkpath.wire.callback import CallbackRequest
-from talkpath.wire.dialect import Role
-from talkpath.wire.entry import SHORT_MESSAGES_MS, StreamAttributes, Wire, any_start, make_uuid
+from talkpath.wire.entry import StreamAttributes, Wire
 from talkpath.wire.plivo import PlivoDialect, PlivoOptions
 from talkpath.wire.plivo_parameters import FORMATS_WRITTEN, check_format, content_type, write_extra_headers
 from talkpath.wire.plivo_status import StatusNaming, status_callback
@@ -18,32 +17,20 @@ from talkpath.wire.signature import signature_headers
 from talkpath.wire.status import StatusEvent
 
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
-_PLIVO_DEFAULTS = PlivoOptions()
 
 
-def _plivo_options(options: Any) -> PlivoOptions:
-    if options is None:
-        return _PLIVO_DEFAULTS
-    if not isinstance(options, PlivoOptions):
-        raise ConfigError(f"options of the plivo wire are PlivoOptions, not {type(options).__name__}")
-    return options
-
-
-def _plivo_check(
-    media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any
-) -> None:
+def _check(media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any) -> None:
     check_format(media_format)
     write_extra_headers(custom_parameters)
-    _plivo_options(options)
     if not _ACCOUNT_ID.fullmatch(account_id):
         raise ConfigError("account_id is not 1 to 64 letters, digits and - _ . :, for example MA00000000000000TALK")
 
 
-def _plivo_upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
+def _upgrade(auth_token: str, nonce: str, url: str) -> tuple[tuple[str, str], ...]:
     return signature_headers(auth_token, nonce, "GET", url, scheme="http") if auth_token else ()
 
 
-def _plivo_attributes(asked: StreamAttributes) -> Mapping[str, str]:
+def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
     attributes = {
         "bidirectional": "true" if asked.bidirectional else "false",
         "audioTrack": "both" if len(asked.tracks) == 2 else asked.tracks[0],
@@ -58,7 +45,7 @@ def _plivo_attributes(asked: StreamAttributes) -> Mapping[str, str]:
 _NAMINGS: Mapping[str, StatusNaming] = {"A": StatusNaming.CLASSIC, "B": StatusNaming.GUIDE}
 
 
-def _plivo_status(
+def _status(
     event: StatusEvent, scheme: str, url: str, method: str, auth_token: str, nonce: str
 ) -> CallbackRequest | None:
     return status_callback(event, _NAMINGS[scheme], url=url, method=method, auth_token=auth_token, nonce=nonce)
@@ -66,24 +53,13 @@ def _plivo_status(
 
 PLIVO = Wire(
     name="plivo",
-    transport="websocket",
     formats=FORMATS_WRITTEN,
-    message_ms=SHORT_MESSAGES_MS,
-    default_message_ms=20,
     options_type=PlivoOptions,
-    platform=lambda media_format, options: PlivoDialect(
-        Role.PLATFORM, media_format=media_format, options=_plivo_options(options)
-    ),
-    application=lambda options: PlivoDialect(Role.APPLICATION, options=_plivo_options(options)),
-    claims=any_start,
-    upgrade_headers=_plivo_upgrade,
-    stream_attributes=_plivo_attributes,
-    status_request=_plivo_status,
+    dialect=PlivoDialect,
+    upgrade_headers=_upgrade,
+    stream_attributes=_attributes,
+    status_request=_status,
     status_schemes=("B", "A"),
-    make_stream_id=make_uuid,
-    subprotocol="",
-    grpc_method="",
     default_account_id="MA00000000000000TALK",
-    two_way_inbound_only=True,
-    check_stream=_plivo_check,
+    check=_check,
 )

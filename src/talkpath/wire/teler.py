@@ -43,7 +43,7 @@ from talkpath.events import (
     UnknownMessage,
     WireEvent,
 )
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role
+from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role
 from talkpath.wire.json_message import JsonMessages, fill, named, shown
 from talkpath.wire.twilio import check_max_message_bytes
 
@@ -79,7 +79,7 @@ class TelerOptions:
             raise ConfigError("voice_app_id is not 1 to 64 letters, digits and - _ . :")
 
 
-class TelerDialect:
+class TelerDialect(Dialect):
     """One end of one Teler stream: messages in, events out; commands in, messages out.
 
     Args:
@@ -92,12 +92,7 @@ class TelerDialect:
     """
 
     wire: str = WIRE
-    writes_binary: bool = False
     has_marks: bool = False
-    reports_errors: bool = False
-    confirms_digits: bool = False
-    returns_marks_on_clear: bool = False
-    confirms_clear: bool = False
 
     def __init__(
         self,
@@ -111,10 +106,6 @@ class TelerDialect:
         self.options = options
         self.stream_id = ""
         self.media_format = replace(media_format, big_endian=options.big_endian)
-
-    def greeting(self) -> Sequence[bytes]:
-        """What an application says as soon as it knows the stream: nothing."""
-        return ()
 
     @property
     def play_format(self) -> MediaFormat:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
-from talkpath.errors import ConfigError
 from talkpath.events import MediaFormat
 from talkpath.wire.callback import CallbackRequest, json_callback
-from talkpath.wire.dialect import Role
-from talkpath.wire.entry import StreamAttributes, Wire, any_start, no_headers
+from talkpath.wire.entry import Wire
 from talkpath.wire.status import StatusEvent, StatusKind, moment
 from talkpath.wire.teler import FORMATS, TelerDialect, TelerOptions, check_format, check_parameters
 from talkpath.wire.twilio import check_account_id
@@ -21,23 +19,12 @@ _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Of the base-32 ids behind the platform's prefixes."""
 
 
-def _options(options: Any) -> TelerOptions:
-    if options is None:
-        return _DEFAULTS
-    if not isinstance(options, TelerOptions):
-        raise ConfigError(f"options of the teler wire are TelerOptions, not {type(options).__name__}")
-    return options
-
-
-def _check(media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: Any) -> None:
+def _check(
+    media_format: MediaFormat, custom_parameters: Mapping[str, str], account_id: str, options: TelerOptions
+) -> None:
     check_format(media_format)
     check_parameters(custom_parameters)
-    _options(options)
     check_account_id(account_id)
-
-
-def _attributes(asked: StreamAttributes) -> Mapping[str, str]:
-    return {}
 
 
 def _status(
@@ -80,26 +67,16 @@ def _stream_id(entropy: Callable[[int], bytes]) -> str:
 
 TELER = Wire(
     name="teler",
-    transport="websocket",
     formats=FORMATS,
     message_ms=tuple(range(20, 2001, 20)),
     default_message_ms=400,
     options_type=TelerOptions,
-    platform=lambda media_format, options: TelerDialect(
-        Role.PLATFORM, media_format=media_format, options=_options(options)
-    ),
-    application=lambda options: TelerDialect(Role.APPLICATION, options=_options(options)),
-    claims=any_start,
-    upgrade_headers=no_headers,
-    stream_attributes=_attributes,
+    dialect=TelerDialect,
     status_request=_status,
     status_schemes=("2025-08-01",),
     make_stream_id=_stream_id,
-    subprotocol="",
-    grpc_method="",
     default_account_id="acc_00000000000000000000000000",
-    two_way_inbound_only=True,
-    check_stream=_check,
+    check=_check,
     tracks=("inbound_track",),
     takes_back_chunks=True,
 )

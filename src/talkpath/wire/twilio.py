@@ -41,7 +41,7 @@ from talkpath.events import (
     UnknownMessage,
     WireEvent,
 )
-from talkpath.wire.dialect import Field, MediaShape, MediaTemplate, Role
+from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role
 from talkpath.wire.json_message import JsonMessages, fill, is_text, named, shown, type_name
 
 PARAMETER_MAX: Final = 500
@@ -86,21 +86,12 @@ def check_max_message_bytes(n_bytes: int) -> None:
         raise ConfigError(f"max_message_bytes is {n_bytes}; right is 1024 to {1 << 26}")
 
 
-class TwilioFamily:
-    """One end of one stream of Twilio's wire or one that copies it; a subclass says in what they differ.
-
-    The platform's end is made with the stream's format and learns the rest from the `StreamStarted` it sends; the
-    application's end learns all of it from the one it receives. Sans-IO, one owner.
-    """
+class TwilioFamily(Dialect):
+    """One end of one stream of Twilio's wire or one that copies it; a subclass says in what they differ."""
 
     wire: str
-    writes_binary: bool = False
-    has_marks: bool = True
-    reports_errors: bool = False
-    confirms_digits: bool = False
     returns_marks_on_clear: bool = True
     """Pending checkpoints come back after a clear, and nothing in them says that they were cleared."""
-    confirms_clear: bool = False
 
     _VERSION: ClassVar[str]
     _ENCODINGS: ClassVar[Mapping[str, str]]
@@ -121,15 +112,6 @@ class TwilioFamily:
         self._big_endian = big_endian
         self.media_format = self._ordered(media_format)
         self._call_id = self._account_id = ""
-
-    def greeting(self) -> Sequence[bytes]:
-        """What an application says as soon as it knows the stream: nothing."""
-        return ()
-
-    @property
-    def play_format(self) -> MediaFormat:
-        """Of what the application plays: the stream's, both ways."""
-        return self.media_format
 
     # What subclasses say -----------------------------------------------------------------------------------------
 
