@@ -308,7 +308,7 @@ async def _run_calls(
                     peer.cut = somewhere(random.Random(50 + number))
             for number, call in enumerate(calls):
                 nursery.start_soon(call.record_to, directory / f"{number}.wav")
-            while any(call._recording is None or not call._recording.begun for call in calls):
+            while not all(call._recordings and call._recordings.live and call._recordings.live.begun for call in calls):
                 clock.driver.step(clock.at_ns)
                 await trio.sleep(0.001)
             nursery.start_soon(_announce, calls[2])

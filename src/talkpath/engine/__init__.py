@@ -6,10 +6,10 @@ from talkpath.engine.engine import Engine, open_engine
 from talkpath.engine.leg import Leg, MemoryLeg, RtpLeg, WavLeg
 from talkpath.engine.metrics import prometheus_text
 from talkpath.engine.placed import Placed
-from talkpath.engine.recording import Recording
 from talkpath.engine.stream import CallStream
 from talkpath.engine.worker_process import PlacedCall, PlacedRecord, WorkerState
 from talkpath.engine.workers import Workers, WorkersConfig, WorkersStatistics, WorkerStatistics, open_workers
+from talkpath.transport.recording import Recording
 
 __all__ = [
     "Call",

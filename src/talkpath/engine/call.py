@@ -33,11 +33,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from talkpath._native import lib
+from talkpath._native import ffi, lib
 from talkpath.dsp.mix import gain_db_x100
 from talkpath.engine.config import StreamSpec
 from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
-from talkpath.engine.recording import Recording
 from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
 from talkpath.engine.stream_life import StreamLife
@@ -45,11 +44,13 @@ from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.path import LegKind, Path, PathOptions
 from talkpath.path.stream import EventKind
-from talkpath.records import CallRecord, CallStatistics, EndReason, Played, RecordingRecord, StreamRecord
+from talkpath.path.tape import Tape
+from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
 from talkpath.transport.clock import Clock, Lateness
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
+from talkpath.transport.recording import Recording, Recordings
 from talkpath.transport.wake import Bell, Moment
 from talkpath.units import NS_PER_MS, samples_to_ms
 
@@ -88,7 +89,6 @@ class Call:
         "_path",
         "_play_gain_db",
         "_playback_bell",
-        "_recording",
         "_recordings",
         "_records",
         "_records_forgotten",
@@ -167,8 +167,8 @@ class Call:
         """Packed."""
         self._source: Source | None = None
         self._play_gain_db = 0.0
-        self._recording: Recording | None = None
-        self._recordings: tuple[RecordingRecord, ...] = ()
+        self._recordings: Recordings | None = None
+        """Made for the first one."""
         self._started_ns = 0
         self._ended_ns = 0
         self._max_duration_ns = round(max_duration_s * 1e9)
@@ -535,20 +535,26 @@ class Call:
         Cancellation: nothing is recorded; there may be an empty file.
         """
         self.check_live()
-        if self._recording is not None:
-            raise ConfigError("the call is being recorded already; stop that recording first")
-        self._recording = recording = Recording(self, path)
-        try:
-            await recording.begin()
-        except BaseException:
-            self._recording = None
-            raise
-        return recording
+        if self._recordings is None:
+            self._recordings = Recordings(self, self.commands, self.engine.config.goodbye_s)
+        return await self._recordings.begin(path)
 
-    def recording_gone(self, record: RecordingRecord) -> None:
-        """The recording is at its end."""
-        self._recording = None
-        self._recordings = (*self._recordings, record)[-RECORDS_KEPT:]
+    @property
+    def rate_of_tape_hz(self) -> int:
+        """The leg's."""
+        return self.leg.media_format.sample_rate_hz
+
+    def insert_tape(self, seconds: float) -> Tape:
+        """Have each tick write both tracks to a new tape."""
+        rate_hz = self.rate_of_tape_hz
+        tape = Tape(round(seconds * rate_hz), int(lib.tp_path_clock(self.path)), sample_rate_hz=rate_hz)
+        lib.tp_path_record(self.path, tape.native)
+        return tape
+
+    def remove_tape(self) -> None:
+        """Write to it no more."""
+        if self.path is not None:
+            lib.tp_path_record(self.path, ffi.NULL)
 
     async def clear(self) -> int:
         """Drop what `play` has queued; return how many samples. Streams' audio is untouched.
@@ -631,8 +637,8 @@ class Call:
             self._source.close()
         if self.path is not None:
             lib.tp_path_close(self.path)
-        if self._recording is not None:
-            self._recording.end()
+        if self._recordings is not None:
+            self._recordings.end()
         self.commands.close(reason, cause)
         self._wake_readers()
         if any(stream is not None and stream.flushing for stream in self.streams):
@@ -722,7 +728,7 @@ class Call:
             streams_forgotten=self._records_forgotten,
             statistics=statistics,
             errors_after_end=self._errors_after_end,
-            recordings=self._recordings,
+            recordings=self._recordings.records if self._recordings is not None else (),
         )
 
 

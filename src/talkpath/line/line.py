@@ -456,7 +456,7 @@ class Line(DrivenLine):
         if self._speech.speak(chunk, sample_rate_hz):
             self.driver.command(self)
 
-    async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
+    async def play(self, audio: object, *, sample_rate_hz: int | None = None, gain_db: float = 0.0) -> Played:
         """Play audio and return what became of it, once that is known.
 
         Args:
@@ -464,20 +464,22 @@ class Line(DrivenLine):
                 `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of arrays, clips or
                 chunks as a synthesiser gives them: it is read as it can be played, so a synthesiser that is faster than
                 speech is held back.
+            sample_rate_hz: of arrays.
+            gain_db: how much louder or softer, -60 to 18 dB, minus infinity is mute; limited, not clipped.
 
         Returns:
             How many samples (at the line's rate) were heard, and whether all were PLAYED, or a clear (CLEARED) or the
             end of the line (LOST) came first.
 
         Raises:
-            FormatError: audio that cannot be played.
+            FormatError: audio that cannot be played. ConfigError: the gain is out of range.
             OSError: the file cannot be opened.
             CallEnded: the line was over before.
 
         Cancellation: what has been queued is still played; `clear` drops it.
         """
         self._check_live()
-        return await self._speech.play(audio, sample_rate_hz)
+        return await self._speech.play(audio, sample_rate_hz, gain_db)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Set a checkpoint after everything said so far; ``await checkpoint.wait()`` tells how it came out.

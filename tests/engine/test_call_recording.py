@@ -16,10 +16,10 @@ import talkpath.audio
 from support.virtual import speech, virtual_engine
 from talkpath.audio import WavWriter
 from talkpath.engine import EngineConfig, MemoryLeg, RtpLeg, StreamSpec, open_engine
-from talkpath.engine import recording as recording_module
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.line import Line, serve_memory_lines
 from talkpath.records import EndReason, RecordingRecord
+from talkpath.transport import recording as recording_module
 
 SPEECH = speech(8 * 8000)
 

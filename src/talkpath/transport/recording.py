@@ -1,14 +1,14 @@
-"""A call written down: both tracks, side by side on the call's sample clock, in a stereo WAV file.
+"""A call written down: both tracks, side by side on one sample clock, in a stereo WAV file.
 
-The path writes each ptime of both tracks to a tape in memory, within its tick; a task of the call's takes down what is
-on it about once a second, and has a thread write that to the file. So the clock never waits for a disk, and memory is
-bounded by the tape: a disk that lags by more than the tape holds ends the recording with an error, since a recording
-with holes would be worse than one that says where it ends. The header is put right with every write, so what a killed
-process leaves can be read. In virtual time, where a thread would be invisible to the clock, the task writes itself.
+Within its step the owner, a call or a line, has both tracks written to a tape in memory; a task of the owner's takes
+down what is on it about once a second, and has a thread write that to the file. So the clock never waits for a disk,
+and memory is bounded by the tape: a disk that lags by more than the tape holds ends the recording with an error, since
+a recording with holes would be worse than one that says where it ends. The header is put right with every write, so
+what a killed process leaves can be read. In virtual time, where a thread would be invisible to the clock, the task
+writes itself.
 
-At the end of the call the rest is written within the call's time for goodbyes (`EngineConfig.goodbye_s`). A thread
-whose write has not come back by then can be stopped by nobody: it is left to the system, and closes the file when it
-does.
+At the owner's end the rest is written within its time for goodbyes (`goodbye_s`). A thread whose write has not come
+back by then can be stopped by nobody: it is left to the system, and closes the file when it does.
 """
 
 from __future__ import annotations
@@ -18,28 +18,31 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
 
 import trio
 
-from talkpath._native import ffi, lib
 from talkpath.audio import WavWriter
-from talkpath.errors import FormatError
+from talkpath.errors import ConfigError, FormatError
 from talkpath.path.tape import Pairs, Tape
 from talkpath.records import RecordingRecord
 from talkpath.transport.wake import Bell, Moment
 
 if TYPE_CHECKING:
-    from talkpath.engine.call import Call
+    from talkpath.records import EndReason
+    from talkpath.transport.clock import Clock
+    from talkpath.transport.commands import Commands
+    from talkpath.transport.lifetime import Job
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-log = logging.getLogger("talkpath.engine.recording")
+log = logging.getLogger("talkpath.transport.recording")
 
 TAPE_S = 4
 """How far a disk may lag."""
 WRITE_EVERY_S = 1.0
+RECORDS_KEPT = 64
 WRITERS_MAX = 8
 """Threads that write recordings, of all calls of a Trio run together: a disk that hangs takes no others."""
 
@@ -92,21 +95,82 @@ class _File:
         self._writer.close()
 
 
-class Recording:
-    """One recording of a call; made by `Call.record_to`. See the module."""
+class Recorded(Protocol):
+    """Who is recorded: a call, or a line."""
 
-    def __init__(self, call: Call, path: str | os.PathLike[str]) -> None:
+    @property
+    def name(self) -> str:
+        """For the log."""
+        ...
+
+    clock: Clock
+    end_reason: EndReason | None
+
+    @property
+    def rate_of_tape_hz(self) -> int:
+        """Of both tracks, once they are on a tape."""
+        ...
+
+    def insert_tape(self, seconds: float) -> Tape:
+        """Have both tracks written to a new tape from here on; in the step."""
+        ...
+
+    def remove_tape(self) -> None:
+        """Write to it no more. Idempotent; at once, since nothing that sounds depends on it."""
+        ...
+
+    def start_soon(self, job: Job) -> None:
+        """Run a task that ends with the owner."""
+        ...
+
+
+class Recordings:
+    """The recordings of one owner, one after the other."""
+
+    __slots__ = ("commands", "goodbye_s", "live", "owner", "records")
+
+    def __init__(self, owner: Recorded, commands: Commands, goodbye_s: float) -> None:
+        self.owner = owner
+        self.commands = commands
+        self.goodbye_s = goodbye_s
+        self.live: Recording | None = None
+        self.records: tuple[RecordingRecord, ...] = ()
+        """Of those that have ended, the last 64."""
+
+    async def begin(self, path: str | os.PathLike[str]) -> Recording:
+        """Begin one; see `Call.record_to`."""
+        if self.live is not None:
+            raise ConfigError("this is being recorded already; stop that recording first")
+        self.live = recording = Recording(self, path)
+        try:
+            await recording.begin()
+        except BaseException:
+            self.live = None
+            raise
+        return recording
+
+    def end(self) -> None:
+        """The owner is over."""
+        if self.live is not None:
+            self.live.end()
+
+    def gone(self, record: RecordingRecord) -> None:
+        """The live one is at its end."""
+        self.live = None
+        self.records = (*self.records, record)[-RECORDS_KEPT:]
+
+
+class Recording:
+    """One recording; made by `Call.record_to` and `Line.record_to`. See the module."""
+
+    def __init__(self, of: Recordings, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self.sample_rate_hz = call.leg.media_format.sample_rate_hz
-        self.at_sample = 0
-        """The call's sample that is the file's first."""
         self.error = ""
-        """Why it ended before it was stopped or the call was over; empty: it did not."""
+        """Why it ended before it was stopped or its owner was over; empty: it did not."""
         self.record: RecordingRecord | None = None
         """Once it has ended."""
-        self.begun = False
-        """Whether the tape runs."""
-        self._call = call
+        self._of = of
+        self._owner = of.owner
         self._file: _File
         self._tape: Tape
         self._bell = Bell()
@@ -114,6 +178,21 @@ class Recording:
         self._scope: trio.CancelScope | None = None
         """Of the writing under way."""
         self._ended = Moment()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the tape runs, or ran."""
+        return hasattr(self, "_tape")
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Of both tracks."""
+        return self._tape.sample_rate_hz
+
+    @property
+    def at_sample(self) -> int:
+        """The owner's sample that is the file's first."""
+        return self._tape.begin
 
     @property
     def n_samples(self) -> int:
@@ -137,43 +216,36 @@ class Recording:
         assert self.record is not None
         return self.record
 
-    # The call's side ---------------------------------------------------------------------------------------------
+    # The owner's side --------------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """Create the file and put in a tape."""
-        self._file = await self._at_the_disk(_File, self.path, self.sample_rate_hz)
+        """Create the file and insert a tape."""
+        self._file = await self._at_the_disk(_File, self.path, self._owner.rate_of_tape_hz)
         try:
-            await self._call.commands.perform(self._put_in_tape)
-            self._call.start_soon(self._run)
+            await self._of.commands.perform(self._insert_tape)
+            self._owner.start_soon(self._run)
         except BaseException:
-            self._take_out_tape()
+            self._ending = True
+            self._owner.remove_tape()
             self._file.give_up()
             raise
+
+    def _insert_tape(self, now_ns: int) -> None:
+        if not self._ending:  # whoever asked for it was cancelled meanwhile
+            self._tape = self._owner.insert_tape(TAPE_S)
 
     def end(self) -> None:
         """Record nothing more, and write the rest. Synchronous, idempotent."""
         if self._ending:
             return
         self._ending = True
-        self._take_out_tape()
+        self._owner.remove_tape()
         self._hurry()
         self._bell.ring()
 
     def _hurry(self) -> None:
-        if self._scope is not None and self._call.end_reason is not None:
-            self._scope.deadline = min(self._scope.deadline, trio.current_time() + self._call.engine.config.goodbye_s)
-
-    def _put_in_tape(self, now_ns: int) -> None:
-        path = self._call.path
-        self.at_sample = int(lib.tp_path_clock(path))
-        self._tape = Tape(round(TAPE_S * self.sample_rate_hz), self.at_sample)
-        lib.tp_path_record(path, self._tape.native)
-        self.begun = True
-
-    def _take_out_tape(self) -> None:
-        """At once: what is on it has been, and nothing that sounds depends on it."""
-        if self._call.path is not None:
-            lib.tp_path_record(self._call.path, ffi.NULL)
+        if self._scope is not None and self._owner.end_reason is not None:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + self._of.goodbye_s)
 
     # The task ----------------------------------------------------------------------------------------------------
 
@@ -189,15 +261,15 @@ class Recording:
             if not self.error:
                 await self._write_down(last=True)
             self.record = RecordingRecord(self.path, self.at_sample, self.n_samples, self.sample_rate_hz, self.error)
-            self._call.recording_gone(self.record)
+            self._of.gone(self.record)
             self._ended.set()
 
     async def _write_down(self, *, last: bool = False) -> None:
-        """Bring what is on the tape to the file; nothing but time cuts it short, and a call that ends gives less."""
+        """Bring what is on the tape to the file; nothing but time cuts it short, and an owner that ends gives less."""
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + TAPE_S) as self._scope:
                 self._hurry()
-                taken = self._tape.read(round(TAPE_S * self.sample_rate_hz))
+                taken = self._tape.read()
                 if not taken.lost:
                     await self._at_the_disk(self._file.write, taken.pairs)
                     if last:
@@ -211,14 +283,14 @@ class Recording:
 
     def _fail(self, exc: Exception) -> None:
         self.error = f"{type(exc).__name__}: {exc}"
-        log.error("call %s: its recording ended: %s", self._call.call_id, self.error)
-        self._take_out_tape()
+        log.error("%s: its recording ended: %s", self._owner.name, self.error)
+        self._owner.remove_tape()
         self._ending = True
         with suppress(OSError):
             self._file.give_up()
 
     async def _at_the_disk(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        if self._call.clock.virtual:
+        if self._owner.clock.virtual:
             await trio.lowlevel.checkpoint()
             return work(*args)
         return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True, limiter=_limiter())
