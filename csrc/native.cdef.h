@@ -61,6 +61,15 @@ typedef struct { int16_t *pairs; uint32_t capacity; int64_t begin, end; ...; } t
 int tp_tape_init(tp_tape *tape, int16_t *pairs, size_t capacity, int64_t clock);
 void tp_tape_write(tp_tape *tape, int64_t clock, const int16_t *inbound, const int16_t *outbound, size_t n);
 
+/* ---- tp_ear ---- */
+typedef struct { uint64_t energy; int32_t state, missing; } tp_heard;
+typedef struct { ...; } tp_ear;
+#define TP_EAR_RATE_HZ 16000
+size_t tp_ear_sizeof(void);
+int tp_ear_init(tp_ear *ear, const tp_voice_config *voice);
+int tp_ear_hear_many(tp_ear *ears, size_t count, uint32_t encoding, const uint8_t *payloads, size_t stride, size_t n,
+                     const uint8_t *present, int16_t *out, tp_heard *heard);
+
 /* ---- tp_plc ---- */
 #define TP_PLC_MAX_FRAME 960
 typedef struct { uint32_t rate_hz, missing, pitch; ...; } tp_plc;
