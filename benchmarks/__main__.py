@@ -19,6 +19,7 @@ from benchmarks import (
     bench_path,
     bench_tls,
     bench_virtual,
+    bench_voice,
     bench_wire,
     bench_wires,
     table,
@@ -40,6 +41,7 @@ WHAT = (
         "message",
         "path",
         "tls",
+        "voice",
         "virtual",
         "wire",
         "wires",
@@ -101,6 +103,9 @@ def main() -> int:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
                 print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+        if asked.what in ("voice", "all"):
+            result["voice"] = bench_voice.run(effort)
+            bench_voice.show(result["voice"], tables)
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)

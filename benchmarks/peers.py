@@ -27,10 +27,11 @@ OPTIONAL = {
     "uvloop": "event loop of the asyncio peers",
     "picows": "the fastest WebSocket library for Python, in Cython",
     "pipecat": "voice bots on asyncio: the peer of the application's end",
+    "webrtcvad": "voice activity, the usual choice; webrtcvad-wheels has it built",
     "aiortc": "jitter buffer and RTP parser in Python",
 }
 
-DISTRIBUTIONS = {"audioop": "audioop-lts", "pipecat": "pipecat-ai"}
+DISTRIBUTIONS = {"audioop": "audioop-lts", "pipecat": "pipecat-ai", "webrtcvad": "webrtcvad-wheels"}
 """Under which name a module is installed, where it is another."""
 
 

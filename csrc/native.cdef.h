@@ -31,6 +31,24 @@ void tp_level_fillin(tp_level *level, size_t n);
 uint64_t tp_level_energy(const int16_t *in, size_t n);
 int32_t tp_level_dbov_x100(uint64_t energy, uint64_t n_samples);
 
+/* ---- tp_active ---- */
+typedef struct { uint64_t energy, n_samples; ...; } tp_active;
+int tp_active_init(tp_active *active, uint32_t rate_hz);
+void tp_active_reset(tp_active *active);
+void tp_active_receive(tp_active *active, const int16_t *in, size_t n);
+void tp_active_fillin(tp_active *active, size_t n);
+int32_t tp_active_dbov_x100(const tp_active *active);
+
+/* ---- tp_voice ---- */
+typedef struct { uint32_t rate_hz, onset_ms, hangover_ms; int32_t margin_x100; } tp_voice_config;
+typedef struct { int32_t state, score, repeats, evidence; uint64_t n_frames, n_onsets; ...; } tp_voice;
+typedef struct { int32_t level_x100, floor_x100, snr_x100; } tp_voice_figures;
+int tp_voice_init(tp_voice *voice, const tp_voice_config *config);
+void tp_voice_reset(tp_voice *voice);
+int tp_voice_receive(tp_voice *voice, const int16_t *in, size_t n);
+int tp_voice_fillin(tp_voice *voice, size_t n);
+void tp_voice_measure(const tp_voice *voice, tp_voice_figures *out);
+
 /* ---- tp_resample ---- */
 typedef struct { uint32_t from_hz, to_hz, delay; ...; } tp_resample;
 int tp_resample_init(tp_resample *state, uint32_t from_hz, uint32_t to_hz);
@@ -214,7 +232,7 @@ enum { TP_TICK_EVENTS = 1, TP_TICK_OUTPUT = 2, TP_TICK_MARK_DUE = 4 };
 enum {
     TP_EVENT_NONE = 0, TP_EVENT_DIGIT = 1, TP_EVENT_MARK = 2, TP_EVENT_MEDIA_TIMEOUT = 3, TP_EVENT_FILL = 4,
     TP_EVENT_UNDERRUN = 5, TP_EVENT_DIGITS_SENT = 6, TP_EVENT_MARK_DUE = 7, TP_EVENT_AUDIO = 8,
-    TP_EVENT_LOW = 9, TP_EVENT_ALARM = 10
+    TP_EVENT_LOW = 9, TP_EVENT_ALARM = 10, TP_EVENT_HEARD = 11
 };
 typedef struct { uint32_t offset, length; uint32_t slot; uint16_t kind, stream; } tp_output;
 typedef struct {
@@ -280,6 +298,8 @@ ptrdiff_t tp_stream_track_next(const tp_stream *stream, uint32_t track, uint8_t 
 uint64_t tp_stream_model_played(const tp_stream *stream, int64_t now);
 uint64_t tp_stream_sent_samples(const tp_stream *stream);
 int64_t tp_stream_hold(tp_stream *stream, int held, int64_t now);
+int tp_stream_keep_tail(tp_stream *stream, uint8_t *ring, uint32_t ring_bytes);
+uint64_t tp_stream_rewind(tp_stream *stream);
 
 /* ---- tp_path ---- */
 #define TP_PATH_STREAMS 4
@@ -320,6 +340,7 @@ int64_t tp_path_clear(tp_path *path, unsigned stream);
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
 uint32_t tp_path_digits_waiting(const tp_path *path);
 void tp_path_hold(tp_path *path, uint32_t direction);
+int tp_path_tap(tp_path *path, int16_t *ring, uint32_t capacity);
 void tp_path_restart_receive(tp_path *path);
 int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out);
 int tp_path_tick_many(tp_path *const *paths, size_t count, int64_t now, tp_outbox *out, uint8_t *flags);

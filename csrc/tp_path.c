@@ -94,6 +94,7 @@ void tp_path_detach(tp_path *path, unsigned stream) {
 }
 
 void tp_path_close(tp_path *path) {
+    (void)tp_path_tap(path, NULL, 0);
     for (unsigned i = 0; i < TP_PATH_STREAMS; i++) tp_path_detach(path, i);
     path->tape = NULL;
     path->closed = 1;
@@ -259,7 +260,27 @@ void tp_path_restart_receive(tp_path *path) {
     path->last_media = path->deadline;
 }
 
+int tp_path_tap(tp_path *path, int16_t *ring, uint32_t capacity) {
+    if (ring != NULL && capacity < path->frame_samples) return TP_E_ARGUMENT;
+    path->tap = ring;
+    path->tap_capacity = capacity;
+    path->tap_pending = 0;
+    path->tapped = 0;
+    return TP_OK;
+}
+
 /* ---- the tick ---- */
+
+static void tap(tp_path *path, tp_frame *frame) {
+    if (path->tap == NULL) return;
+    const int16_t *pcm = tp_frame_pcm(frame);
+    uint32_t n = frame->n, at = (uint32_t)(path->tapped % path->tap_capacity);
+    uint32_t first = path->tap_capacity - at < n ? path->tap_capacity - at : n;
+    memcpy(path->tap + at, pcm, first * sizeof *pcm);
+    memcpy(path->tap, pcm + first, (n - first) * sizeof *pcm);
+    path->tapped += n;
+    path->tap_pending = 1;
+}
 
 /* Concealment needs the audio before a gap, and gaps are rare: good frames are kept as they came. */
 static void keep_recent(tp_path *path, const uint8_t *payload) {
@@ -498,7 +519,7 @@ static void skip_missed(tp_path *path, int64_t now, tp_outbox *out) {
 }
 
 static int event_flags(const tp_path *path) {
-    if (path->n_digits != 0 || path->digits_sent_pending != 0 || path->timeout_pending) return TP_TICK_EVENTS;
+    if (path->n_digits != 0 || path->digits_sent_pending != 0 || path->timeout_pending || path->tap_pending) return TP_TICK_EVENTS;
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] != NULL && tp_stream_has_events(path->streams[i])) return TP_TICK_EVENTS;
     }
@@ -528,6 +549,7 @@ int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out) {
     uint8_t payload[2 * MAX_FRAME_SAMPLES];
     tp_frame frame = {.format = path->config.leg_format, .pcm = pcm, .n = path->frame_samples, .at = path->clock};
     receive_frame(path, &frame, payload);
+    tap(path, &frame);
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] == NULL) continue;
         tp_stream_send_frame(path->streams[i], TP_TRACK_INBOUND, &frame, path->config.slot, i, out);
@@ -578,6 +600,12 @@ int tp_path_next_event(tp_path *path, tp_event *event) {
     if (path->timeout_pending) {
         path->timeout_pending = 0;
         event->kind = TP_EVENT_MEDIA_TIMEOUT;
+        return 1;
+    }
+    if (path->tap_pending) {
+        path->tap_pending = 0;
+        event->kind = TP_EVENT_HEARD;
+        event->value = (int64_t)path->tapped;
         return 1;
     }
     for (uint32_t i = 0; path->digits_sent_pending != 0; i++) {

@@ -16,6 +16,8 @@
  *             added, limited, encoded (tp_mix). A gain set while its source plays ramps over a ptime; one set while it is silent
  *             holds from its first sample. Streams that asked for the outbound track get what the caller hears, after mixing.
  *   tape      who records the call lends a tape: each tick writes both tracks to it, at the clock's sample.
+ *   tap       who wants to hear what the caller says gives a ring; each tick the inbound frame is put into it as linear
+ *             samples, and the path has an event. Without one no frame is decoded for it.
  *   digits    to the caller, RFC 4733: a packet that carries an event takes the place of the audio packet, so every source
  *             rests in that tick; in the gaps between digits only the source that sends them rests. It goes on at its
  *             next sample. The outbound track is silent where an event went out. Digits of a detached stream that have
@@ -107,6 +109,9 @@ typedef struct tp_path {
     uint32_t pcm_capacity, pcm_head, pcm_count; /* samples */
     uint8_t *recent;             /* RTP legs: a ring of payload that concealment has not been told, behind the jitter ring */
     uint32_t recent_capacity, recent_at, recent_bytes;
+    int16_t *tap;                /* NULL: nobody listens; else a ring in the listener's memory */
+    uint32_t tap_capacity, tap_pending; /* samples; the event */
+    uint64_t tapped;             /* samples put into it */
     tp_jitter jitter;
     tp_plc plc;
 } tp_path;
@@ -138,6 +143,9 @@ int64_t tp_path_clear(tp_path *path, unsigned stream);  /* stamps CLEARED marks 
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
 uint32_t tp_path_digits_waiting(const tp_path *path);   /* the one that sounds included */
 void tp_path_hold(tp_path *path, uint32_t direction);   /* TP_DIRECTION_x: what may flow; the clock runs on */
+/* What the caller says from now on, into `ring` (at least a frame; TP_E_ARGUMENT); NULL: no more. TP_EVENT_HEARD has in
+ * `value` how many samples were put into it since. */
+int tp_path_tap(tp_path *path, int16_t *ring, uint32_t capacity);
 void tp_path_restart_receive(tp_path *path);            /* leg.update(): a new source; jitter buffer and SSRC start anew */
 
 /* One ptime at path->deadline, or none when now < deadline. When now is more than 60 ms past it, the missed ptimes but the

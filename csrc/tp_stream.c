@@ -56,6 +56,8 @@ void tp_stream_close(tp_stream *s, int64_t at_sample) {
     s->closed = 1;
     s->alarm = INT64_MAX;
     s->low_wanted = 0;
+    s->tail = NULL;
+    s->tail_end = s->sent;
     tp_playout_close(&s->playout, at_sample);
 }
 
@@ -351,7 +353,10 @@ int tp_stream_mark(tp_stream *s, int64_t id) {
     return status;
 }
 
-uint64_t tp_stream_queued_samples(const tp_stream *s) { return s->playout.written - s->playout.read; }
+/* To be sent again. */
+static uint64_t again(const tp_stream *s) { return s->tail_end > s->sent ? s->tail_end - s->sent : 0; }
+
+uint64_t tp_stream_queued_samples(const tp_stream *s) { return s->playout.written - s->playout.read + again(s); }
 
 /* The queue may have become shorter. */
 static void low_check(tp_stream *s) {
@@ -361,7 +366,8 @@ static void low_check(tp_stream *s) {
 }
 
 int64_t tp_stream_clear(tp_stream *s, int64_t at_sample) {
-    uint64_t dropped = tp_playout_clear(&s->playout, at_sample);
+    uint64_t dropped = tp_playout_clear(&s->playout, at_sample) + again(s);
+    s->tail_end = s->sent;
     low_check(s);
     s->counters.samples_cleared += dropped;
     (void)tp_stream_hold(s, 0, s->last_now);
@@ -622,10 +628,11 @@ static int64_t model_end(const tp_stream *s) {
 /* Samples of the next message; 0 at a mark or at the end. Never more than may be ahead at once. */
 static size_t next_message(const tp_stream *s) {
     const tp_stream_config *config = s->config;
-    size_t n = tp_playout_readable(&s->playout);
+    uint64_t left = again(s);
+    size_t n = left != 0 ? (size_t)left : tp_playout_readable(&s->playout);
     size_t per_ms = played_format(config).rate_hz / 1000u;
     uint32_t long_ms = config->most_message_ms != 0 ? config->most_message_ms : LONG_MESSAGE_MS;
-    bool much = s->playout.waiting >= (uint64_t)long_ms * (TP_PLAYOUT_UNITS_HZ / 1000u);
+    bool much = left >= (uint64_t)long_ms * per_ms || s->playout.waiting >= (uint64_t)long_ms * (TP_PLAYOUT_UNITS_HZ / 1000u);
     size_t most = much ? long_ms * per_ms : s->message_samples;
     if (most > config->send_ahead_ms * per_ms) most = config->send_ahead_ms * per_ms;
     return n < most ? n : most;
@@ -635,6 +642,26 @@ static size_t next_message(const tp_stream *s) {
 static int64_t may_send(const tp_stream *s, size_t n) {
     return model_end(s) + (int64_t)n * NS_PER_S / (int64_t)played_format(s->config).rate_hz -
            (int64_t)s->config->send_ahead_ms * 1000000;
+}
+
+/* The next n samples: from the tail while there is something to be sent again, else from the queue, and into the tail. */
+static void next_payload(tp_stream *s, uint32_t encoding, uint8_t *payload, size_t n) {
+    bool from_tail = again(s) != 0;
+    if (!from_tail) (void)tp_playout_read(&s->playout, encoding, payload, n);
+    if (s->tail == NULL) return;
+    size_t size = tp_sample_bytes(encoding), bytes = n * size;
+    size_t at = (size_t)(s->sent * size % s->tail_bytes);
+    size_t first = s->tail_bytes - at < bytes ? s->tail_bytes - at : bytes;
+    if (from_tail) {
+        memcpy(payload, s->tail + at, first);
+        memcpy(payload + first, s->tail, bytes - first);
+        return;
+    }
+    memcpy(s->tail + at, payload, first);
+    memcpy(s->tail, payload + first, bytes - first);
+    s->tail_end = s->sent + n;
+    uint64_t kept = s->tail_bytes / size;
+    if (s->tail_end - s->tail_from > kept) s->tail_from = s->tail_end - kept;
 }
 
 int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
@@ -647,7 +674,7 @@ int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
         s->alarm_pending = 1;
     }
     while (!s->closed && !s->playout.paused && !s->due_pending && config->templates[0] != NULL) {
-        if (tp_playout_pop_due(&s->playout, &s->due_id)) {
+        if (again(s) == 0 && tp_playout_pop_due(&s->playout, &s->due_id)) {
             s->due_pending = 1;
             break;
         }
@@ -660,7 +687,7 @@ int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
             break;
         }
         uint8_t payload[LONG_MESSAGE_MS * MAX_RATE_PER_MS * 2u];
-        (void)tp_playout_read(&s->playout, format.encoding, payload, n);
+        next_payload(s, format.encoding, payload, n);
         write_message(s, 0, payload, n, (int64_t)s->sent, format.rate_hz, slot, 0, out);
         if (now >= end) {
             s->model_start = now;
@@ -678,8 +705,9 @@ int tp_stream_tick(tp_stream *s, uint32_t slot, int64_t now, tp_outbox *out) {
 int64_t tp_stream_next_deadline(const tp_stream *s) {
     int64_t when = s->alarm;
     if (!s->closed && !s->playout.paused) {
-        if (s->due_pending || tp_playout_mark_is_due(&s->playout)) return s->last_now;
-        if (s->playout.waiting != 0) {
+        bool sends_again = again(s) != 0;
+        if (s->due_pending || (!sends_again && tp_playout_mark_is_due(&s->playout))) return s->last_now;
+        if (sends_again || s->playout.waiting != 0) {
             int64_t send = may_send(s, next_message(s));
             if (send < when) when = send;
         }
@@ -782,4 +810,28 @@ int64_t tp_stream_hold(tp_stream *s, int held, int64_t now) {
     s->held_at = INT64_MAX;
     s->playout.paused = 0;
     return for_ns;
+}
+
+int tp_stream_keep_tail(tp_stream *s, uint8_t *ring, uint32_t ring_bytes) {
+    if (s->config->role != TP_ROLE_APPLICATION) return TP_E_STATE;
+    tp_format format = played_format(s->config);
+    uint32_t size = tp_sample_bytes(format.encoding);
+    if (ring_bytes < LONG_MESSAGE_MS * (format.rate_hz / 1000u) * size || ring_bytes % size != 0) return TP_E_ARGUMENT;
+    s->tail = ring;
+    s->tail_bytes = ring_bytes;
+    s->tail_from = s->tail_end = s->sent;
+    return TP_OK;
+}
+
+uint64_t tp_stream_rewind(tp_stream *s) {
+    if (s->held_at == INT64_MAX || s->tail == NULL || s->closed) return 0;
+    uint64_t played = tp_stream_model_played(s, s->held_at);
+    uint64_t from = played > s->tail_from ? played : s->tail_from;
+    if (from < s->sent) {
+        if (s->tail_end < s->sent) s->tail_end = s->sent;
+        s->sent = from;
+        s->model_start = s->held_at;
+        s->model_start_sent = from;
+    }
+    return again(s);
 }

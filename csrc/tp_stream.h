@@ -24,6 +24,10 @@
  * hold its queue (tp_stream_hold), the model stands still. A mark is due once
  * everything before it has been written to the outbox.
  *
+ * Where the far end can only clear, a hold is made of a clear: the line keeps the bytes it sent until by the model they
+ * have been played (tp_stream_keep_tail), and tp_stream_rewind makes of those that have not been what is to be sent next.
+ * The stream's position goes back to the model's, so nothing else has to know.
+ *
  * Events are never pushed: outcomes lie in the marks' own entries, everything else is a bit or a count per kind. Whoever
  * drives many lines looks only at those that have events, so a line says beforehand what it wants to be told of: audio,
  * once its readers have a whole piece (wake_at); a queue that has become short, when more waits to be played than it
@@ -73,7 +77,8 @@ enum {
     TP_EVENT_MARK_DUE = 7,      /* application role: everything before mark id has been written; send the checkpoint NOW, then tick again */
     TP_EVENT_AUDIO = 8,         /* application role: new audio in the rings of the TP_TRACK_x bits in value; see wake_at; coalesced */
     TP_EVENT_LOW = 9,           /* application role: the queue is as short as want_low asked; once */
-    TP_EVENT_ALARM = 10         /* application role: a tick came at or after set_alarm's time; once */
+    TP_EVENT_ALARM = 10,        /* application role: a tick came at or after set_alarm's time; once */
+    TP_EVENT_HEARD = 11         /* a path with a tap: what the caller said is in it, value samples in all; coalesced */
 };
 typedef struct tp_event {
     int32_t kind, stream;
@@ -163,6 +168,10 @@ typedef struct tp_stream {
     uint64_t model_start_sent;   /* with this sample of ours */
     int64_t held_at;             /* the far end holds what it has since then; INT64_MAX: it does not */
     int64_t last_now;
+
+    uint8_t *tail;               /* application role: what was sent last, as a ring; NULL: not kept */
+    uint32_t tail_bytes;
+    uint64_t tail_from, tail_end; /* stream samples in it; beyond `sent`: to be sent again */
 } tp_stream;
 
 /* One frame of one track as the path has it: the leg's payload bytes, linear samples, or both; each is made from the
@@ -269,5 +278,10 @@ uint64_t tp_stream_sent_samples(const tp_stream *stream);
 /* Application role. The far end has been told to hold what it has (held != 0), or to go on: meanwhile the model stands still
  * and nothing is sent. A clear ends it. -> how long it was held, ns; 0 when it begins, or when nothing changes */
 int64_t tp_stream_hold(tp_stream *stream, int held, int64_t now);
+/* Application role. Keeps what is sent from now on in `ring`, whole samples, which is the stream's until it is closed. */
+int tp_stream_keep_tail(tp_stream *stream, uint8_t *ring, uint32_t ring_bytes);
+/* While held: what was sent and by the model not played is to be sent again, before everything else, as far as it was
+ * kept; the far end has been told to drop it. -> samples */
+uint64_t tp_stream_rewind(tp_stream *stream);
 
 #endif

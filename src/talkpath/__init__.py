@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from talkpath.line import serve_lines_on_workers as serve_lines_on_workers
     from talkpath.path.barge_in import BargeIn as BargeIn
     from talkpath.path.barge_in import EnergyGate as EnergyGate
+    from talkpath.path.barge_in import Verdict as Verdict
+    from talkpath.path.barge_in import VoiceGate as VoiceGate
     from talkpath.records import CallRecord as CallRecord
     from talkpath.records import CallStatistics as CallStatistics
     from talkpath.records import EndReason as EndReason
@@ -119,7 +121,7 @@ _HOME = {
         "serve_lines",
         "serve_lines_on_workers",
     ),
-    "talkpath.path.barge_in": ("BargeIn", "EnergyGate"),
+    "talkpath.path.barge_in": ("BargeIn", "EnergyGate", "Verdict", "VoiceGate"),
     "talkpath.records": (
         "CallRecord",
         "CallStatistics",

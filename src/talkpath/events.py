@@ -283,9 +283,10 @@ class MarkSettled:
 
 @dataclass(frozen=True, slots=True)
 class SourceCleared:
-    """An application cleared its queue."""
+    """An application cleared its queue, or the caller spoke into what the call plays."""
 
     control_id: str
+    """Of the stream; empty: the call's own source."""
     samples: int
 
 

@@ -26,7 +26,7 @@ from talkpath.line import Line, ServeConfig, serve_lines
 from talkpath.records import EndReason
 from talkpath.testing import quiescence
 from talkpath.transport.clock import DEFAULT_DRIVER, has_timerfd
-from talkpath.transport.driver_pump import ring_refusal
+from talkpath.transport.pump import ring_refusal
 
 N_CALLS = 4
 FRAME = 160

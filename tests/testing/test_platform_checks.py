@@ -20,7 +20,8 @@ from talkpath.engine import MemoryLeg, StreamSpec
 from talkpath.errors import CallEnded
 from talkpath.testing import quiescence
 from talkpath.testing.checks import ConformanceReport, Finding, Verdict
-from talkpath.testing.platform_checks import PLATFORM_CHECKS, PlatformTarget, check_platform, take_stream
+from talkpath.testing.platform_checks import PLATFORM_CHECKS, check_platform, take_stream
+from talkpath.testing.platform_probe import PlatformTarget
 from talkpath.transport.link import SocketLink
 from talkpath.transport.memory import listen_memory
 from talkpath.wire.asterisk import AsteriskOptions

@@ -35,7 +35,8 @@ from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
 from talkpath.errors import CallEnded
 from talkpath.records import CallRecord
 from talkpath.transport.clock import has_timerfd
-from talkpath.transport.driver_pump import PumpDriver, ring_refusal
+from talkpath.transport.driver_pump import PumpDriver
+from talkpath.transport.pump import ring_refusal
 from talkpath.transport.tls import client_context
 
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")

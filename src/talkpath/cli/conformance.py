@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import trio
 
     from talkpath.testing.checks import ConformanceReport, Finding
-    from talkpath.testing.platform_checks import PlatformTarget, TakenStream
+    from talkpath.testing.platform_checks import TakenStream
+    from talkpath.testing.platform_probe import PlatformTarget
 
 _UPGRADE_S = 10.0
 WIRES = ("plivo", "twilio", "signalwire", "teler", "native", "asterisk", "audiosocket", "freeclimb")
@@ -216,7 +217,8 @@ async def _serve(options: argparse.Namespace, watch: _Watch) -> ConformanceRepor
     """Wait for a platform's stream and judge it; None when none comes."""
     import trio
 
-    from talkpath.testing.platform_checks import PlatformTarget, check_platform
+    from talkpath.testing.platform_checks import check_platform
+    from talkpath.testing.platform_probe import PlatformTarget
     from talkpath.wire.catalog import wire_named
 
     target = PlatformTarget(

@@ -362,7 +362,7 @@ def _drivers() -> Finding:
 
 def _system_calls() -> Finding:
     from talkpath.transport.clock import DEFAULT_DRIVER
-    from talkpath.transport.driver_pump import ring_refusal
+    from talkpath.transport.pump import ring_refusal
 
     if DEFAULT_DRIVER != "pump":
         return Finding("system calls", "ok", "each alone (io_uring needs Linux)")

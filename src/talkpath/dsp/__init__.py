@@ -12,20 +12,26 @@ with state belongs to one task at a time.
 
 from __future__ import annotations
 
+from talkpath.dsp.ear import EAR_BYTES, EAR_RATE_HZ, Ears, Tick
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
-from talkpath.dsp.level import SILENCE_DBOV, Level, energy_dbov
+from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
 from talkpath.dsp.mix import GAIN_DB, LIMITER_KNEE, Gain, Limiter, mix
 from talkpath.dsp.plc import Concealer
 from talkpath.dsp.resample import Resampler
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
+from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
 
 __all__ = [
+    "EAR_BYTES",
+    "EAR_RATE_HZ",
     "GAIN_DB",
     "LIMITER_KNEE",
     "SILENCE_DBOV",
+    "ActiveLevel",
     "Concealer",
+    "Ears",
     "Gain",
     "JitterBuffer",
     "JitterFrame",
@@ -34,6 +40,10 @@ __all__ = [
     "Level",
     "Limiter",
     "Resampler",
+    "Tick",
+    "VoiceActivity",
+    "VoiceFigures",
+    "VoiceState",
     "dtmf",
     "energy_dbov",
     "mix",

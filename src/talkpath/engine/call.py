@@ -42,6 +42,7 @@ from talkpath.engine.stream import CallStream
 from talkpath.engine.stream_life import StreamLife
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived
+from talkpath.path.barge_in import BargeIn
 from talkpath.path.path import LegKind, Path, PathOptions
 from talkpath.path.stream import EventKind
 from talkpath.path.tape import Tape
@@ -308,6 +309,9 @@ class Call:
             kind = event.kind
             if kind == EventKind.DIGIT:
                 self._on_digit(chr(event.value), event.at_sample)
+            elif kind == EventKind.HEARD:
+                if self._source is not None and self._source.barge_in is not None:
+                    self._source.barge_in.hear(event.value, now_ns)
             elif kind == EventKind.MEDIA_TIMEOUT:
                 self.end(EndReason.MEDIA_TIMED_OUT)
             else:
@@ -327,6 +331,7 @@ class Call:
             stream.on_audio_let_go()
         elif self._is_source(index):
             assert self._source is not None
+            self._source.on_audio_let_go()
             self._source.on_digits_sent()
 
     def _on_digit(self, digit: str, at_sample: int) -> None:
@@ -565,6 +570,18 @@ class Call:
         if self._source is None and self.end_reason is None:
             return 0
         return await self.own_source().clear()
+
+    def barge_in(self, policy: BargeIn | None, *, suspicion_ms: int = 1000) -> None:
+        """Let `policy` decide, on each ptime of the caller's audio, what it does to what `play` plays to him.
+
+        As `Line.barge_in`, and exact to the sample: what is suspected rests from the next tick on and goes on with the
+        next sample. Streams' audio is untouched. None removes the policy. A policy that raises ends the call.
+
+        Raises:
+            CallEnded: the call is over. ConfigError: `suspicion_ms`, or as for `play`.
+        """
+        if policy is not None or self._source is not None:
+            self.own_source().set_barge_in(policy, suspicion_ms)
 
     async def send_digits(self, digits: str) -> None:
         """Send digits to the caller as telephone-events; return when they have gone out, the gap after the last too.

@@ -20,10 +20,12 @@ import trio
 from talkpath._native import ffi, lib
 from talkpath.audio import samples_of
 from talkpath.dsp.mix import gain_db_x100, steady
+from talkpath.engine.barge_in import SourceBargeIn
 from talkpath.engine.leg import DIGITS_MAX
 from talkpath.errors import CallEnded, ConfigError, NativeError, PlayoutFull
-from talkpath.events import MediaFormat
+from talkpath.events import MediaFormat, SourceCleared
 from talkpath.path.arena import new_struct
+from talkpath.path.barge_in import BargeIn, Interruption
 from talkpath.path.stream import native_format
 from talkpath.records import EndReason, Outcome, Played
 
@@ -133,6 +135,8 @@ class Source:
         self._sending: list[trio.Event] = []
         """Set when the digits that are on their way have gone out, or never will."""
         self._closed = False
+        self._held = False
+        self.barge_in: SourceBargeIn | None = None
 
     def on_native_event(self, event: Any) -> None:
         if event.kind == EVENT_MARK:
@@ -141,6 +145,32 @@ class Source:
                 piece.settle(OUTCOMES[event.value])
         elif event.kind == EVENT_DIGITS_SENT:
             self.on_digits_sent()
+
+    def is_heard(self) -> bool:
+        """Whether anything handed to `play` is still to be heard."""
+        return bool(self._pieces) or int(lib.tp_stream_queued_samples(self._native)) > 0
+
+    def hold(self, held: bool) -> None:
+        """Rest at the next sample, or go on with it; digits that hold the audio have the last word. In the step."""
+        self._held = held
+        if not self.call.leg.holds_audio(self.index):
+            lib.tp_stream_pause(self._native, held)
+
+    def on_audio_let_go(self) -> None:
+        """A leg that held the audio for digits has let it go on."""
+        if self._held:
+            lib.tp_stream_pause(self._native, True)
+
+    def set_barge_in(self, policy: BargeIn | None, suspicion_ms: int) -> None:
+        """See `Call.barge_in`."""
+        interruption = Interruption(suspicion_ms)
+        if self.barge_in is not None:
+            self.barge_in.close()
+        self.barge_in = None if policy is None else SourceBargeIn(self.call, self, policy, interruption)
+
+    def barged_in(self, now_ns: int) -> None:
+        """The caller speaks: drop everything; in the step."""
+        self.call.note(SourceCleared("", self.drop(now_ns)))
 
     def on_digits_sent(self) -> None:
         """All digits of this source have gone out."""
@@ -154,6 +184,9 @@ class Source:
             return
         self._closed = True
         self._drop(Outcome.LOST)
+        if self.barge_in is not None:
+            self.barge_in.close()
+            self.barge_in = None
         lib.tp_path_detach(self.call.path, self.index)
         self._pull_events()
         self.on_digits_sent()
@@ -294,16 +327,19 @@ class Source:
 
     async def clear(self) -> int:
         """Drop everything queued and everything handed to `play`; return the samples dropped from the queue."""
+        return await self.call.commands.perform(self.drop)
 
-        def drop(now_ns: int) -> int:
-            self._epoch += 1
-            with self.call.driver.paused():  # what was heard is reckoned, and nothing more is
-                self._drop(Outcome.CLEARED)
-                dropped = int(lib.tp_path_clear(self.call.path, self.index))
-            self._pull_events()
-            return dropped
-
-        return await self.call.commands.perform(drop)
+    def drop(self, now_ns: int) -> int:
+        """Do what `clear` says; in the step."""
+        self._epoch += 1
+        if self.barge_in is not None:
+            self.barge_in.gone()
+        with self.call.driver.paused():  # what was heard is reckoned, and nothing more is
+            self._drop(Outcome.CLEARED)
+            dropped = int(lib.tp_path_clear(self.call.path, self.index))
+            self.hold(False)
+        self._pull_events()
+        return dropped
 
     async def send_digits(self, digits: str) -> None:
         """Send digits; return when they have gone out."""

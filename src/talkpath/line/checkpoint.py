@@ -9,7 +9,11 @@ Each settles exactly once::
      |                                               +--the wire has no answers, and it should be heard now--> ASSUMED
      |                                               +--no answer long after it should have been heard--> ASSUMED
      +--cleared before it was written--> CLEARED
-    SET, SENT --the line ends--> LOST
+    SENT --held by a clear before it was heard--> KEPT --it should be heard now--> ASSUMED, --a later clear--> CLEARED
+    SET, SENT, KEPT --the line ends--> LOST
+
+KEPT are those whose audio is sent again on a wire that has no pause: the platform has forgotten them, or tells of them as
+of any that were pending at a clear, so what it says of their names up to then is a ghost's and is nobody's.
 
 Answers match first-in-first-out per name. A clear is an epoch: its confirmation settles what was sent before it, and
 nothing that was sent after. Some platforms return what was pending at a clear as if it had been played: one that by the
@@ -38,7 +42,7 @@ ASSUMED_AFTER_NS = 10_000_000_000
 class Checkpoint:
     """A position in what the line says; `wait` tells how it came out."""
 
-    __slots__ = ("__weakref__", "_outcome", "_settled", "epoch", "expected_ns", "name")
+    __slots__ = ("__weakref__", "_outcome", "_settled", "epoch", "expected_ns", "fate", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,6 +50,8 @@ class Checkpoint:
         """The clears that came before it was sent; -1: not sent yet."""
         self.expected_ns = 0
         """When, by the model, it is heard."""
+        self.fate: Outcome | None = Outcome.CLEARED
+        """What a confirmed clear makes of it; None: it is a ghost, nobody waits for it."""
         self._settled = trio.Event()
         self._outcome: MarkOutcome | None = None
 
@@ -86,12 +92,14 @@ class Checkpoints:
     __slots__ = (
         "_cleared_ns",
         "_here",
+        "_kept",
         "_n_sent",
         "_next",
         "_on_settled",
         "_sent",
         "_set",
         "_unconfirmed",
+        "_wire_epoch",
         "epoch",
     )
 
@@ -104,8 +112,11 @@ class Checkpoints:
         self._next = 1
         self._unconfirmed: list[int] = []
         """Short, and of most lines always empty: a deque would cost 600 bytes more."""
+        self._kept: list[Checkpoint] = []
         self.epoch = 0
-        """Clears so far."""
+        """Clears so far, as the program sees it."""
+        self._wire_epoch = 0
+        """Clears written; one that only holds is none to the program."""
         self._cleared_ns = 0
 
     def set(self, name: str) -> tuple[int, Checkpoint]:
@@ -119,7 +130,7 @@ class Checkpoints:
         checkpoint = self._set.pop(ident, None)
         if checkpoint is None:
             return None
-        checkpoint.epoch = self.epoch
+        checkpoint.epoch = self._wire_epoch
         checkpoint.expected_ns = expected_ns
         if self._n_sent >= MAX_SENT:
             self._settle(checkpoint, Outcome.LOST)
@@ -146,7 +157,7 @@ class Checkpoints:
         checkpoint = self._pop(name, waiting)
         if outcome is None:
             outcome = Outcome.PLAYED
-            if checkpoint.epoch < self.epoch:
+            if checkpoint.epoch < self._wire_epoch:
                 unheard = checkpoint.expected_ns > self._cleared_ns + CLEAR_TRIP_NS
                 outcome = Outcome.CLEARED if unheard else Outcome.ASSUMED
         self._settle(checkpoint, outcome, at_sample)
@@ -155,21 +166,47 @@ class Checkpoints:
     def clear(self, now_ns: int, *, confirmed_later: bool) -> None:
         """A clear goes out. What the wire confirms is settled by `confirmed`."""
         self.epoch += 1
+        kept, self._kept = self._kept, []
+        for checkpoint in kept:
+            self._settle(checkpoint, Outcome.CLEARED)
+        self._wire_clear(now_ns, confirmed_later)
+
+    def _wire_clear(self, now_ns: int, confirmed_later: bool) -> None:
+        self._wire_epoch += 1
         self._cleared_ns = now_ns
         if confirmed_later:
-            self._unconfirmed.append(self.epoch)
+            self._unconfirmed.append(self._wire_epoch)
             if len(self._unconfirmed) > MAX_UNCONFIRMED:
                 self._unconfirmed.pop(0)
 
+    def keep(self, now_ns: int, *, confirmed_later: bool) -> None:
+        """A clear goes out that only holds: keep what was sent and is still to be heard."""
+        for name, waiting in self._sent.items():
+            for i, checkpoint in enumerate(waiting):
+                if checkpoint.fate is None:
+                    continue
+                if checkpoint.expected_ns <= now_ns:
+                    checkpoint.fate = Outcome.ASSUMED
+                    continue
+                ghost = waiting[i] = Checkpoint(name)
+                ghost.epoch, ghost.expected_ns, ghost.fate = checkpoint.epoch, checkpoint.expected_ns, None
+                self._kept.append(checkpoint)
+        self._kept.sort(key=lambda checkpoint: checkpoint.expected_ns)
+        self._wire_clear(now_ns, confirmed_later)
+
     def confirmed(self) -> None:
         """The oldest unconfirmed clear is confirmed; one that nobody asked for counts as the latest."""
-        self.settle_before(self._unconfirmed.pop(0) if self._unconfirmed else self.epoch)
+        self._settle_before(self._unconfirmed.pop(0) if self._unconfirmed else self._wire_epoch)
 
-    def settle_before(self, epoch: int) -> None:
-        """What was sent before the clear of `epoch` and is unanswered was cleared."""
+    def settle_cleared(self) -> None:
+        """The platform will not answer: what was sent before the latest clear was cleared."""
+        self._settle_before(self._wire_epoch)
+
+    def _settle_before(self, wire_epoch: int) -> None:
         for name, waiting in list(self._sent.items()):
-            while waiting and waiting[0].epoch < epoch:
-                self._settle(self._pop(name, waiting), Outcome.CLEARED)
+            while waiting and waiting[0].epoch < wire_epoch:
+                checkpoint = self._pop(name, waiting)
+                self._settle(checkpoint, checkpoint.fate or Outcome.CLEARED)
 
     def assume(self, now_ns: int, *, after_ns: int = ASSUMED_AFTER_NS) -> None:
         """Settle what the platform owes an answer for too long; where it never gives one, `after_ns` is 0."""
@@ -177,23 +214,34 @@ class Checkpoints:
             while waiting and waiting[0].expected_ns + after_ns <= now_ns:
                 self._settle(self._pop(name, waiting), Outcome.ASSUMED)
 
+    def assume_kept(self, now_ns: int) -> None:
+        """Settle what was kept and should have been heard."""
+        while self._kept and self._kept[0].expected_ns <= now_ns:
+            self._settle(self._kept.pop(0), Outcome.ASSUMED)
+
+    def next_kept_ns(self) -> int:
+        """When, by the model, the next of those that are kept is heard; `NEVER` when there is none."""
+        return self._kept[0].expected_ns if self._kept else NEVER
+
     def next_expected_ns(self) -> int:
         """When, by the model, the next unanswered one is heard; `NEVER` when there is none."""
         return min((waiting[0].expected_ns for waiting in self._sent.values()), default=NEVER)
 
     def shift(self, from_ns: int, by_ns: int) -> None:
         """What was still to be heard at `from_ns` is heard so much later."""
-        for waiting in self._sent.values():
+        for waiting in (*self._sent.values(), self._kept):
             for checkpoint in waiting:
                 if checkpoint.expected_ns > from_ns:
                     checkpoint.expected_ns += by_ns
 
     def lose_all(self) -> None:
         """The line is over."""
-        for checkpoint in (*self._set.values(), *(c for waiting in self._sent.values() for c in waiting)):
+        sent = (checkpoint for waiting in self._sent.values() for checkpoint in waiting)
+        for checkpoint in (*self._set.values(), *sent, *self._kept):
             self._settle(checkpoint, Outcome.LOST)
         self._set.clear()
         self._sent.clear()
+        self._kept.clear()
         self._n_sent = 0
 
     def let_go(self) -> None:
@@ -202,7 +250,9 @@ class Checkpoints:
 
     def outstanding(self) -> bool:
         """Whether any is open that no clear has touched."""
-        return bool(self._set) or any(waiting[-1].epoch == self.epoch for waiting in self._sent.values())
+        return bool(self._set or self._kept) or any(
+            waiting[-1].epoch == self._wire_epoch for waiting in self._sent.values()
+        )
 
     def _pop(self, name: str, waiting: deque[Checkpoint]) -> Checkpoint:
         self._n_sent -= 1
@@ -212,5 +262,7 @@ class Checkpoints:
         return checkpoint
 
     def _settle(self, checkpoint: Checkpoint, outcome: Outcome, at_sample: int | None = None) -> None:
+        if checkpoint.fate is None:
+            return
         checkpoint.settle(outcome, self._here() if at_sample is None else at_sample, at_sample is not None)
         self._on_settled(checkpoint, outcome)

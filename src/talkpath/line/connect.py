@@ -23,15 +23,8 @@ from talkpath.transport.link import Link
 from talkpath.transport.memory import memory_link_pair
 from talkpath.transport.tls import check_context
 from talkpath.transport.upgrade import open_websocket, parse_url, receive_some, send_all
-from talkpath.transport.websocket import (
-    OPCODE_BINARY,
-    OPCODE_CLOSE,
-    OPCODE_PING,
-    OPCODE_PONG,
-    OPCODE_TEXT,
-)
 from talkpath.wire.catalog import wire_named
-from talkpath.wire.websocket import close_payload, frame
+from talkpath.wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame
 
 POOL_BYTES = 4 * 1024 * 1024
 OPENING_S = 10.0
@@ -188,16 +181,16 @@ class _Bridge:
             while True:
                 message = await self._websocket.get_message()
                 if isinstance(message, str):
-                    await self._write(OPCODE_TEXT, message.encode())
+                    await self._write(TEXT, message.encode())
                 else:
-                    await self._write(OPCODE_BINARY, message)
+                    await self._write(BINARY, message)
         except trio_websocket.ConnectionClosed as exc:
             code = exc.reason.code if exc.reason is not None else None
         except OSError:
             return
         try:
             if code is not None and code != 1006:
-                await self._write(OPCODE_CLOSE, close_payload(code if code != 1005 else 1000, ""))
+                await self._write(CLOSE, close_payload(code if code != 1005 else 1000, ""))
             else:
                 self._link.close()
         except OSError:
@@ -220,15 +213,15 @@ class _Bridge:
                         break
                     payload = bytes(waiting[header.header_bytes : length])
                     del waiting[:length]
-                    if header.opcode == OPCODE_TEXT:
+                    if header.opcode == TEXT:
                         await self._websocket.send_message(payload.decode())
-                    elif header.opcode == OPCODE_BINARY:
+                    elif header.opcode == BINARY:
                         await self._websocket.send_message(payload)
-                    elif header.opcode == OPCODE_PING:
+                    elif header.opcode == PING:
                         nursery.start_soon(self._ping, payload)
-                    elif header.opcode == OPCODE_CLOSE:
+                    elif header.opcode == CLOSE:
                         # The WebSocket stays open, so nobody else will answer the line's goodbye.
-                        await self._write(OPCODE_CLOSE, payload)
+                        await self._write(CLOSE, payload)
         except (trio_websocket.ConnectionClosed, OSError):
             return
 
@@ -236,6 +229,6 @@ class _Bridge:
         """Ask the peer; audio does not wait for its answer."""
         try:
             await self._websocket.ping()
-            await self._write(OPCODE_PONG, payload)
+            await self._write(PONG, payload)
         except (trio_websocket.ConnectionClosed, OSError):
             return

@@ -15,12 +15,14 @@ from talkpath._native import lib
 from talkpath.errors import NativeError, RemoteWireError
 from talkpath.events import (
     BufferDepth,
+    Clear,
     Cleared,
     Digit,
     DigitsSent,
     Mark,
     MarkReached,
     Media,
+    Pause,
     PlatformError,
     PlatformStatistics,
     Resume,
@@ -32,6 +34,7 @@ from talkpath.events import (
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.listen import Pressed
 from talkpath.line.questions import speakable
+from talkpath.path.barge_in import Act, Interruption
 from talkpath.path.stream import NEVER, OUTCOMES, EventKind, Track, native_format, tracks_of
 from talkpath.records import EndReason, Outcome
 
@@ -58,6 +61,8 @@ ALARM = int(EventKind.ALARM)
 INBOUND = int(Track.INBOUND)
 
 
+PROGRAM, SUSPICION = 1, 2
+"""Who may hold the far end's playout."""
 ERRORS_LOGGED = 5
 """Of what a platform reports on one line; all are counted."""
 
@@ -67,6 +72,7 @@ class DrivenLine:
 
     __slots__ = (
         "_audio_format",
+        "_can_pause",
         "_checkpoints",
         "_close_code",
         "_commands",
@@ -75,6 +81,8 @@ class DrivenLine:
         "_event",
         "_full",
         "_hearing",
+        "_held_by",
+        "_interruption",
         "_native",
         "_paused_ns",
         "_platform_errors",
@@ -122,6 +130,12 @@ class DrivenLine:
     _audio_format: tuple[int, int]
     """The stream's, as the native core writes it."""
     _paused_ns: int | None
+    """Since when the far end holds what it has."""
+    _held_by: int
+    """Bits: PROGRAM, SUSPICION."""
+    _can_pause: bool
+    """The wire has a pause."""
+    _interruption: Interruption | None
     _platform_errors: int
     _questions: Questions | None
 
@@ -212,22 +226,41 @@ class DrivenLine:
                 self._speech.on_low()
             elif kind == ALARM:
                 self._speech.let_out_tails(now_ns)
-                if not self._dialect.has_marks:
-                    self._checkpoints.assume(now_ns, after_ns=0)
-                    self._speech.wake_at(self._checkpoints.next_expected_ns())
+                self._on_time(now_ns)
         self._reschedule(now_ns)
 
     def _send_mark(self, ident: int, now_ns: int) -> None:
         """Send a checkpoint exactly where it lies, and then what waited behind it."""
         assert self._connection is not None
-        checkpoint = self._checkpoints.due(ident, now_ns + self._speech.unheard_ns(now_ns))
+        checkpoint = self._checkpoints.due(ident, now_ns + self._speech.ahead_ns(now_ns))
         if checkpoint is not None:
             if self._dialect.has_marks:
                 self._write(Mark(checkpoint.name))
             else:
-                self._speech.wake_at(self._checkpoints.next_expected_ns())
+                self._set_alarm()
         if self.end_reason is None and not self._connection.backlogged():
             self._tick_stream(now_ns)
+
+    def _on_time(self, now_ns: int) -> None:
+        """A moment has come that was waited for."""
+        interruption = self._interruption
+        if interruption is not None and interruption.look(now_ns) is Act.RESUME:
+            self._journal("barge-in", "undecided")
+            self._let_go(SUSPICION, now_ns)
+        if self._paused_ns is None:
+            self._checkpoints.assume_kept(now_ns)
+            if not self._dialect.has_marks:
+                self._checkpoints.assume(now_ns, after_ns=0)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Have an ALARM come when the next thing is due that nobody else tells of."""
+        due = NEVER if self._interruption is None else self._interruption.due_ns
+        if self._paused_ns is None:
+            due = min(due, self._checkpoints.next_kept_ns())
+            if not self._dialect.has_marks:
+                due = min(due, self._checkpoints.next_expected_ns())
+        self._speech.wake_at(due)
 
     def _write(self, command: WireEvent) -> None:
         assert self._connection is not None
@@ -307,13 +340,44 @@ class DrivenLine:
             case _:
                 self._refusals.add("not_the_platforms")
 
-    def _resume(self, now_ns: int) -> None:
-        """Let the far end go on, if it was told to hold; in the step."""
+    def _hold(self, who: int, now_ns: int) -> None:
+        """Have the far end hold what it has, at the sample it has reached; in the step.
+
+        Where it can only clear it is told to, and what it has not played by the model is sent again afterwards.
+        """
+        held, self._held_by = self._held_by, self._held_by | who
+        if held:
+            return
+        with self.driver.paused():
+            # A checkpoint that is due lies before the pause: it is sent first.
+            self.pull_events(now_ns)
+            if self.end_reason is not None:
+                return
+            self._paused_ns = now_ns
+            self._speech.hold(True, now_ns)
+            if self._can_pause:
+                self._write(Pause())
+            else:
+                lib.tp_stream_rewind(self._native)
+                self._checkpoints.keep(now_ns, confirmed_later=self._dialect.confirms_clear)
+                self._write(Clear())
+        if not (self._can_pause or self._dialect.confirms_clear or self._dialect.returns_marks_on_clear):
+            self._checkpoints.settle_cleared()
+        self._set_alarm()
+        self._reschedule(now_ns)
+
+    def _let_go(self, who: int, now_ns: int) -> None:
+        """Let the far end go on, unless somebody else holds it; in the step."""
+        self._held_by &= ~who
+        if self._held_by or self._paused_ns is None:
+            return
         paused_ns, self._paused_ns = self._paused_ns, None
-        if paused_ns is not None:
-            with self.driver.paused():
-                self._checkpoints.shift(paused_ns, self._speech.hold(False, now_ns))
+        with self.driver.paused():
+            self._checkpoints.shift(paused_ns, self._speech.hold(False, now_ns))
+        if self._can_pause:
             self._write(Resume())
+        self._set_alarm()
+        self._reschedule(now_ns)
 
     def _digits_pressed(self) -> Pressed:
         if self._pressed is None:

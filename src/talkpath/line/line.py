@@ -40,15 +40,16 @@ from talkpath.events import (
     Resume,
     SendDigits,
     StreamStarted,
+    WireEvent,
 )
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
-from talkpath.line.driven import DrivenLine
+from talkpath.line.driven import PROGRAM, SUSPICION, DrivenLine
 from talkpath.line.hearing import Hearing
 from talkpath.line.listen import AudioHook, Digits, Listener
 from talkpath.line.questions import ANSWER_S, Questions
 from talkpath.line.speech import Speech
-from talkpath.path.barge_in import BargeIn
+from talkpath.path.barge_in import Act, BargeIn, Interruption
 from talkpath.path.pool import Pool
 from talkpath.path.stream import Stream, StreamOptions, native_format, tracks_of
 from talkpath.records import EndReason, LineStatistics, Played
@@ -68,6 +69,14 @@ log = logging.getLogger("talkpath.line.line")
 POLICY_CHUNK_MS = 20
 LONG_MESSAGE_MS = 40
 """From here on a line that is not pumped is looked at every 10 ms instead of 5: it asked for fewer, longer pieces."""
+
+
+def _can(dialect: Dialect, command: WireEvent) -> bool:
+    try:
+        dialect.check(command)
+    except NotOnThisWire:
+        return False
+    return True
 
 
 class Line(DrivenLine):
@@ -149,6 +158,9 @@ class Line(DrivenLine):
         self._checkpoints = Checkpoints(self._here, self._on_settled)
         self._clears = 0
         self._paused_ns = None
+        self._held_by = 0
+        self._can_pause = _can(dialect, Pause())
+        self._interruption: Interruption | None = None
         self._platform_errors = 0
         self._questions: Questions | None = None
         self._pressed = None
@@ -398,41 +410,75 @@ class Line(DrivenLine):
         """Return an iterator over the digits the caller presses, from the line's beginning (the last 256 are kept)."""
         return Digits(self, self._digits_pressed())
 
-    def barge_in(self, policy: BargeIn | None) -> None:
-        """Let `policy` decide, on each 20 ms of caller's audio, whether the caller's speech clears what is queued.
+    def barge_in(self, policy: BargeIn | None, *, suspicion_ms: int = 1000) -> None:
+        """Let `policy` decide, on each 20 ms of caller's audio, what it does to what is said to him.
 
-        Anything that takes an `AudioChunk` and returns a bool serves; `EnergyGate` is built in; None removes it. It
-        is called within the driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
+        Anything serves that takes an `AudioChunk` and answers a bool (True clears) or a `Verdict`: SUSPECT pauses at once,
+        REJECT goes on with the next sample, CONFIRM clears. `VoiceGate` is for noisy lines and knows all three,
+        `EnergyGate` clears when it is loud; None removes the policy, and a suspicion with it. It is called within the
+        driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
+
+        A pause is exact to the sample where the wire has one (native, Asterisk's). Elsewhere the wire's clear takes its
+        place, and what by the line's model has not been played is sent again: the model is off by the difference between
+        two messages' times on their way and the platform's frame, so so much may be heard twice or not at all, and a
+        checkpoint in what is sent again comes out ASSUMED. For that the line keeps what it has sent ahead, in memory.
+
+        Args:
+            suspicion_ms: A suspicion that the policy does not decide in this time has ended: 20 to 10,000.
 
         Raises:
             NotOnThisWire: the wire has no clear.
-            ConfigError: the caller's track is not streamed. CallEnded: the line is over.
+            ConfigError: the caller's track is not streamed, or `suspicion_ms`. CallEnded: the line is over.
         """
         if policy is not None:
             self._check_live()
             self._dialect.check(Clear())
+            interruption = Interruption(suspicion_ms)
+            if not self._can_pause and getattr(policy, "suspects", True):
+                assert self._stream is not None
+                self._stream.keep_tail(self._speech.tail_bytes(self.config.send_ahead_ms))
             if self._policy_ear is None:
                 self._policy_ear = AudioHook(self._hearing, self._rate, POLICY_CHUNK_MS, "inbound", self._ask_policy)
-        elif self._policy_ear is not None:
-            self._policy_ear.close()
-            self._policy_ear = None
+            if self._interruption is None or not self._interruption.suspected:
+                self._interruption = interruption
+        else:
+            if self._policy_ear is not None:
+                self._policy_ear.close()
+                self._policy_ear = None
+            if self._interruption is not None and self._interruption.suspected:
+                self._interruption.due_ns = 0  # over, in the next step
+                self._commands.put(self._on_time)
         self._policy = policy
 
     def _ask_policy(self, chunk: AudioChunk, now_ns: int) -> None:
         assert self._policy is not None
+        assert self._interruption is not None
         try:
-            speaking = self._policy(chunk)
+            verdict = self._policy(chunk)
         except Exception as exc:
             self._end_by_callable("the barge-in policy", EndReason.POLICY_FAILED, exc)
             return
-        if speaking:
-            # What the program said before it could know of this speech is cleared with the rest.
-            self._commands.run(now_ns)
-            if self.end_reason is None and self._speech.is_heard(now_ns):
+        if verdict is None or verdict is False:
+            self._interruption.answer(None, now_ns, bool)
+            return
+        # What the program said before it could know of this speech is held or cleared with the rest.
+        self._commands.run(now_ns)
+        if self.end_reason is not None:
+            return
+        match self._interruption.answer(verdict, now_ns, partial(self._speech.is_heard, now_ns)):
+            case Act.PAUSE:
+                self._journal("barge-in", "suspected")
+                self._hold(SUSPICION, now_ns)
+            case Act.RESUME:
+                self._journal("barge-in", "rejected")
+                self._let_go(SUSPICION, now_ns)
+            case Act.CLEAR:
                 self._barge_ins += 1
                 self._journal("barge-in")
                 self._speech.clears_asked += 1
                 self._clear(now_ns)
+            case Act.NOTHING:
+                pass
 
     # Speaking ----------------------------------------------------------------------------------------------------
 
@@ -528,9 +574,11 @@ class Line(DrivenLine):
             self._clears += 1
             self.pull_events(now_ns)
             self._write(Clear())
-            self._resume(now_ns)
+            if self._interruption is not None:
+                self._interruption.gone()
+            self._let_go(PROGRAM | SUSPICION, now_ns)
         if not self._dialect.confirms_clear and not self._dialect.returns_marks_on_clear:
-            self._checkpoints.settle_before(self._checkpoints.epoch)
+            self._checkpoints.settle_cleared()
         self._speech.wake()
         self._journal("clear")
 
@@ -549,19 +597,7 @@ class Line(DrivenLine):
         """
         self._check_live()
         self._dialect.check(Pause())
-        await self._commands.perform(self._pause)
-
-    def _pause(self, now_ns: int) -> None:
-        if self._paused_ns is not None:
-            return
-        with self.driver.paused():
-            # A checkpoint that is due lies before the pause: it is sent first.
-            self.pull_events(now_ns)
-            if self.end_reason is not None:
-                return
-            self._paused_ns = now_ns
-            self._speech.hold(True, now_ns)
-            self._write(Pause())
+        await self._commands.perform(partial(self._hold, PROGRAM))
 
     async def resume(self) -> None:
         """Let what the line says go on after a `pause`; nothing happens on a line that is not paused.
@@ -574,12 +610,12 @@ class Line(DrivenLine):
         """
         self._check_live()
         self._dialect.check(Resume())
-        await self._commands.perform(self._resume)
+        await self._commands.perform(partial(self._let_go, PROGRAM))
 
     @property
     def paused(self) -> bool:
         """Whether `pause` has taken effect, and no `resume` or `clear` since."""
-        return self._paused_ns is not None
+        return bool(self._held_by & PROGRAM)
 
     async def platform_statistics(self) -> Mapping[str, int]:
         """Ask the platform for its own counters of this stream; return them by name.

@@ -17,12 +17,12 @@ from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.events import Handshaken, StreamStarted, UnknownMessage
 from talkpath.transport.link import Link
 from talkpath.transport.upgrade import receive_some, send_all
-from talkpath.transport.websocket import OPCODE_PONG
 from talkpath.wire.catalog import WIRES, wire_named
 from talkpath.wire.dialect import Dialect
 from talkpath.wire.websocket import (
     CLOSE_PROTOCOL_ERROR,
     CLOSE_TOO_BIG,
+    PONG,
     BinaryMessage,
     Close,
     FrameError,
@@ -204,7 +204,7 @@ async def receive_start(
             if messages >= MAX_OPENING_MESSAGES:
                 raise RemoteWireError(f"{messages} messages and still no start", event="opening", kind="unknown_wire")
         elif isinstance(event, Ping):
-            await send_all(link, frame(OPCODE_PONG, event.payload, b"\0\0\0\0" if masked else None))
+            await send_all(link, frame(PONG, event.payload, b"\0\0\0\0" if masked else None))
         elif isinstance(event, Close):
             raise RemoteWireError(
                 "the peer closed before the wire's opening message", wire="websocket", event="opening"

@@ -34,6 +34,8 @@ PLAY_NAME = "talkpath-play-"
 CLEARS_REMEMBERED = 64
 TAIL_AFTER_NS = 100_000_000
 """Speech whose queue has run dry for so long is over, and its resampler's tail is let out."""
+TAIL_SLACK_MS = 500
+"""Kept beyond what is sent ahead: a message of the longest, and a step that comes late."""
 HELD_LOW_MS = 500
 """When so little is left of the native queue it is given what it had no room for: half of its reserve."""
 
@@ -146,6 +148,10 @@ class Speech:
         """Clears the program has asked for; those that wait for the next step are ahead of the checkpoints' epoch."""
         self._played_at_clear: dict[int, int] = {}
         self._played_at_end: int | None = None
+
+    def tail_bytes(self, send_ahead_ms: int) -> int:
+        """Return the bytes of all that can be sent and unheard, the longest message and a hold's lateness included."""
+        return ms_to_samples(send_ahead_ms + TAIL_SLACK_MS, self._rate) * self._sample_bytes
 
     def queued_samples(self) -> int:
         """Return what has been said and not sent yet."""
@@ -263,8 +269,15 @@ class Speech:
         native = self._native
         with self._commands.paused():  # as in `_position`
             queued = int(lib.tp_stream_queued_samples(native))
+            ahead_ns = self.ahead_ns(now_ns)
+        return ahead_ns + samples_to_ns(queued + self._held_samples, self._rate)
+
+    def ahead_ns(self, now_ns: int) -> int:
+        """Return how long, by the model, what was sent is still to be heard; what is queued comes after it."""
+        native = self._native
+        with self._commands.paused():
             sent = int(lib.tp_stream_sent_samples(native)) - int(lib.tp_stream_model_played(native, now_ns))
-        return samples_to_ns(sent + queued + self._held_samples, self._rate)
+        return samples_to_ns(sent, self._rate)
 
     def _queue(self, pcm: npt.NDArray[np.int16]) -> None:
         n = len(pcm)

@@ -54,6 +54,8 @@ class EventKind(enum.IntEnum):
     """The queue is as short as `Stream.want_low` asked."""
     ALARM = 10
     """A tick came at or after the time of `Stream.set_alarm`."""
+    HEARD = 11
+    """What the caller said is in the path's tap, `value` samples in all."""
 
 
 class MarkOutcome(enum.IntEnum):
@@ -177,7 +179,7 @@ class Stream:
         CallEnded: with NO_CAPACITY, when the pool cannot promise the reserve.
     """
 
-    __slots__ = ("_config", "_lent", "_rings", "_shape", "_templates", "native", "pool")
+    __slots__ = ("_config", "_lent", "_rings", "_shape", "_tail", "_templates", "native", "pool")
 
     def __init__(self, pool: Pool, options: StreamOptions, *, leg_rate_hz: int = 8000, now: int = 0) -> None:
         rate_hz, encoding = native_format(options.media_format)
@@ -193,6 +195,7 @@ class Stream:
         self._shape = None if options.shape is None else compile_shape(options.shape)
         self._rings: dict[Track, Any] = {}
         self._lent: Any = None
+        self._tail: Any = None
         config = self._config = new_struct("tp_stream_config")
         config.role = 1 if options.role is Role.PLATFORM else 2
         config.framing = _FRAMING_WEBSOCKET if options.websocket else _FRAMING_NONE
@@ -299,6 +302,18 @@ class Stream:
     def pause(self, paused: bool = True) -> None:
         """Hold the queue's position, or go on at the next sample."""
         lib.tp_stream_pause(self.native, paused)
+
+    def keep_tail(self, n_bytes: int) -> None:
+        """Keep the last `n_bytes` sent from now on, for `tp_stream_rewind` (application's role). Idempotent.
+
+        Raises:
+            ConfigError: the platform's role, not whole samples, or less than one message may hold.
+        """
+        if self._tail is None:
+            ring = ffi.new("uint8_t[]", n_bytes)
+            if lib.tp_stream_keep_tail(self.native, ring, n_bytes) < 0:
+                raise ConfigError("a tail belongs to a stream in the application's role and holds a whole message")
+            self._tail = ring
 
     def set_track(self, track: Track, n_bytes: int) -> None:
         """Keep the last `n_bytes` of a track from now on (application's role); 0: keep nothing.

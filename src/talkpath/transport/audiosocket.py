@@ -26,9 +26,10 @@ from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.events import MediaFormat, StreamStarted
 from talkpath.transport.link import Link, SocketLink
 from talkpath.transport.memory import MemoryLink
+from talkpath.transport.owner import ConnectionOwner
+from talkpath.transport.unsent import Unsent
 from talkpath.transport.upgrade import Target, open_link, parse_url, receive_some
 from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
-from talkpath.transport.websocket import MAX_PENDING_CONTROL_BYTES, MAX_PENDING_MEDIA_BYTES, ConnectionOwner
 from talkpath.wire.audiosocket import (
     HEADER_BYTES,
     PAYLOAD_MAX,
@@ -111,17 +112,15 @@ class AudioSocketCarrier:
         "_flushing",
         "_held",
         "_leftover",
-        "_live",
         "_native",
         "_owner",
-        "_pending",
         "_splitter",
+        "_unsent",
         "_waiting",
         "_watched",
         "broken",
         "driver",
         "link",
-        "media_dropped",
         "peer_gone",
         "pings_sent",
         "round_trip_ms",
@@ -140,7 +139,6 @@ class AudioSocketCarrier:
         self.driver = driver
         self._native = native
         self._owner = owner
-        self._live = live
         self._audio_kind = carriage.audio_kind
         self._leftover = carriage.leftover
         self._splitter = Splitter()
@@ -150,13 +148,12 @@ class AudioSocketCarrier:
         self._closing = False
         self._watched: Callable[[], None] | None = None
         """Ends the watching of the link."""
-        self._pending = bytearray()
+        self._unsent = Unsent(live=live)
         self._flushing: trio.Event | None = None
         self.broken = False
         self.peer_gone = False
         self.pings_sent = 0
         self.round_trip_ms = 0.0
-        self.media_dropped = 0
         if isinstance(self.link, SocketLink):
             self.link.tune_for_media()
             _keep_alive(self.link.sock)
@@ -265,45 +262,41 @@ class AudioSocketCarrier:
         """As `Carrier`."""
         if self.broken:
             return
-        if self._live and self._pending and len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
-            self.media_dropped += 1
-            return
-        self._send(framed)
+        if self._unsent:
+            self._unsent.add_media(framed)
+        else:
+            self._send(framed)
 
     def send_message(self, payload: bytes) -> None:
         """As `Carrier`."""
         if self.broken:
             return
-        if len(self._pending) + len(payload) > MAX_PENDING_MEDIA_BYTES + MAX_PENDING_CONTROL_BYTES:
+        if not self._unsent:
+            self._send(payload)
+        elif not self._unsent.add_control(payload):
             self._owner.on_overflow()
-            return
-        self._send(payload)
 
     def _send(self, data: bytes | memoryview) -> None:
-        n = 0
-        if not self._pending:
-            try:
-                n = self.link.send(data)
-            except BlockingIOError:
-                pass
-            except OSError as exc:
-                self._break(exc)
-                return
+        try:
+            n = self.link.send(data)
+        except BlockingIOError:
+            n = 0
+        except OSError as exc:
+            self._break(exc)
+            return
         if n < len(data):
-            was_empty = not self._pending
-            self._pending += data[n:]
-            if was_empty:
-                self._owner.on_full()
+            self._unsent.add_rest(data[n:])
+            self._owner.on_full()
         elif self.link.unsent():
             self._owner.on_full()
 
     def backlogged(self) -> bool:
         """As `Carrier`."""
-        return bool(self._pending) or self.link.unsent()
+        return bool(self._unsent) or self.link.unsent()
 
     def media_dropped_so_far(self) -> int:
         """As `Carrier`."""
-        return self.media_dropped
+        return self._unsent.media_dropped
 
     def check_alive(self, now_ns: int) -> bool:
         """As `Carrier`: the system asks, and the socket breaks when nobody answers."""
@@ -324,8 +317,8 @@ class AudioSocketCarrier:
                     return False
                 try:
                     self.link.flush()
-                    if self._pending:
-                        del self._pending[: self.link.send(self._pending)]
+                    if self._unsent:
+                        self._unsent.sent(self.link.send(self._unsent.view()))
                 except BlockingIOError:
                     continue
                 except OSError as exc:

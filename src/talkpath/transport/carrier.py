@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from talkpath.transport.audiosocket import open_audiosocket, parse_audiosocket_url
 from talkpath.transport.grpc import open_grpc, parse_grpc_url
 from talkpath.transport.link import Link, SocketLink, TlsLink
+from talkpath.transport.owner import ConnectionOwner
 from talkpath.transport.upgrade import Target, open_websocket, parse_url
 from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
-from talkpath.transport.websocket import Connection, ConnectionOwner
+from talkpath.transport.websocket import Connection
 from talkpath.wire.websocket import CLOSE, close_payload, frame
 
 if TYPE_CHECKING:

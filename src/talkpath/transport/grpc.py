@@ -32,10 +32,11 @@ import trio
 from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.transport.grpc_channel import Channel, trio_ns
 from talkpath.transport.link import Link, SocketLink, TlsLink, open_socket_link
+from talkpath.transport.owner import ConnectionOwner
 from talkpath.transport.tls import default_client_context
+from talkpath.transport.unsent import MAX_PENDING_MEDIA_BYTES
 from talkpath.transport.upgrade import Target, open_link, parse_url
 from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
-from talkpath.transport.websocket import MAX_PENDING_MEDIA_BYTES, ConnectionOwner
 from talkpath.wire.grpc import DEFAULT_OPTIONS, Call, GrpcConnection, GrpcOptions, Metadata, Status
 
 if TYPE_CHECKING:

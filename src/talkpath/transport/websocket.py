@@ -6,37 +6,44 @@ goodbye. Everything else happens in the driver's steps.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from talkpath._native import ffi, lib
 from talkpath.errors import RemoteWireError
+from talkpath.transport.goodbye import read_goodbye
 from talkpath.transport.link import NOT_OURS, Link, SocketLink, TlsLink
 from talkpath.transport.memory import MemoryLink
-from talkpath.transport.upgrade import receive_some, send_all
+from talkpath.transport.owner import ConnectionOwner
+from talkpath.transport.unsent import MAX_PENDING_CONTROL_BYTES, MAX_PENDING_MEDIA_BYTES, Unsent
+from talkpath.transport.upgrade import send_all
 from talkpath.wire.websocket import (
+    BINARY,
+    CLOSE,
+    CLOSE_NORMAL,
+    PING,
+    PONG,
+    TEXT,
     BinaryMessage,
     Close,
-    FrameError,
+    MaskKeys,
     MessageAssembler,
     Ping,
     Pong,
     TextMessage,
     close_payload,
     frame,
+    frame_error,
 )
 
 if TYPE_CHECKING:
     from talkpath.transport.driver_pump import PumpDriver
     from talkpath.transport.driver_tasks import TasksDriver
-
-log = logging.getLogger("talkpath.transport.websocket")
 
 receive_frames = lib.tp_stream_receive
 
@@ -51,87 +58,14 @@ SEND_CONTROL: int = lib.TP_SEND_CONTROL
 SEND_CIPHER: int = lib.TP_SEND_CIPHER
 PORT_FULL = -4
 
-MAX_PENDING_MEDIA_BYTES = 8 * 1024
-"""What waits here when the kernel takes no more; further media messages are dropped whole and counted."""
-MAX_PENDING_CONTROL_BYTES = 64 * 1024
-"""What control messages may add to it, however much audio waits; beyond, the stream ends: none is ever dropped."""
 MAX_FRAMES_A_STEP = 64
 """Of other than plain media, from one read; the rest waits for the next step."""
-MAX_GOODBYE_BYTES = 1024 * 1024
-MAX_GOODBYE_FRAMES = 4096
-"""What a peer may send between our close frame and its own before it is hung up on."""
 PING_AFTER_NS = 10_000_000_000
 VANISHED_AFTER_NS = 30_000_000_000
 """A peer from which nothing has come for 10 s is pinged; one that is silent for 30 s is gone. Both well inside the
 minute in which intermediaries drop idle connections."""
 LOOKED_AT_EVERY_NS = 1_000_000_000
 """The driver's housekeeping."""
-
-OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG = 1, 2, 8, 9, 10
-CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LONG, CLOSE_INTERNAL = 1000, 1002, 1009, 1011
-
-
-class ConnectionOwner(Protocol):
-    """Who gets what is not plain media. All synchronous, called within a driver's step."""
-
-    def on_text(self, payload: bytes, now_ns: int) -> None: ...
-
-    def on_binary(self, payload: bytes, now_ns: int) -> None: ...
-
-    hears_media: bool
-    """Whether `on_media` has anything to do."""
-
-    def on_media(self, now_ns: int) -> None:
-        """The native core took media messages."""
-        ...
-
-    def on_peer_closed(self, code: int | None) -> None:
-        """The peer said goodbye (a code) or just closed the connection (None)."""
-        ...
-
-    def on_broken(self, exc: OSError) -> None: ...
-
-    def on_protocol_error(self, exc: RemoteWireError) -> None: ...
-
-    def on_full(self) -> None:
-        """Bytes wait for the socket: run `Connection.flush` in a task."""
-        ...
-
-    def on_overflow(self) -> None:
-        """A control message found no room."""
-        ...
-
-    def failed(self, exc: Exception) -> None:
-        """Something raised while a message was dealt with: end this connection; nobody else is disturbed."""
-        ...
-
-
-class MaskKeys:
-    """Mask keys for control messages, from a seed that is fresh entropy (or a test's), in eight bytes of state.
-
-    Source: RFC 6455 5.3 asks for keys a page's author cannot foresee; Marsaglia's 64-bit xorshift spreads the seed.
-    """
-
-    __slots__ = ("_state",)
-
-    def __init__(self, seed: int) -> None:
-        self._state = seed & 0xFFFFFFFFFFFFFFFF or 1
-
-    def take(self) -> bytes:
-        """Return the next key."""
-        x = self._state
-        x ^= x << 13 & 0xFFFFFFFFFFFFFFFF
-        x ^= x >> 7
-        x ^= x << 17 & 0xFFFFFFFFFFFFFFFF
-        self._state = x
-        return (x >> 16 & 0xFFFFFFFF).to_bytes(4, "big")
-
-
-_PROTOCOL_ERRORS = {
-    1: ("the frame's header breaks RFC 6455", CLOSE_PROTOCOL_ERROR, "bad_frame"),
-    2: ("the message is longer than the wire allows", CLOSE_TOO_LONG, "too_long"),
-    3: ("a client's frames must be masked and a server's must not", CLOSE_PROTOCOL_ERROR, "bad_mask"),
-}
 
 
 class Connection:
@@ -141,21 +75,16 @@ class Connection:
         "_assembler",
         "_closing",
         "_collecting",
-        "_control_bytes",
         "_control_opcode",
-        "_controls",
         "_failure",
         "_flushing",
-        "_handed_over",
         "_held",
         "_is_plain",
         "_last_received_ns",
         "_left",
-        "_live",
         "_masks",
         "_needed",
         "_owner",
-        "_pending",
         "_ping_sent_ns",
         "_port",
         "_pump",
@@ -163,12 +92,12 @@ class Connection:
         "_state",
         "_stream",
         "_tls",
+        "_unsent",
         "_watched",
         "broken",
         "close_sent",
         "driver",
         "link",
-        "media_dropped",
         "peer_close_code",
         "peer_gone",
         "pings_sent",
@@ -193,11 +122,8 @@ class Connection:
         self.driver = driver
         self.link = link
         self._stream = stream
-        self._live = live
-        """Whether media is worth nothing later: a call's tracks. What a program says is not, and its owner asks for
-        `backlogged` before it sends more."""
         self._owner = owner
-        self._control_opcode = OPCODE_BINARY if writes_binary else OPCODE_TEXT
+        self._control_opcode = BINARY if writes_binary else TEXT
         self._masks = MaskKeys(mask_seed) if masked else None
         self._assembler = MessageAssembler(max_message_bytes)
         self._recv_into = link.recv_into
@@ -217,12 +143,7 @@ class Connection:
         self._needed = 0
         self._held = False
         """Bytes wait in `_left` for the next step; nothing more is read until then."""
-        self._pending = bytearray()
-        self._handed_over = 0
-        """Bytes that have left `_pending`, ever."""
-        self._controls: list[tuple[int, int]] = []
-        """Of each control message in `_pending`: where it ends, counted as `_handed_over`, and its length."""
-        self._control_bytes = 0
+        self._unsent = Unsent(live=live)
         self._flushing: trio.Event | None = None
         self._watched: tuple[str, int] | None = None
         self._closing = False
@@ -230,7 +151,6 @@ class Connection:
         self.peer_close_code: int | None = None
         self.peer_gone = False
         self.broken = False
-        self.media_dropped = 0
         self.pings_sent = 0
         self.round_trip_ms = 0.0
         self._ping_sent_ns: int | None = None
@@ -261,17 +181,14 @@ class Connection:
                     self._stream,
                     self._attend,
                     now_ns,
-                    live=self._live,
+                    live=self._unsent.live,
                     tls=(tls.records.calls(), self) if tls is not None else None,
                 )
                 self._state = driver.port(self._port)
                 if tls is not None:
                     tls.divert(self._send_cipher)
-                if self._pending:
-                    waiting, self._pending = self._pending, bytearray()
-                    self._controls.clear()
-                    self._control_bytes = 0
-                    self._give_pump(waiting, SEND_CONTROL)
+                if self._unsent:
+                    self._give_pump(self._unsent.take(), SEND_CONTROL)
             self._give_back(now_ns)
         elif self.link.fd is not None:
             self._watched = ("fd", self.link.fd)
@@ -288,13 +205,13 @@ class Connection:
         if self._port:
             assert self._pump is not None
             self._last_received_ns = self.last_received_ns
-            self.media_dropped = self.media_dropped_so_far()
+            self._unsent.media_dropped = self.media_dropped_so_far()
             waiting, unread = self._pump[0].close_port(self._port)
             self._port, self._state = 0, None
             if self._tls is not None:
                 self._tls.restore(bytes(waiting))
             else:
-                self._pending += waiting
+                self._unsent.add_rest(waiting)
             if not self._left:
                 self._left = bytes(unread)
         watched, self._watched = self._watched, None
@@ -313,7 +230,7 @@ class Connection:
 
     def media_dropped_so_far(self) -> int:
         """Return how many media messages found no room."""
-        return self.media_dropped + (int(self._state.media_dropped) if self._port else 0)
+        return self._unsent.media_dropped + (int(self._state.media_dropped) if self._port else 0)
 
     # Beside the pump: what it hands over is dealt with here, and given back.
 
@@ -566,8 +483,7 @@ class Connection:
             self._owner.on_media(now_ns)
 
     def _refuse_frame(self, protocol_error: int) -> None:
-        text, code, kind = _PROTOCOL_ERRORS.get(protocol_error, _PROTOCOL_ERRORS[1])
-        self._owner.on_protocol_error(FrameError(text, code, kind))
+        self._owner.on_protocol_error(frame_error(protocol_error))
 
     def _go_on(self, now_ns: int) -> None:
         """Take up what the last step left."""
@@ -598,7 +514,7 @@ class Connection:
         elif isinstance(event, BinaryMessage):
             self._owner.on_binary(event.payload, now_ns)
         elif isinstance(event, Ping):
-            self.send_frame(OPCODE_PONG, event.payload)
+            self.send_frame(PONG, event.payload)
         elif isinstance(event, Pong):
             if self._ping_sent_ns is not None:
                 self.round_trip_ms = (now_ns - self._ping_sent_ns) / 1e6
@@ -608,7 +524,7 @@ class Connection:
             self.peer_gone = True
             if not self.close_sent:
                 self.close_sent = True
-                self.send_frame(OPCODE_CLOSE, close_payload(CLOSE_NORMAL if event.code == 1005 else event.code, ""))
+                self.send_frame(CLOSE, close_payload(CLOSE_NORMAL if event.code == 1005 else event.code, ""))
             self._owner.on_peer_closed(event.code)
 
     def _at_end(self) -> None:
@@ -633,13 +549,10 @@ class Connection:
         if self._port:
             self._give_pump(framed, SEND_MEDIA)
             return
-        if self._pending:
-            if self._live and len(self._pending) + len(framed) > MAX_PENDING_MEDIA_BYTES:
-                self.media_dropped += 1
-            else:
-                self._pending += framed
-            return
-        self._send_now(framed)
+        if self._unsent:
+            self._unsent.add_media(framed)
+        else:
+            self._send_now(framed)
 
     def _give_pump(self, data: bytes | bytearray | memoryview, kind: int) -> None:
         assert self._pump is not None
@@ -649,10 +562,13 @@ class Connection:
             waiting = self._state.out_bytes
             if kind == SEND_CONTROL and waiting + len(data) > MAX_PENDING_MEDIA_BYTES + MAX_PENDING_CONTROL_BYTES:
                 self._owner.on_overflow()
-            elif kind == SEND_MEDIA and self._live and waiting and waiting + len(data) > MAX_PENDING_MEDIA_BYTES:
-                self.media_dropped += 1
+            elif kind == SEND_MEDIA and self._unsent.live and waiting and waiting + len(data) > MAX_PENDING_MEDIA_BYTES:
+                self._unsent.media_dropped += 1
             else:
-                self._tls_send(data)
+                try:
+                    self.link.send(data)
+                except OSError as exc:
+                    self._break(exc)
             return
         waiting = driver.send(self._port, data, kind)
         if waiting > 0:
@@ -660,17 +576,11 @@ class Connection:
         elif waiting == PORT_FULL and kind == SEND_CONTROL:
             self._owner.on_overflow()
 
-    def _tls_send(self, data: bytes | bytearray | memoryview) -> None:
-        try:
-            self.link.send(data)
-        except OSError as exc:
-            self._break(exc)
-
     def backlogged(self) -> bool:
         """Whether bytes wait for the socket."""
         if self._port:
             return bool(self._state.out_bytes)
-        return bool(self._pending) or self.link.unsent()
+        return bool(self._unsent) or self.link.unsent()
 
     def send_message(self, payload: bytes) -> None:
         """Send a control message; it is never dropped."""
@@ -678,22 +588,17 @@ class Connection:
 
     def send_frame(self, opcode: int, payload: bytes) -> None:
         """Send one frame behind whatever waits; after a close frame nothing more (RFC 6455 5.5.1)."""
-        if self.broken or (self.close_sent and opcode != OPCODE_CLOSE):
+        if self.broken or (self.close_sent and opcode != CLOSE):
             return
         key = self._masks.take() if self._masks is not None else None
         data = frame(opcode, payload, key)
         if self._port:
             self._give_pump(data, SEND_CONTROL)
             return
-        if self._pending:
-            if self._control_bytes + len(data) > MAX_PENDING_CONTROL_BYTES:
-                self._owner.on_overflow()
-                return
-            self._pending += data
-            self._controls.append((self._handed_over + len(self._pending), len(data)))
-            self._control_bytes += len(data)
-            return
-        self._send_now(data)
+        if not self._unsent:
+            self._send_now(data)
+        elif not self._unsent.add_control(data):
+            self._owner.on_overflow()
 
     def _send_now(self, data: bytes | memoryview) -> None:
         """Give the link what it takes; what it does not waits, and the owner's task sees to it."""
@@ -705,7 +610,7 @@ class Connection:
             self._break(exc)
             return
         if n < len(data):
-            self._pending += data[n:]
+            self._unsent.add_rest(data[n:])
             self._owner.on_full()
         elif self.link.unsent():
             self._owner.on_full()
@@ -718,7 +623,7 @@ class Connection:
         elif self._ping_sent_ns is None:
             self._ping_sent_ns = now_ns
             self.pings_sent += 1
-            self.send_frame(OPCODE_PING, b"")
+            self.send_frame(PING, b"")
         elif silent >= VANISHED_AFTER_NS:
             # Whoever stood still for longer than that (a virtual machine that was suspended) asks first.
             return now_ns - self._ping_sent_ns < VANISHED_AFTER_NS - PING_AFTER_NS - LOOKED_AT_EVERY_NS
@@ -750,8 +655,8 @@ class Connection:
                             return True
                         continue
                     self.link.flush()
-                    if self._pending:
-                        self._hand_over(self.link.send(self._pending))
+                    if self._unsent:
+                        self._unsent.sent(self.link.send(self._unsent.view()))
                 except BlockingIOError:
                     continue
                 except OSError as exc:
@@ -762,13 +667,6 @@ class Connection:
             self._flushing = None
             done.set()
         return True
-
-    def _hand_over(self, n: int) -> None:
-        """The first `n` bytes of what waited have gone."""
-        del self._pending[:n]
-        self._handed_over += n
-        while self._controls and self._controls[0][0] <= self._handed_over:
-            self._control_bytes -= self._controls.pop(0)[1]
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
@@ -783,7 +681,7 @@ class Connection:
                 if not self.close_sent:
                     self.close_sent = True
                     key = self._masks.take() if self._masks is not None else None
-                    await send_all(self.link, frame(OPCODE_CLOSE, close_payload(code, reason), key))
+                    await send_all(self.link, frame(CLOSE, close_payload(code, reason), key))
                 elif self.link.unsent():
                     await send_all(self.link, b"")
                 await self._wait_peer_close()
@@ -793,37 +691,11 @@ class Connection:
             self.link.close()
 
     async def _wait_peer_close(self) -> None:
-        """Read until the peer's end; a server's goodbye is over with the peer's close frame already.
-
-        Audio in between is not looked at: the stream is over. A peer that never comes to its end is left to itself.
-        """
+        """Read until the peer's end; a server's goodbye is over with the peer's close frame already."""
         server = self._masks is None
         if server and (self.peer_close_code is not None or self.peer_gone):
             return
-        header = ffi.new("tp_websocket_frame *")
-        buffer = bytearray(16384)
-        rest = bytes(self._left)
-        n_bytes = n_frames = skip = 0
-        while n_bytes < MAX_GOODBYE_BYTES:
-            at = 0
-            while server and at < len(rest):
-                if skip:
-                    step = min(skip, len(rest) - at)
-                    at, skip = at + step, skip - step
-                    continue
-                head = rest[at : at + 14]
-                got = lib.tp_websocket_read_header(header, head, len(head))
-                if got == 0:
-                    break
-                n_frames += 1
-                if got < 0 or header.opcode == OPCODE_CLOSE or n_frames > MAX_GOODBYE_FRAMES:
-                    return
-                skip = header.header_bytes + header.payload_bytes
-            data = await receive_some(self.link, buffer)
-            if not data:
-                return
-            n_bytes += len(data)
-            rest = rest[at:] + data if server else b""
+        await read_goodbye(self.link, bytes(self._left), until_close_frame=server)
 
     def abort(self) -> None:
         """Close without a goodbye."""

@@ -85,6 +85,19 @@ class FrameError(RemoteWireError):
         self.close_code = close_code
 
 
+def frame_error(native: int) -> FrameError:
+    """Put into words what the native reader found wrong (``tp_received.protocol_error``)."""
+    match native:
+        case 2:
+            return FrameError("the message is longer than the wire allows", CLOSE_TOO_BIG, "too_long")
+        case 3:
+            return FrameError(
+                "a client's frames must be masked and a server's must not", CLOSE_PROTOCOL_ERROR, "bad_mask"
+            )
+        case _:
+            return FrameError("the frame's header breaks RFC 6455", CLOSE_PROTOCOL_ERROR)
+
+
 class Headers(Mapping[str, str]):
     """HTTP headers by name, ignoring case; several of one name are joined with commas (RFC 9110 section 5.3)."""
 
@@ -471,6 +484,27 @@ class Close:
 
 
 Received = TextMessage | BinaryMessage | Ping | Pong | Close
+
+
+class MaskKeys:
+    """Mask keys for control messages, from a seed that is fresh entropy (or a test's), in eight bytes of state.
+
+    Source: RFC 6455 5.3 asks for keys a page's author cannot foresee; Marsaglia's 64-bit xorshift spreads the seed.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed & 0xFFFFFFFFFFFFFFFF or 1
+
+    def take(self) -> bytes:
+        """Return the next key."""
+        x = self._state
+        x ^= x << 13 & 0xFFFFFFFFFFFFFFFF
+        x ^= x >> 7
+        x ^= x << 17 & 0xFFFFFFFFFFFFFFFF
+        self._state = x
+        return (x >> 16 & 0xFFFFFFFF).to_bytes(4, "big")
 
 
 class MessageAssembler:
