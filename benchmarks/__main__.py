@@ -17,6 +17,7 @@ from benchmarks import (
     bench_knee,
     bench_media_message,
     bench_path,
+    bench_tick,
     bench_tls,
     bench_virtual,
     bench_voice,
@@ -33,6 +34,7 @@ SMALL = (
     ("kernels", "kernels", bench_kernels.rows),
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
+    ("tick", "one tick of many calls", bench_tick.rows),
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
@@ -40,6 +42,7 @@ WHAT = (
         "kernels",
         "message",
         "path",
+        "tick",
         "tls",
         "voice",
         "virtual",
