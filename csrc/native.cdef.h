@@ -300,6 +300,9 @@ uint64_t tp_stream_sent_samples(const tp_stream *stream);
 int64_t tp_stream_hold(tp_stream *stream, int held, int64_t now);
 int tp_stream_keep_tail(tp_stream *stream, uint8_t *ring, uint32_t ring_bytes);
 uint64_t tp_stream_rewind(tp_stream *stream);
+typedef struct { uint64_t sent, start_sent; int64_t start, held_at; } tp_model;
+void tp_stream_model(const tp_stream *stream, tp_model *model);
+size_t tp_stream_tail_read(const tp_stream *stream, uint8_t *out, size_t out_capacity, uint64_t *from);
 
 /* ---- tp_path ---- */
 #define TP_PATH_STREAMS 4

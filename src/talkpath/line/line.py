@@ -19,6 +19,7 @@ The native wire does say it. There all of them, the estimates too, count samples
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
@@ -49,9 +50,11 @@ from talkpath.line.hearing import Hearing
 from talkpath.line.listen import AudioHook, Digits, Listener
 from talkpath.line.questions import ANSWER_S, Questions
 from talkpath.line.speech import Speech
+from talkpath.line.tape import LineTape
 from talkpath.path.barge_in import Act, BargeIn, Interruption
 from talkpath.path.pool import Pool
 from talkpath.path.stream import Stream, StreamOptions, native_format, tracks_of
+from talkpath.path.tape import Tape
 from talkpath.records import EndReason, LineStatistics, Played
 from talkpath.transport.carrier import Carriage
 from talkpath.transport.clock import Clock
@@ -59,6 +62,7 @@ from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.driver_tasks import SOCKET_POLL_NS
 from talkpath.transport.lifetime import Job, Lifetime
+from talkpath.transport.recording import Recording, Recordings
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
@@ -96,9 +100,11 @@ class Line(DrivenLine):
         "_policy_ear",
         "_pool",
         "_rate",
+        "_recordings",
         "_send_lot",
         "_started_ns",
         "_stream",
+        "_tape",
         "config",
         "on_ended",
         "record",
@@ -157,6 +163,9 @@ class Line(DrivenLine):
         self._commands = Commands(self.driver, self)
         self._checkpoints = Checkpoints(self._here, self._on_settled)
         self._clears = 0
+        self._recordings: Recordings | None = None
+        """Made for the first one."""
+        self._tape: LineTape | None = None
         self._paused_ns = None
         self._held_by = 0
         self._can_pause = _can(dialect, Pause())
@@ -289,6 +298,7 @@ class Line(DrivenLine):
             type(self.cause).__name__ if self.cause is not None else "",
             (self._ended_ns - self._started_ns) // NS_PER_MS,
             statistics,
+            self._recordings.records if self._recordings is not None else (),
         )
         if self._connection is None:
             # It never began, for want of room: the platform is told to try again later, if it can be told at once.
@@ -326,6 +336,8 @@ class Line(DrivenLine):
             while lib.tp_stream_next_event(self._native, self._event) == 1:
                 pass
         self._checkpoints.lose_all()
+        if self._recordings is not None:
+            self._recordings.end()
         self._commands.close(reason, cause)
         self._send_known = False
         if self._pressed is not None:
@@ -405,6 +417,57 @@ class Line(DrivenLine):
         if self.end_reason is None:
             log.error("line %s: %s raised %s", self.info.stream_id, whose, type(exc).__name__, exc_info=exc)
             self.end(reason, exc)
+
+    async def record_to(self, path: str | os.PathLike[str]) -> Recording:
+        """Record the line from the next step on: a stereo WAV file, left what the caller says, right what it hears.
+
+        Both tracks lie on the inbound track's sample clock, at the wire's rate. Right is the outbound track where the
+        wire streams it; elsewhere it is what this line has said, at the positions of the line's model: exact in its
+        length and its gaps, and off as a whole by the difference between two messages' times on their way. Files are
+        written by other threads; a disk that is full or does not keep up ends the recording, with `Recording.error`
+        and a line in `LineRecord.recordings`, and nothing else.
+
+        Args:
+            path: the file; one that exists is replaced.
+
+        Raises:
+            CallEnded: the line is over. ConfigError: it is being recorded already, or the caller's track is not
+                streamed. OSError: the file cannot be created.
+
+        Cancellation: nothing is recorded; there may be an empty file.
+        """
+        self._check_live()
+        if "inbound" not in self.info.tracks:
+            raise ConfigError("a line is recorded on the clock of what the caller says, which is not streamed here")
+        if self._recordings is None:
+            self._recordings = Recordings(self, self._commands, self.config.goodbye_s)
+        return await self._recordings.begin(path)
+
+    @property
+    def rate_of_tape_hz(self) -> int:
+        """The wire's."""
+        return self._rate
+
+    def insert_tape(self, seconds: float) -> Tape:
+        """Have both tracks written to a new tape as they come."""
+        assert self._stream is not None
+        self._stream.keep_tail(self._speech.tail_bytes(self.config.send_ahead_ms))
+        tape = Tape(round(seconds * self._rate), self._inbound_position(), sample_rate_hz=self._rate)
+        self._tape = LineTape(
+            tape, self._hearing, self._dialect.play_format, self.driver, both="outbound" in self.info.tracks
+        )
+        return tape
+
+    def remove_tape(self) -> None:
+        """Write to it no more."""
+        if self._tape is not None:
+            self._tape.close()
+            self._tape = None
+
+    def start_soon(self, job: Job) -> None:
+        """Run a task that ends with the line."""
+        assert self._life.nursery is not None
+        self._life.nursery.start_soon(job)
 
     def digits(self) -> Digits:
         """Return an iterator over the digits the caller presses, from the line's beginning (the last 256 are kept)."""
@@ -568,6 +631,8 @@ class Line(DrivenLine):
             self.pull_events(now_ns)
             if self.end_reason is not None:
                 return
+            if self._tape is not None:
+                self._tape.cut(now_ns)
             self._speech.clear(now_ns)
             lib.tp_stream_clear(self._native, self._inbound_position())
             self._checkpoints.clear(now_ns, confirmed_later=self._dialect.confirms_clear)
