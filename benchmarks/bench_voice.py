@@ -1,14 +1,14 @@
 """Voice activity: what it hears, what it is fooled by, how late it is, and what it costs, beside webrtcvad.
 
 Quality is measured on prompts of five speakers (Debian's asterisk-core-sounds, one man among them; the thresholds were
-chosen on en, it and fr, es and ru are the test), pauses of 1 to 3 s between them, at -26 dBov while somebody speaks, with
-seeded noises at several distances below that. A 20 ms frame is speech where the clean prompt lies within 25 dB of its
-loud fifth. Every detector gets the same time to decide (80 ms of evidence) and to let go (240 ms), so the figures are the
-decisions of whoever would stop a voice on them:
+chosen on en, it and fr, es and ru are the test), pauses of 1 to 3 s between them, at -26 dBov while somebody speaks,
+with seeded noises at several distances below that. A 20 ms frame is speech where the clean prompt lies within 25 dB of
+its loud fifth. Every detector gets the same time to decide (80 ms of evidence) and to let go (240 ms), so the figures
+are the decisions of whoever would stop a voice on them:
 
 * hit: share of the speech frames in which somebody is said to speak (the 80 ms cost some three per cent of these);
-* false: share of the frames further than 0.5 s from speech in which somebody is said to speak, and how often that begins
-  a minute;
+* false: share of the frames further than 0.5 s from speech in which somebody is said to speak, and how often that
+  begins in a minute;
 * onset: from the first frame of an utterance to the decision, median and the slowest tenth; missed: utterances without.
 
 Cost is one fused call over a minute of speech and pauses in noise, a frame, beside webrtcvad's call per frame; and our

@@ -12,6 +12,7 @@
 #define SLOTS_A_BATCH 64 /* ticked, then sent */
 #define SLOTS_A_GUARD 8  /* the same, while Python may be waiting */
 #define STALL_NS 20000000
+#define CACHE_LINE 64
 #define GENERATION_MAX 0x7fffffffu /* a handle is a positive int64_t */
 
 int64_t tp_pump_clock_ns(int clock) {
@@ -167,14 +168,38 @@ static bool must_rest(tp_pump *pump, const tp_port *port, tp_outbox *part) {
     return false;
 }
 
+/* What a line has to say goes behind what others have written already and leaves with it. -> whether that was all */
+static bool tick_together(tp_pump *pump, uint32_t number, int64_t now) {
+    tp_outbox *out = &pump->outbox;
+    tp_outbox part = *out;
+    tp_stream *line = pump->m.slots[number].line;
+    if (out->capacity - out->used < TP_PUMP_SPEECH_MAX) return false;
+    part.capacity = out->used + TP_PUMP_SPEECH_MAX;
+    int flags = tp_stream_tick(line, number, now, &part);
+    if (flags < 0) return false;
+    if (part.n_outputs != out->n_outputs) { /* they lie behind one another: one output */
+        tp_output *output = &out->outputs[out->n_outputs];
+        output->length = part.used - output->offset;
+        pump->counters.messages_out += part.n_outputs - ++out->n_outputs;
+        out->used = part.used;
+    }
+    bool marks = (flags & TP_TICK_MARK_DUE) != 0; /* nothing more until Python has sent the checkpoint */
+    int64_t due = marks ? INT64_MAX : tp_stream_next_deadline(line);
+    set_due(pump, number, due);
+    if (marks || (flags & TP_TICK_EVENTS) != 0) tp_pump_attend_slot(pump, number, TP_ATTEND_EVENTS);
+    return (flags & TP_TICK_OUTPUT) == 0 || due > now;
+}
+
 static void tick_line(tp_pump *pump, uint32_t number, int64_t now) {
     const tp_slot *slot = &pump->m.slots[number];
     tp_stream *line = slot->line;
     tp_port *port = slot->streams[0] != TP_NO_PORT ? &pump->m.ports[slot->streams[0]] : NULL;
+    pump->counters.line_ticks++;
+    if (port != NULL && !port->cipher && !port->dead && port->out_bytes == 0 && tick_together(pump, number, now)) return;
+    tp_port_send_outputs(pump, &pump->outbox); /* the rest wants it empty */
     tp_outbox part = pump->outbox;
     if (part.capacity > TP_PUMP_SPEECH_MAX) part.capacity = TP_PUMP_SPEECH_MAX;
     if (port != NULL && port->out_bytes != 0) tp_port_flush(pump, port);
-    pump->counters.line_ticks++;
     for (;;) {
         if (must_rest(pump, port, &part)) {
             set_due(pump, number, port->dead ? INT64_MAX : now + TP_PUMP_TICK_NS);
@@ -204,10 +229,31 @@ static void tick_line(tp_pump *pump, uint32_t number, int64_t now) {
 static void tick_slot(tp_pump *pump, uint32_t number, int64_t now) {
     if (pump->m.slots[number].path != NULL) {
         tick_path(pump, number, now);
-        return;
+    } else {
+        tick_line(pump, number, now);
     }
-    tp_port_send_outputs(pump, &pump->outbox); /* a line's tick wants it empty */
-    tick_line(pump, number, now);
+}
+
+/* When a slot is due now that all it wrote has been offered to its sockets: a line rests while anything waits. */
+static int64_t due_after_sending(tp_pump *pump, uint32_t number, int64_t now) {
+    const tp_slot *slot = &pump->m.slots[number];
+    if (slot->line != NULL && !slot->line->due_pending && slot->streams[0] != TP_NO_PORT) {
+        const tp_port *port = &pump->m.ports[slot->streams[0]];
+        if (port->dead) {
+            set_due(pump, number, INT64_MAX);
+        } else if (port->out_bytes != 0) {
+            set_due(pump, number, now + TP_PUMP_TICK_NS);
+        }
+    }
+    return due_of(pump, number);
+}
+
+static void prefetch_line(const tp_pump *pump, uint32_t number) {
+    const tp_stream *line = pump->m.slots[number].line;
+    if (line == NULL) return;
+    const uint8_t *at = (const uint8_t *)line;
+    for (size_t i = 0; i <= offsetof(tp_stream, playout.running); i += CACHE_LINE) __builtin_prefetch(at + i, 1);
+    for (size_t i = offsetof(tp_stream, counters); i < sizeof *line; i += CACHE_LINE) __builtin_prefetch(at + i, 1);
 }
 
 /* So much that the rest is better ticked when it is gone: its pages stay few, after a stall too, and its bytes in the cache. */
@@ -228,17 +274,25 @@ static void tick_slots(tp_pump *pump, int64_t now, bool guarded) {
         bool entered;
         if (!go_in(pump, guarded, &entered)) return;
         /* Some at a time: their arithmetic, then their sends. It may have gone before we entered. */
-        for (uint32_t left = guarded ? SLOTS_A_GUARD : SLOTS_A_BATCH; i < n && left != 0; i++) {
+        uint32_t numbers[SLOTS_A_BATCH], n_due = 0;
+        for (uint32_t most = guarded ? SLOTS_A_GUARD : SLOTS_A_BATCH; i < n && n_due < most; i++) {
             int64_t due = due_of(pump, i);
             if (due <= now) {
+                numbers[n_due++] = i;
                 if (due < first) first = due;
-                tick_slot(pump, i, now);
-                due = due_of(pump, i);
-                left--;
+            } else if (due < next) {
+                next = due;
             }
-            if (due < next) next = due;
+        }
+        for (uint32_t k = 0; k < n_due; k++) {
+            if (k + TP_PORTS_AHEAD < n_due) prefetch_line(pump, numbers[k + TP_PORTS_AHEAD]);
+            tick_slot(pump, numbers[k], now);
         }
         tp_port_send_outputs(pump, &pump->outbox);
+        for (uint32_t k = 0; k < n_due; k++) {
+            int64_t due = due_after_sending(pump, numbers[k], now);
+            if (due < next) next = due;
+        }
         tp_pump_guard_leave(entered);
         if (!guarded && much_handed_over(pump)) {
             if (i < n) next = now;

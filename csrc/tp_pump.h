@@ -38,7 +38,7 @@
  * system call: the ready streams of a round, and all datagrams, then all messages, of the slots ticked together. (A datagram
  * is received alone: through a ring that costs more, not less, than without.) What each call answers is dealt with as if it had been made alone, in the same order; a piece that came full is read to its end before it
  * is parsed. Without a ring, and in the thread's turns (the ring is its opener's), each call is made alone: the same bytes.
- * What Python sends, a line's speech and a waiting chain go by calls of their own either way.
+ * What Python sends, a waiting chain and what a line says beyond one portion go by calls of their own either way.
  *
  * Bounds. A port's unfinished input: TP_PUMP_IN_MAX bytes, beyond which it is held for Python to collect (a message may be
  * megabytes). What waits for a socket: media of a call is dropped whole beyond TP_PUMP_MEDIA_MAX bytes (live audio is worth

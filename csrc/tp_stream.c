@@ -324,7 +324,7 @@ ptrdiff_t tp_stream_play(tp_stream *s, tp_format format, const uint8_t *in, size
 }
 
 int tp_stream_say(tp_stream *s, uint32_t encoding, const void *in, size_t in_bytes) {
-    const tp_format format = s->config->format;
+    const tp_format format = played_format(s->config);
     if (s->closed || s->config->role != TP_ROLE_APPLICATION || (encoding != 0 && encoding != format.encoding)) return 0;
     size_t size = encoding != 0 ? tp_sample_bytes(encoding) : sizeof(int16_t);
     size_t n = in_bytes / size;

@@ -5,7 +5,8 @@
  *   alone to stop a voice that is talking to the caller.
  *
  * How it works. A frame is split into octaves by sums and differences of neighbours (Haar's transform, four stages):
- *   2000-4000, 1000-2000, 500-1000, 250-500 Hz; what lies below is hum and handling and does not count. At 16 kHz neighbours
+ *   2000-4000, 1000-2000, 500-1000, 250-500 Hz; what lies below is hum and handling, and what leaks
+ *   from there into the octaves above counts as noise. At 16 kHz neighbours
  *   are averaged first: what is above 4 kHz does not count either. Each octave has a floor of its own, the least smoothed
  *   level of the last 1.6 s and what such a least is known to lie below the mean (minimum statistics, in logarithms, in
  *   eight pieces that are forgotten one by one). So a steady noise becomes the floor within that time whatever its colour,

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from talkpath.path.barge_in import EnergyGate as EnergyGate
     from talkpath.path.barge_in import Verdict as Verdict
     from talkpath.path.barge_in import VoiceGate as VoiceGate
+    from talkpath.path.second_opinion import SecondOpinion as SecondOpinion
     from talkpath.records import CallRecord as CallRecord
     from talkpath.records import CallStatistics as CallStatistics
     from talkpath.records import EndReason as EndReason
@@ -122,6 +123,7 @@ _HOME = {
         "serve_lines_on_workers",
     ),
     "talkpath.path.barge_in": ("BargeIn", "EnergyGate", "Verdict", "VoiceGate"),
+    "talkpath.path.second_opinion": ("SecondOpinion",),
     "talkpath.records": (
         "CallRecord",
         "CallStatistics",

@@ -635,6 +635,55 @@ static int test_line_says(void) {
     return rig_close(r);
 }
 
+/* What many lines say in one turn is what each would have said alone; one whose peer does not read holds up none. */
+static int test_lines_leave_together(void) {
+    enum { N = 7, SLOW = 1, TURNS = 800 };
+    rig *r = rig_open(POOL_BLOCKS, 0);
+    member *by_hand = calloc(N, sizeof *by_hand);
+    uint8_t bytes[8000], *expected[N];
+    tp_output outputs[64];
+    size_t n_expected[N] = {0};
+    CHECK(r != NULL && by_hand != NULL && add_call(r, 0, 0) == 0);
+    for (uint32_t i = SLOW; i < N; i++) {
+        CHECK(add_line(r, i, 0) == 0 && (expected[i] = malloc(RECEIVED_BYTES)) != NULL);
+        CHECK(tp_stream_init(&by_hand[i].stream, &r->pool, &r->members[i].config, 0, 0) == TP_OK);
+    }
+    CHECK(shrink(r->members[SLOW].stream_fd) == 0);
+    const tp_port *slow = tp_pump_port(&r->pump, r->members[SLOW].port);
+    uint32_t n_slow = 0;
+    for (int64_t now = 0; now < 5 * TURNS * MS; now += 5 * MS) {
+        for (uint32_t i = SLOW; i < N; i++) {
+            size_t n = now > 5 * (TURNS - 400) * MS ? 0 : random_below(300) == 0 ? 8000 : random_below(4) == 0 ? random_below(400) : 0;
+            memset(bytes, (int)random_below(256), sizeof bytes);
+            CHECK(tp_stream_play(&r->members[i].stream, r->members[i].config.format, bytes, n) == (ptrdiff_t)n);
+            CHECK(tp_stream_play(&by_hand[i].stream, r->members[i].config.format, bytes, n) == (ptrdiff_t)n);
+            if (n != 0) tp_pump_rearm(&r->pump, i, now);
+            tp_outbox out = {.bytes = expected[i] + n_expected[i], .outputs = outputs, .outputs_capacity = 64,
+                             .capacity = (uint32_t)(RECEIVED_BYTES - n_expected[i])};
+            CHECK(tp_stream_tick(&by_hand[i].stream, i, now, &out) >= 0);
+            n_expected[i] += out.used;
+        }
+        CHECK(tp_pump_tick(&r->pump, now) >= 0 && take_attention(r) == 0);
+        if (slow->out_bytes != 0) CHECK(r->pump.m.due[SLOW] == now + 5 * MS && ++n_slow != 0);
+    }
+    CHECK(n_slow > 100 && r->members[SLOW].stream.sent < by_hand[SLOW].stream.sent);
+    uint64_t n_messages = r->members[0].stream.counters.messages_out - tp_pump_port(&r->pump, r->members[0].port)->media_dropped;
+    for (uint32_t i = SLOW; i < N; i++) {
+        n_messages += r->members[i].stream.counters.messages_out;
+        CHECK(i == SLOW || r->members[i].stream.sent == by_hand[i].stream.sent);
+        r->n_received = 0;
+        receive_all(r, r->members[i].peer_fd);
+        CHECK(r->n_received <= n_expected[i] && (i == SLOW || r->n_received == n_expected[i]));
+        if (i != SLOW) CHECK(memcmp(r->received, expected[i], n_expected[i]) == 0);
+        tp_stream_close(&by_hand[i].stream, 0);
+        while (tp_stream_next_event(&by_hand[i].stream, &(tp_event){0}) == 1) continue;
+        free(expected[i]);
+    }
+    CHECK(r->pump.counters.messages_out == n_messages);
+    free(by_hand);
+    return rig_close(r);
+}
+
 static int test_line_waits_for_its_peer(void) {
     rig *r = rig_open(POOL_BLOCKS, 0);
     CHECK(r != NULL && add_line(r, 0, 0) == 0 && shrink(r->members[0].stream_fd) == 0);
@@ -983,7 +1032,7 @@ static int test_all(void) {
                  test_long_frame() + test_no_pool() + test_end_and_break() + test_reused_descriptor() + test_reused_slot() +
                  test_media_is_dropped_whole() + test_control_is_refused_whole() + test_burst() +
                  test_strangers() + test_ipv6_leg() + test_handover() + test_much_to_hand_over() + test_line() + test_line_says() +
-                 test_line_waits_for_its_peer() +
+                 test_lines_leave_together() + test_line_waits_for_its_peer() +
                  test_cipher_is_the_same() + test_cipher_is_held() + test_cipher_arena() +
                  test_cipher_is_never_dropped() + test_cipher_line() +
                  test_stuck() + test_clock_jump() + test_measures() + test_arguments() + test_batch();

@@ -243,20 +243,21 @@ static int run(uint64_t seed) {
     return 0;
 }
 
-static int init(line *c, void *memory, size_t memory_bytes, uint32_t encoding) {
+static int init(line *c, void *memory, size_t memory_bytes, uint32_t encoding, uint32_t rate_hz) {
     CHECK(tp_pool_init(&c->pool, memory, memory_bytes) > 0);
     make_template(&c->template);
     c->config = (tp_stream_config){.role = TP_ROLE_APPLICATION, .framing = TP_FRAMING_WEBSOCKET, .tracks = 1,
-                                   .format = {8000, encoding}, .bidirectional = 1, .message_ms = 20, .bound_ms = 5000,
-                                   .reserve_ms = 1000, .send_ahead_ms = 2000, .max_message_bytes = 1 << 20,
+                                   .format = {rate_hz, encoding}, .play_format = {8000, encoding}, .bidirectional = 1,
+                                   .message_ms = 20, .bound_ms = 5000, .reserve_ms = 1000, .send_ahead_ms = 2000,
+                                   .max_message_bytes = 1 << 20,
                                    .templates = {&c->template, NULL}};
     CHECK(tp_stream_init(&c->stream, &c->pool, &c->config, 0, 0) == TP_OK);
     return 0;
 }
 
 /* What is said in one call is, byte for byte, what is encoded and played; and a line's own second is its own even where
- * others have taken all else. */
-static int test_say(uint32_t encoding) {
+ * others have taken all else. What it hears may have another rate. */
+static int test_say(uint32_t encoding, uint32_t rate_hz) {
     enum { N = 8000, BLOCKS = 64, OUT = 65536 };
     static int16_t pcm[N];
     static uint8_t encoded[2 * N], sent[2][OUT], memory[2][BLOCKS * (TP_BLOCK_BYTES + 4)];
@@ -269,7 +270,7 @@ static int test_say(uint32_t encoding) {
     uint32_t used[2];
     for (int way = 0; way < 2; way++) {
         line *c = &lines[way];
-        CHECK(init(c, memory[way], sizeof memory[way], encoding) == 0);
+        CHECK(init(c, memory[way], sizeof memory[way], encoding, rate_hz) == 0);
         tp_chain others;
         CHECK(tp_chain_open(&others, &c->pool, 0) == TP_OK);
         while (tp_chain_push(&others, &c->pool) != TP_NO_BLOCK) continue;
@@ -280,7 +281,7 @@ static int test_say(uint32_t encoding) {
                 const void *in = linear ? (const void *)(pcm + at) : (const void *)(encoded + at * size);
                 CHECK(tp_stream_say(&c->stream, linear ? 0 : encoding, in, 160 * (linear ? 2 : size)) == 1);
             } else {
-                CHECK(tp_stream_play(&c->stream, c->config.format, encoded + at * size, 160 * size) == 160);
+                CHECK(tp_stream_play(&c->stream, c->config.play_format, encoded + at * size, 160 * size) == 160);
             }
         }
         CHECK(tp_stream_say(&c->stream, 0, pcm, 2) == 0 && tp_stream_queued_samples(&c->stream) == N);
@@ -301,7 +302,10 @@ static int test_say(uint32_t encoding) {
 
 int main(void) {
     state = 1;
-    if (test_say(TP_ENCODING_PCMU) + test_say(TP_ENCODING_PCMA) + test_say(TP_ENCODING_L16LE) != 0) return 1;
+    for (uint32_t rate_hz = 8000; rate_hz <= 16000; rate_hz += 8000) {
+        if (test_say(TP_ENCODING_PCMU, rate_hz) + test_say(TP_ENCODING_PCMA, rate_hz) != 0) return 1;
+        if (test_say(TP_ENCODING_L16LE, rate_hz) != 0) return 1;
+    }
     for (uint64_t seed = 1; seed <= 8; seed++) {
         if (run(seed * 0x9e3779b97f4a7c15u) != 0) return 1;
     }

@@ -1,4 +1,4 @@
-"""Voice activity on made sounds: what repeats itself is a voice, what does not is noise, and noise becomes the floor."""
+"""Voice activity on made sounds: what repeats itself is a voice, what does not is noise, noise becomes the floor."""
 
 from __future__ import annotations
 

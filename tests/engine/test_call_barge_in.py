@@ -102,8 +102,7 @@ def test_a_confirmation_clears_and_tells_how_much_was_heard() -> None:
         await call.play(speech(800, seed=8), sample_rate_hz=8000)
         events = call.events()
         with trio.move_on_after(0.01):
-            async for event in events:
-                results.append(event)
+            results.append(await anext(events))
 
     heard, _ = run(during)
     (_, before), (_, after) = loud_parts(heard)

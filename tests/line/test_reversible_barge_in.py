@@ -91,7 +91,8 @@ def overlap(before: Samples, after: Samples, said: Samples) -> int:
 
 
 def test_native_goes_on_with_the_next_sample() -> None:
-    said, outcomes = speech(3 * SECOND), []
+    said = speech(3 * SECOND)
+    outcomes: list[Any] = []
 
     async def bot(line: Line) -> None:
         line.barge_in(Scripted({500: Verdict.SUSPECT, 900: Verdict.REJECT}))
@@ -111,7 +112,8 @@ def test_native_goes_on_with_the_next_sample() -> None:
 
 @pytest.mark.parametrize("wire", PAUSELESS)
 def test_a_wire_without_a_pause_hears_the_rest_again_to_within_a_frame(wire: str) -> None:
-    said, outcomes = speech(3 * SECOND), []
+    said = speech(3 * SECOND)
+    outcomes: list[Any] = []
 
     async def bot(line: Line) -> None:
         late = HEARD_LATE_MS.get(wire, 0)
@@ -137,7 +139,8 @@ def test_a_wire_without_a_pause_hears_the_rest_again_to_within_a_frame(wire: str
 
 @pytest.mark.parametrize("wire", ["native", *PAUSELESS])
 def test_a_confirmed_suspicion_clears_all_of_it(wire: str) -> None:
-    said, results = speech(4 * SECOND), []
+    said = speech(4 * SECOND)
+    results: list[Any] = []
 
     async def bot(line: Line) -> None:
         late = HEARD_LATE_MS.get(wire, 0)

@@ -93,6 +93,28 @@ async def test_what_is_said_at_once_stays_behind_what_was_said_before(autojump_c
         nursery.cancel_scope.cancel()
 
 
+async def test_what_has_not_left_a_resampler_is_not_overtaken(autojump_clock: Any) -> None:
+    """One sample of 48 kHz gives the queue nothing yet: it lies in the filter when the next piece could go straight."""
+    first, sample, after = speech(160, seed=1), speech(1, seed=2) + np.int16(20000), speech(160, seed=3)
+    async with open_line() as (line, platform):
+        line.speak(first, sample_rate_hz=8000)
+        line.speak(sample, sample_rate_hz=48000)
+        line.speak(after, sample_rate_hz=8000)
+        await line.drain()
+        assert np.array_equal(platform.heard(), np.concatenate([first, whole(Resampler(48000, 8000), sample), after]))
+
+
+async def test_what_went_straight_a_moment_ago_is_refused_at_the_end(autojump_clock: Any) -> None:
+    async with open_line() as (line, _):
+        for _ in range(3):
+            line.speak(speech(160), sample_rate_hz=8000)
+            line.speak(AudioChunk(speech(160), 8000))
+        await line.hang_up()
+        for audio, rate_hz in ((speech(160), 8000), (AudioChunk(speech(160), 8000), None)):
+            with pytest.raises(CallEnded):
+                line.speak(audio, sample_rate_hz=rate_hz)
+
+
 async def test_a_queue_that_is_full_takes_nothing_of_what_it_refuses(autojump_clock: Any) -> None:
     said, refused, later = speech(16000, seed=1), speech(16000, seed=2), speech(800, seed=3)
     async with open_line(config=LineConfig(queue_s=3)) as (line, platform):

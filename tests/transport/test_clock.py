@@ -6,7 +6,8 @@ import itertools
 import os
 import random
 import select
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from support.virtual import run_virtually, task_order, virtual_engine
 from talkpath.engine.leg import MemoryLeg
 from talkpath.transport.clock import Clock, Lateness, Stay, current_clock, has_timerfd, open_clock
-from talkpath.transport.driver_tasks import SOCKET_POLL_NS, TasksDriver
+from talkpath.transport.driver_tasks import SOCKET_POLL_NS, TasksDriver, poll_ns_of
 from talkpath.transport.memory import memory_link_pair
 from talkpath.units import NS_PER_MS, seconds_to_ns
 
@@ -55,6 +56,9 @@ class Driven:
 
     def has_work(self) -> bool:
         return self.work
+
+    def awaits_answers(self, now_ns: int) -> bool:
+        return False
 
     def stopping(self) -> None:
         self.stops = True
@@ -227,13 +231,18 @@ async def test_the_last_holder_leaves_no_task_even_when_cancelled(autojump: obje
 class Held:
     """A line for the driver that has nothing to send."""
 
-    def __init__(self, slot: int, *, on_socket: bool) -> None:
+    pumped = False
+
+    def __init__(self, slot: int, *, on_socket: bool, poll_ns: int = 5 * NS_PER_MS) -> None:
         self.slot = slot
         self.on_socket = on_socket
-        self.poll_ns = 5 * NS_PER_MS
+        self.poll_ns = poll_ns
 
     def next_send_ns(self) -> None:
         return None
+
+    def run_commands(self, now_ns: int) -> None:
+        raise NotImplementedError
 
 
 def a_driver(*, virtual: bool) -> Any:
@@ -261,6 +270,52 @@ def test_in_real_time_a_line_is_looked_at_every_5_ms_whatever_it_travels_on(driv
         assert driver.next_due_ns() == 15 * NS_PER_MS == 3 * SOCKET_POLL_NS
         driver.remove(line)
         assert driver.next_due_ns() is None
+
+
+def test_a_line_of_long_messages_is_looked_at_less_often_and_as_often_in_each() -> None:
+    assert [poll_ns_of(ms) // NS_PER_MS for ms in (10, 20, 29, 30, 40, 59, 60, 200)] == [5, 5, 5, 10, 10, 10, 20, 20]
+    for message_ms in (10, 20, 30, 40, 60, 80, 100, 120, 160, 200, 500, 1000, 2000):
+        assert message_ms * NS_PER_MS % poll_ns_of(message_ms) == 0
+
+
+@pytest.mark.parametrize("poll_ms", [200, 5])
+async def test_whom_a_step_wakes_is_answered_before_a_look_that_is_far(
+    poll_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    woken, done = trio.Event(), trio.Event()
+    near, far = socket.socketpair()
+    with near, far:
+        async with open_clock() as clock:
+            driver = clock.driver
+            line: Any = Held(-1, on_socket=True, poll_ns=poll_ms * NS_PER_MS)
+            line.slot = driver.take_slot(line)
+
+            def read(now_ns: int) -> None:
+                near.recv(10)
+                log.append("read")
+                woken.set()
+
+            def run_commands(now_ns: int) -> None:
+                log.append("commands")
+                done.set()
+
+            def step(now_ns: int, step: Callable[[int], None] = driver.step) -> None:
+                log.append("step")
+                step(now_ns)
+
+            monkeypatch.setattr(line, "run_commands", run_commands)
+            monkeypatch.setattr(driver, "step", step)
+            driver.watch(near.fileno(), read)
+            driver.add_line(line)
+            far.send(b"audio")
+            await woken.wait()
+            driver.command(line)
+            await done.wait()
+            driver.unwatch(near.fileno())
+            driver.remove(line)
+    between = log[log.index("read") + 1 : log.index("commands")]
+    assert between == ([] if poll_ms == 200 else ["step"])
 
 
 def test_in_virtual_time_an_idle_line_costs_no_wake_but_housekeeping(drivers: dict[bool, Any]) -> None:

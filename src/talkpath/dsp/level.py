@@ -104,9 +104,9 @@ class Level:
 class ActiveLevel:
     """Measure how loud somebody speaks while he speaks, and how much of the time that is.
 
-    The level of a whole recording depends on how long its pauses are; prompts and synthesisers are made equally loud by
-    their active level. It needs a second of audio to mean much, and knows loud from soft, not speech from noise: on a line
-    whose noise is within 16 dB of the speech it counts the noise too.
+    The level of a whole recording depends on how long its pauses are; prompts and synthesisers are made equally loud
+    by their active level. It needs a second of audio to mean much, and knows loud from soft, not speech from noise: on
+    a line whose noise is within 16 dB of the speech it counts the noise too.
 
     Source: ITU-T P.56 section 5, method B (16 bits, margin 15.9 dB, hangover 200 ms, envelope 30 ms).
     """

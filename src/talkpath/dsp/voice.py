@@ -1,8 +1,8 @@
 """Whether somebody speaks: voice activity on a line that is not quiet.
 
-A gate for 8 and 16 kHz that costs a fraction of a microsecond a frame. It follows the line's noise by octaves, so that a
-steady noise of any colour is no speech after at most 1.6 s, and asks of what is loud whether it repeats itself as voices
-do, so that a slammed door is not either. What it cannot tell apart is one voice from another: a talker in the
+A gate for 8 and 16 kHz that costs a fraction of a microsecond a frame. It follows the line's noise by octaves, so that
+a steady noise of any colour is no speech after at most 1.6 s, and asks of what is loud whether it repeats itself as
+voices do, so that a slammed door is not either. What it cannot tell apart is one voice from another: a talker in the
 background who is about as loud as the caller opens it.
 """
 

@@ -1,9 +1,9 @@
 """Barge-in at the platform's end: the caller's speech against what the call server itself plays to him.
 
 The path puts what the caller says into a ring as it ticks, and the step that follows asks the policy. So the source
-rests from the tick after the one that brought the speech, and goes on with its very next sample. A call without a policy
-has no ring, and none of its frames is decoded for one. An application's stream is its own: applications hear the caller
-and pause, where their wire can say it.
+rests from the tick after the one that brought the speech, and goes on with its very next sample. A call without a
+policy has no ring, and none of its frames is decoded for one. An application's stream is its own: applications hear
+the caller and pause, where their wire can say it.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ Each settles exactly once::
     SENT --held by a clear before it was heard--> KEPT --it should be heard now--> ASSUMED, --a later clear--> CLEARED
     SET, SENT, KEPT --the line ends--> LOST
 
-KEPT are those whose audio is sent again on a wire that has no pause: the platform has forgotten them, or tells of them as
-of any that were pending at a clear, so what it says of their names up to then is a ghost's and is nobody's.
+KEPT are those whose audio is sent again on a wire that has no pause: the platform has forgotten them, or tells of them
+as of any that were pending at a clear, so what it says of their names up to then is a ghost's and is nobody's.
 
 Answers match first-in-first-out per name. A clear is an epoch: its confirmation settles what was sent before it, and
 nothing that was sent after. Some platforms return what was pending at a clear as if it had been played: one that by the

@@ -15,17 +15,14 @@ from talkpath._native import lib
 from talkpath.errors import NativeError, RemoteWireError
 from talkpath.events import (
     BufferDepth,
-    Clear,
     Cleared,
     Digit,
     DigitsSent,
     Mark,
     MarkReached,
     Media,
-    Pause,
     PlatformError,
     PlatformStatistics,
-    Resume,
     StreamStarted,
     StreamStopped,
     UnknownMessage,
@@ -34,7 +31,6 @@ from talkpath.events import (
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.listen import Pressed
 from talkpath.line.questions import speakable
-from talkpath.path.barge_in import Act, Interruption
 from talkpath.path.stream import NEVER, OUTCOMES, EventKind, Track, native_format, tracks_of
 from talkpath.records import EndReason, Outcome
 
@@ -61,8 +57,6 @@ ALARM = int(EventKind.ALARM)
 INBOUND = int(Track.INBOUND)
 
 
-PROGRAM, SUSPICION = 1, 2
-"""Who may hold the far end's playout."""
 ERRORS_LOGGED = 5
 """Of what a platform reports on one line; all are counted."""
 
@@ -72,7 +66,6 @@ class DrivenLine:
 
     __slots__ = (
         "_audio_format",
-        "_can_pause",
         "_checkpoints",
         "_close_code",
         "_commands",
@@ -81,8 +74,6 @@ class DrivenLine:
         "_event",
         "_full",
         "_hearing",
-        "_held_by",
-        "_interruption",
         "_native",
         "_paused_ns",
         "_platform_errors",
@@ -91,7 +82,6 @@ class DrivenLine:
         "_refusals",
         "_send_due",
         "_send_known",
-        "_speech",
         "cause",
         "clock",
         "driver",
@@ -131,16 +121,19 @@ class DrivenLine:
     """The stream's, as the native core writes it."""
     _paused_ns: int | None
     """Since when the far end holds what it has."""
-    _held_by: int
-    """Bits: PROGRAM, SUSPICION."""
-    _can_pause: bool
-    """The wire has a pause."""
-    _interruption: Interruption | None
     _platform_errors: int
     _questions: Questions | None
 
     def end(self, reason: EndReason, cause: BaseException | None = None) -> None:
         """End the line now."""
+        raise NotImplementedError
+
+    def _on_time(self, now_ns: int) -> None:
+        """A moment has come that was waited for."""
+        raise NotImplementedError
+
+    def _set_alarm(self) -> None:
+        """Have an ALARM come when the next thing is due that nobody else tells of."""
         raise NotImplementedError
 
     def on_full(self) -> None:
@@ -177,14 +170,12 @@ class DrivenLine:
         """Return when the stream is to be ticked, for a driver that does not tick it anyway."""
         if not self._send_known:
             self._send_known = True
-            self._send_due = self._reckon_send_due()
+            if self.end_reason is not None or self._connection is None or self._connection.backlogged():
+                self._send_due = None  # What is said is never dropped: it waits until the socket has taken more.
+            else:
+                due = int(lib.tp_stream_next_deadline(self._native))
+                self._send_due = None if due == NEVER else due
         return self._send_due
-
-    def _reckon_send_due(self) -> int | None:
-        if self.end_reason is not None or self._connection is None or self._connection.backlogged():
-            return None  # What is said is never dropped: it waits in the queue until the socket has taken more.
-        due = int(lib.tp_stream_next_deadline(self._native))
-        return None if due == NEVER else due
 
     def tick(self, now_ns: int) -> None:
         """Send what the model allows, and act on what came of it."""
@@ -240,27 +231,6 @@ class DrivenLine:
                 self._set_alarm()
         if self.end_reason is None and not self._connection.backlogged():
             self._tick_stream(now_ns)
-
-    def _on_time(self, now_ns: int) -> None:
-        """A moment has come that was waited for."""
-        interruption = self._interruption
-        if interruption is not None and interruption.look(now_ns) is Act.RESUME:
-            self._journal("barge-in", "undecided")
-            self._let_go(SUSPICION, now_ns)
-        if self._paused_ns is None:
-            self._checkpoints.assume_kept(now_ns)
-            if not self._dialect.has_marks:
-                self._checkpoints.assume(now_ns, after_ns=0)
-        self._set_alarm()
-
-    def _set_alarm(self) -> None:
-        """Have an ALARM come when the next thing is due that nobody else tells of."""
-        due = NEVER if self._interruption is None else self._interruption.due_ns
-        if self._paused_ns is None:
-            due = min(due, self._checkpoints.next_kept_ns())
-            if not self._dialect.has_marks:
-                due = min(due, self._checkpoints.next_expected_ns())
-        self._speech.wake_at(due)
 
     def _write(self, command: WireEvent) -> None:
         assert self._connection is not None
@@ -340,45 +310,6 @@ class DrivenLine:
             case _:
                 self._refusals.add("not_the_platforms")
 
-    def _hold(self, who: int, now_ns: int) -> None:
-        """Have the far end hold what it has, at the sample it has reached; in the step.
-
-        Where it can only clear it is told to, and what it has not played by the model is sent again afterwards.
-        """
-        held, self._held_by = self._held_by, self._held_by | who
-        if held:
-            return
-        with self.driver.paused():
-            # A checkpoint that is due lies before the pause: it is sent first.
-            self.pull_events(now_ns)
-            if self.end_reason is not None:
-                return
-            self._paused_ns = now_ns
-            self._speech.hold(True, now_ns)
-            if self._can_pause:
-                self._write(Pause())
-            else:
-                lib.tp_stream_rewind(self._native)
-                self._checkpoints.keep(now_ns, confirmed_later=self._dialect.confirms_clear)
-                self._write(Clear())
-        if not (self._can_pause or self._dialect.confirms_clear or self._dialect.returns_marks_on_clear):
-            self._checkpoints.settle_cleared()
-        self._set_alarm()
-        self._reschedule(now_ns)
-
-    def _let_go(self, who: int, now_ns: int) -> None:
-        """Let the far end go on, unless somebody else holds it; in the step."""
-        self._held_by &= ~who
-        if self._held_by or self._paused_ns is None:
-            return
-        paused_ns, self._paused_ns = self._paused_ns, None
-        with self.driver.paused():
-            self._checkpoints.shift(paused_ns, self._speech.hold(False, now_ns))
-        if self._can_pause:
-            self._write(Resume())
-        self._set_alarm()
-        self._reschedule(now_ns)
-
     def _digits_pressed(self) -> Pressed:
         if self._pressed is None:
             self._pressed = Pressed()
@@ -398,8 +329,10 @@ class DrivenLine:
     def on_binary(self, payload: bytes, now_ns: int) -> None:
         """Act on a binary message that the native core has not read."""
         if (audio := self._dialect.plain_audio(payload)) is not None:
-            lib.tp_stream_receive_audio(self._native, INBOUND, self._audio_format, audio, len(audio), now_ns)
-            self.on_media(now_ns)
+            native = self._native
+            lib.tp_stream_receive_audio(native, INBOUND, self._audio_format, audio, len(audio), now_ns)
+            if lib.tp_stream_has_events(native):
+                self.pull_events(now_ns)
         else:
             self._receive(self._dialect.receive_binary, payload, now_ns)
 

@@ -7,8 +7,8 @@ step; the program's calls hand over commands, which a step applies in order. The
 is behind nothing but queued speech and within the line's own reserve: it is queued as it is said, because no step could
 tell the difference. State lies in the rings, and a wake is only a hint, so a cancelled reader loses nothing.
 
-What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open, and
-`DrivenLine` is the side that the step touches.
+What it says is `Speech`, what it hears `Hearing`, `Checkpoints` keeps the positions whose outcome is open.
+`DrivenLine` is the side that the step touches, `SpeakingLine` the one that a program speaks to.
 
 *Positions.* Most wires do not say where in the outbound track something happened, so `at_sample` here is an estimate
 from the inbound track, whose clock is the same (`exact=False`), and what `play` reports after a clear is the model's.
@@ -19,17 +19,14 @@ The native wire does say it. There all of them, the estimates too, count samples
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import AudioChunk, AudioClip
+from talkpath.audio import AudioChunk
 from talkpath.errors import CallEnded, ConfigError, NotOnThisWire, PlayoutFull
 from talkpath.events import (
     Clear,
@@ -38,31 +35,26 @@ from talkpath.events import (
     Mark,
     Pause,
     QueryStatistics,
-    Resume,
     SendDigits,
     StreamStarted,
-    WireEvent,
 )
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
-from talkpath.line.driven import PROGRAM, SUSPICION, DrivenLine
 from talkpath.line.hearing import Hearing
+from talkpath.line.holding import PROGRAM, SUSPICION, can
 from talkpath.line.listen import AudioHook, Digits, Listener
 from talkpath.line.questions import ANSWER_S, Questions
+from talkpath.line.recorded import RecordedLine
 from talkpath.line.speech import Speech
-from talkpath.line.tape import LineTape
-from talkpath.path.barge_in import Act, BargeIn, Interruption
 from talkpath.path.pool import Pool
 from talkpath.path.stream import Stream, StreamOptions, native_format, tracks_of
-from talkpath.path.tape import Tape
 from talkpath.records import EndReason, LineStatistics, Played
 from talkpath.transport.carrier import Carriage
 from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
-from talkpath.transport.driver_tasks import SOCKET_POLL_NS
+from talkpath.transport.driver_tasks import poll_ns_of
 from talkpath.transport.lifetime import Job, Lifetime
-from talkpath.transport.recording import Recording, Recordings
 from talkpath.transport.refusals import Refusals
 from talkpath.units import NS_PER_MS, samples_to_ms
 from talkpath.wire.catalog import wire_named
@@ -70,42 +62,21 @@ from talkpath.wire.dialect import Dialect, Role
 
 log = logging.getLogger("talkpath.line.line")
 
-POLICY_CHUNK_MS = 20
-LONG_MESSAGE_MS = 40
-"""From here on a line that is not pumped is looked at every 10 ms instead of 5: it asked for fewer, longer pieces."""
 
-
-def _can(dialect: Dialect, command: WireEvent) -> bool:
-    try:
-        dialect.check(command)
-    except NotOnThisWire:
-        return False
-    return True
-
-
-class Line(DrivenLine):
+class Line(RecordedLine):
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
 
     __slots__ = (
-        "_barge_ins",
         "_carriage",
         "_clears",
         "_ended_lot",
         "_ended_ns",
         "_full",
-        "_life",
         "_mask_seed",
         "_over",
-        "_policy",
-        "_policy_ear",
         "_pool",
-        "_rate",
-        "_recordings",
         "_send_lot",
         "_started_ns",
-        "_stream",
-        "_tape",
-        "config",
         "on_ended",
         "record",
     )
@@ -151,30 +122,29 @@ class Line(DrivenLine):
         self._mask_seed = mask_seed
         self._life = Lifetime()
         self._connection = None
-        self._stream: Stream | None = None
+        self._stream = None
         self._native = None
         self._rate = dialect.media_format.sample_rate_hz
         self.slot = -1
         self.on_socket = carriage.on_socket
-        self.poll_ns = SOCKET_POLL_NS if config.message_ms < LONG_MESSAGE_MS else 2 * SOCKET_POLL_NS
+        self.poll_ns = poll_ns_of(config.message_ms)
         self.pumped = False
         self._send_due = None
         self._send_known = False
-        self._commands = Commands(self.driver, self)
+        self._straight_hz = 0
+        self._commands = Commands(self.driver, self, self._forestall)
         self._checkpoints = Checkpoints(self._here, self._on_settled)
         self._clears = 0
-        self._recordings: Recordings | None = None
-        """Made for the first one."""
-        self._tape: LineTape | None = None
+        self._recordings = None
+        self._tape = None
         self._paused_ns = None
         self._held_by = 0
-        self._can_pause = _can(dialect, Pause())
-        self._interruption: Interruption | None = None
+        self._can_pause = can(dialect, Pause())
+        self._interruption = None
         self._platform_errors = 0
         self._questions: Questions | None = None
         self._pressed = None
-        self._policy: BargeIn | None = None
-        self._policy_ear: AudioHook | None = None
+        self._policy = self._policy_ear = None
         self._barge_ins = 0
         # The end.
         self._send_lot = trio.lowlevel.ParkingLot()
@@ -240,8 +210,9 @@ class Line(DrivenLine):
             self._commands,
             self._checkpoints,
             queue_s=options.queue_s,
-            pump=(self.driver.pump_of(self), self.slot),
         )
+        self._straight_encoding = self._speech.encoding
+        self._straight_pump = self.driver.pump_of(self)
         self._connection = self._carriage.carry(
             self.driver,
             native,
@@ -314,6 +285,7 @@ class Line(DrivenLine):
         if self.end_reason is not None:
             return
         self.end_reason, self.cause = reason, cause
+        self._forestall()
         self._ended_ns = self.clock.now_ns()
         if reason in (
             EndReason.BLOCK_FAILED,
@@ -418,152 +390,11 @@ class Line(DrivenLine):
             log.error("line %s: %s raised %s", self.info.stream_id, whose, type(exc).__name__, exc_info=exc)
             self.end(reason, exc)
 
-    async def record_to(self, path: str | os.PathLike[str]) -> Recording:
-        """Record the line from the next step on: a stereo WAV file, left what the caller says, right what it hears.
-
-        Both tracks lie on the inbound track's sample clock, at the wire's rate. Right is the outbound track where the
-        wire streams it; elsewhere it is what this line has said, at the positions of the line's model: exact in its
-        length and its gaps, and off as a whole by the difference between two messages' times on their way. Files are
-        written by other threads; a disk that is full or does not keep up ends the recording, with `Recording.error`
-        and a line in `LineRecord.recordings`, and nothing else.
-
-        Args:
-            path: the file; one that exists is replaced.
-
-        Raises:
-            CallEnded: the line is over. ConfigError: it is being recorded already, or the caller's track is not
-                streamed. OSError: the file cannot be created.
-
-        Cancellation: nothing is recorded; there may be an empty file.
-        """
-        self._check_live()
-        if "inbound" not in self.info.tracks:
-            raise ConfigError("a line is recorded on the clock of what the caller says, which is not streamed here")
-        if self._recordings is None:
-            self._recordings = Recordings(self, self._commands, self.config.goodbye_s)
-        return await self._recordings.begin(path)
-
-    @property
-    def rate_of_tape_hz(self) -> int:
-        """The wire's."""
-        return self._rate
-
-    def insert_tape(self, seconds: float) -> Tape:
-        """Have both tracks written to a new tape as they come."""
-        assert self._stream is not None
-        self._stream.keep_tail(self._speech.tail_bytes(self.config.send_ahead_ms))
-        tape = Tape(round(seconds * self._rate), self._inbound_position(), sample_rate_hz=self._rate)
-        self._tape = LineTape(
-            tape, self._hearing, self._dialect.play_format, self.driver, both="outbound" in self.info.tracks
-        )
-        return tape
-
-    def remove_tape(self) -> None:
-        """Write to it no more."""
-        if self._tape is not None:
-            self._tape.close()
-            self._tape = None
-
-    def start_soon(self, job: Job) -> None:
-        """Run a task that ends with the line."""
-        assert self._life.nursery is not None
-        self._life.nursery.start_soon(job)
-
     def digits(self) -> Digits:
         """Return an iterator over the digits the caller presses, from the line's beginning (the last 256 are kept)."""
         return Digits(self, self._digits_pressed())
 
-    def barge_in(self, policy: BargeIn | None, *, suspicion_ms: int = 1000) -> None:
-        """Let `policy` decide, on each 20 ms of caller's audio, what it does to what is said to him.
-
-        Anything serves that takes an `AudioChunk` and answers a bool (True clears) or a `Verdict`: SUSPECT pauses at once,
-        REJECT goes on with the next sample, CONFIRM clears. `VoiceGate` is for noisy lines and knows all three,
-        `EnergyGate` clears when it is loud; None removes the policy, and a suspicion with it. It is called within the
-        driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
-
-        A pause is exact to the sample where the wire has one (native, Asterisk's). Elsewhere the wire's clear takes its
-        place, and what by the line's model has not been played is sent again: the model is off by the difference between
-        two messages' times on their way and the platform's frame, so so much may be heard twice or not at all, and a
-        checkpoint in what is sent again comes out ASSUMED. For that the line keeps what it has sent ahead, in memory.
-
-        Args:
-            suspicion_ms: A suspicion that the policy does not decide in this time has ended: 20 to 10,000.
-
-        Raises:
-            NotOnThisWire: the wire has no clear.
-            ConfigError: the caller's track is not streamed, or `suspicion_ms`. CallEnded: the line is over.
-        """
-        if policy is not None:
-            self._check_live()
-            self._dialect.check(Clear())
-            interruption = Interruption(suspicion_ms)
-            if not self._can_pause and getattr(policy, "suspects", True):
-                assert self._stream is not None
-                self._stream.keep_tail(self._speech.tail_bytes(self.config.send_ahead_ms))
-            if self._policy_ear is None:
-                self._policy_ear = AudioHook(self._hearing, self._rate, POLICY_CHUNK_MS, "inbound", self._ask_policy)
-            if self._interruption is None or not self._interruption.suspected:
-                self._interruption = interruption
-        else:
-            if self._policy_ear is not None:
-                self._policy_ear.close()
-                self._policy_ear = None
-            if self._interruption is not None and self._interruption.suspected:
-                self._interruption.due_ns = 0  # over, in the next step
-                self._commands.put(self._on_time)
-        self._policy = policy
-
-    def _ask_policy(self, chunk: AudioChunk, now_ns: int) -> None:
-        assert self._policy is not None
-        assert self._interruption is not None
-        try:
-            verdict = self._policy(chunk)
-        except Exception as exc:
-            self._end_by_callable("the barge-in policy", EndReason.POLICY_FAILED, exc)
-            return
-        if verdict is None or verdict is False:
-            self._interruption.answer(None, now_ns, bool)
-            return
-        # What the program said before it could know of this speech is held or cleared with the rest.
-        self._commands.run(now_ns)
-        if self.end_reason is not None:
-            return
-        match self._interruption.answer(verdict, now_ns, partial(self._speech.is_heard, now_ns)):
-            case Act.PAUSE:
-                self._journal("barge-in", "suspected")
-                self._hold(SUSPICION, now_ns)
-            case Act.RESUME:
-                self._journal("barge-in", "rejected")
-                self._let_go(SUSPICION, now_ns)
-            case Act.CLEAR:
-                self._barge_ins += 1
-                self._journal("barge-in")
-                self._speech.clears_asked += 1
-                self._clear(now_ns)
-            case Act.NOTHING:
-                pass
-
     # Speaking ----------------------------------------------------------------------------------------------------
-
-    def speak(
-        self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], *, sample_rate_hz: int | None = None
-    ) -> None:
-        """Queue audio; never blocks.
-
-        Args:
-            chunk: an `AudioChunk`, an `AudioClip`, or int16 mono with its `sample_rate_hz`. Consecutive chunks of one
-                rate are
-                one piece of audio: the resampler keeps its state.
-
-        Raises:
-            PlayoutFull: more than `LineConfig.queue_s` would wait; nothing of the chunk was taken.
-            FormatError: not int16 mono, or a rate that is not 8, 16, 24 or 48 kHz.
-            CallEnded: the line is over.
-        """
-        if self.end_reason is not None or self._native is None:
-            self._check_live()
-        if self._speech.speak(chunk, sample_rate_hz):
-            self.driver.command(self)
 
     async def play(self, audio: object, *, sample_rate_hz: int | None = None, gain_db: float = 0.0) -> Played:
         """Play audio and return what became of it, once that is known.
@@ -646,41 +477,6 @@ class Line(DrivenLine):
             self._checkpoints.settle_cleared()
         self._speech.wake()
         self._journal("clear")
-
-    async def pause(self) -> None:
-        """Have the platform hold what the line says, at the sample it has reached; return once that is written.
-
-        Meanwhile nothing more of it is sent, `play` and checkpoints wait, and what is said is queued. `resume` goes on
-        at the next sample, `clear` drops what waits and ends the pause. On a line that is paused already
-        nothing happens.
-
-        Raises:
-            NotOnThisWire: the wire has no pause (the native wire and Asterisk's have one).
-            CallEnded: the line is over.
-
-        Cancellation: it may still happen.
-        """
-        self._check_live()
-        self._dialect.check(Pause())
-        await self._commands.perform(partial(self._hold, PROGRAM))
-
-    async def resume(self) -> None:
-        """Let what the line says go on after a `pause`; nothing happens on a line that is not paused.
-
-        Raises:
-            NotOnThisWire: the wire has no pause.
-            CallEnded: the line is over.
-
-        Cancellation: it may still happen.
-        """
-        self._check_live()
-        self._dialect.check(Resume())
-        await self._commands.perform(partial(self._let_go, PROGRAM))
-
-    @property
-    def paused(self) -> bool:
-        """Whether `pause` has taken effect, and no `resume` or `clear` since."""
-        return bool(self._held_by & PROGRAM)
 
     async def platform_statistics(self) -> Mapping[str, int]:
         """Ask the platform for its own counters of this stream; return them by name.

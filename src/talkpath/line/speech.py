@@ -39,11 +39,6 @@ TAIL_SLACK_MS = 500
 HELD_LOW_MS = 500
 """When so little is left of the native queue it is given what it had no room for: half of its reserve."""
 
-_from_buffer = ffi.from_buffer
-ndarray = np.ndarray
-INT16 = np.dtype(np.int16)
-"""The one that every array of the machine's own int16 has."""
-
 
 class _Play:
     """One `play` under way."""
@@ -84,7 +79,6 @@ class Speech:
     __slots__ = (
         "_checkpoints",
         "_commands",
-        "_encoding",
         "_held",
         "_held_back",
         "_held_samples",
@@ -96,17 +90,16 @@ class Speech:
         "_played_at_clear",
         "_played_at_end",
         "_plays",
-        "_pump",
         "_queue_s",
-        "_rate",
         "_room",
         "_sample_bytes",
-        "_slot",
         "_speakers",
         "_tail_due_ns",
         "_tails",
         "_wake_ns",
         "clears_asked",
+        "encoding",
+        "sample_rate_hz",
     )
 
     def __init__(
@@ -117,17 +110,15 @@ class Speech:
         checkpoints: Checkpoints,
         *,
         queue_s: float,
-        pump: tuple[Any, int] = (None, 0),
     ) -> None:
         self._native = native
-        self._pump, self._slot = pump
-        self._rate, self._encoding = native_format(media_format)
-        self._native_format = ffi.new("tp_format *", (self._rate, self._encoding))[0]
+        self.sample_rate_hz, self.encoding = native_format(media_format)
+        self._native_format = ffi.new("tp_format *", (self.sample_rate_hz, self.encoding))[0]
         self._sample_bytes = media_format.sample_bytes
         self._commands = commands
         self._checkpoints = checkpoints
         self._queue_s = queue_s
-        self._most_samples = queue_s * self._rate
+        self._most_samples = queue_s * self.sample_rate_hz
         self._pending_samples = 0
         """Said, and not in the native queue: commands, and what is held."""
         self._held: deque[_Piece | int] | None = None
@@ -151,7 +142,7 @@ class Speech:
 
     def tail_bytes(self, send_ahead_ms: int) -> int:
         """Return the bytes of all that can be sent and unheard, the longest message and a hold's lateness included."""
-        return ms_to_samples(send_ahead_ms + TAIL_SLACK_MS, self._rate) * self._sample_bytes
+        return ms_to_samples(send_ahead_ms + TAIL_SLACK_MS, self.sample_rate_hz) * self._sample_bytes
 
     def queued_samples(self) -> int:
         """Return what has been said and not sent yet."""
@@ -161,19 +152,17 @@ class Speech:
         with self._commands.paused():  # what a tick moves from one to the other is counted once
             return int(lib.tp_stream_sent_samples(self._native)) + self.queued_samples()
 
-    def speak(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], sample_rate_hz: int | None) -> bool:
-        """See `Line.speak`. -> whether the driver is to look again at when there is something to send"""
-        if (
-            not (self._pending_samples or self._tails or self._room)
-            and self._commands.is_idle()
-            and self._say(chunk, sample_rate_hz)
-        ):
-            return self._pump is None
+    def is_ahead(self) -> bool:
+        """Whether anything is ahead of what is said now, but for what is queued natively."""
+        return bool(self._pending_samples or self._tails or self._room) or not self._commands.is_idle()
+
+    def speak(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], sample_rate_hz: int | None) -> None:
+        """See `Line.speak`: what does not go straight to the native queue."""
         if (
             isinstance(chunk, HeardChunk)
             and (payload := chunk.payload) is not None
-            and chunk.encoding == self._encoding
-            and chunk.sample_rate_hz == self._rate
+            and chunk.encoding == self.encoding
+            and chunk.sample_rate_hz == self.sample_rate_hz
         ):
             n = len(payload) // self._sample_bytes
             self._check_bound(n)
@@ -181,53 +170,18 @@ class Speech:
                 self._commands.check_room(1 + len(self._tails))
                 self._let_out(self._tails)  # What was said first is heard first.
             self._queue_payload(payload, n)
-            return False
+            return
         pcm, rate = samples_of(chunk, sample_rate_hz)
-        self._check_bound(math.ceil(len(pcm) * self._rate / rate))
+        self._check_bound(math.ceil(len(pcm) * self.sample_rate_hz / rate))
         self._commands.check_room(1 + len(self._tails))
         self._let_out(other for other in self._tails if other != rate)
-        if rate != self._rate:
+        if rate != self.sample_rate_hz:
             resampler = self._speakers.get(rate)
             if resampler is None:
-                resampler = self._speakers[rate] = Resampler(rate, self._rate)
+                resampler = self._speakers[rate] = Resampler(rate, self.sample_rate_hz)
             self._tails[rate] = resampler
             pcm = resampler.process(pcm)
         self._queue(pcm)
-        return False
-
-    def _say(self, chunk: AudioChunk | AudioClip | npt.NDArray[np.int16], sample_rate_hz: int | None) -> bool:
-        """Queue a piece at once where one native call does it all. -> whether it did
-
-        Only behind what is queued natively already, and only within the reserve that is this line's alone: then it
-        makes no difference that no step has done it. A program that speaks every 20 ms never has more.
-        """
-        encoding = 0  # int16 as numpy has it
-        if type(chunk) is HeardChunk and (payload := chunk.payload) is not None:
-            if chunk.sample_rate_hz != self._rate or chunk.encoding != self._encoding:
-                return False
-            data, n_bytes, encoding = payload, len(payload), self._encoding
-        else:
-            pcm, rate = chunk, sample_rate_hz
-            if type(pcm) is not ndarray:
-                if not isinstance(chunk, AudioChunk | AudioClip):
-                    return False
-                pcm, rate = chunk.samples, chunk.sample_rate_hz
-            if (
-                type(pcm) is not ndarray
-                or pcm.dtype is not INT16
-                or pcm.ndim != 1
-                or rate != self._rate
-                or type(rate) is not int
-            ):
-                return False
-            try:
-                data = _from_buffer(pcm)
-            except ValueError:  # not contiguous
-                return False
-            n_bytes = 2 * len(pcm)
-        if self._pump is not None:
-            return bool(lib.tp_pump_say(self._pump, self._slot, encoding, data, n_bytes))
-        return bool(lib.tp_stream_say(self._native, encoding, data, n_bytes))
 
     def _check_bound(self, n: int) -> None:
         if self.queued_samples() + n > self._most_samples:
@@ -244,7 +198,7 @@ class Speech:
     def _let_out(self, rates_hz: Iterable[int]) -> None:
         for rate in list(rates_hz):
             resampler = self._tails.pop(rate)
-            self._queue(_tail(resampler, rate, self._rate))
+            self._queue(_tail(resampler, rate, self.sample_rate_hz))
             resampler.reset()
 
     def wake_at(self, now_ns: int) -> None:
@@ -270,14 +224,14 @@ class Speech:
         with self._commands.paused():  # as in `_position`
             queued = int(lib.tp_stream_queued_samples(native))
             ahead_ns = self.ahead_ns(now_ns)
-        return ahead_ns + samples_to_ns(queued + self._held_samples, self._rate)
+        return ahead_ns + samples_to_ns(queued + self._held_samples, self.sample_rate_hz)
 
     def ahead_ns(self, now_ns: int) -> int:
         """Return how long, by the model, what was sent is still to be heard; what is queued comes after it."""
         native = self._native
         with self._commands.paused():
             sent = int(lib.tp_stream_sent_samples(native)) - int(lib.tp_stream_model_played(native, now_ns))
-        return samples_to_ns(sent, self._rate)
+        return samples_to_ns(sent, self.sample_rate_hz)
 
     def _queue(self, pcm: npt.NDArray[np.int16]) -> None:
         n = len(pcm)
@@ -285,7 +239,7 @@ class Speech:
             return
         payload = bytearray(n * self._sample_bytes)
         pcm = np.ascontiguousarray(pcm)
-        lib.tp_g711_encode(self._encoding, ffi.from_buffer("uint8_t[]", payload), ffi.from_buffer("int16_t[]", pcm), n)
+        lib.tp_g711_encode(self.encoding, ffi.from_buffer("uint8_t[]", payload), ffi.from_buffer("int16_t[]", pcm), n)
         self._queue_payload(bytes(payload), n)
 
     def _queue_payload(self, payload: bytes, n: int) -> None:
@@ -353,9 +307,9 @@ class Speech:
 
     def _arm(self, *, parking: bool = False) -> None:
         """Have the native stream tell when its queue is short enough for what waits: what is held, `play`."""
-        low = ms_to_samples(HELD_LOW_MS, self._rate) if self._held else 0
+        low = ms_to_samples(HELD_LOW_MS, self.sample_rate_hz) if self._held else 0
         if parking or self._room:
-            low = max(low, ms_to_samples(FEED_AHEAD_MS, self._rate) - self._pending_samples)
+            low = max(low, ms_to_samples(FEED_AHEAD_MS, self.sample_rate_hz) - self._pending_samples)
         if low != self._low:
             self._low = low
             lib.tp_stream_want_low(self._native, low)
@@ -417,8 +371,8 @@ class Speech:
             self._finish_resampling(play)
             play.rate_hz = rate_hz
             play.scale = steady(play.gain_db, rate_hz)
-            if rate_hz != self._rate:
-                play.resampler = Resampler(rate_hz, self._rate)
+            if rate_hz != self.sample_rate_hz:
+                play.resampler = Resampler(rate_hz, self.sample_rate_hz)
                 play.to_skip = play.resampler.delay_samples
         step = rate_hz // 2
         for begin in range(0, len(pcm), step):
@@ -444,7 +398,7 @@ class Speech:
         """Let out what the resampler holds back."""
         resampler, play.resampler = play.resampler, None
         if resampler is not None and play.start is not None and not self._is_over(play):
-            tail = _tail(resampler, play.rate_hz, self._rate)[play.to_skip :]
+            tail = _tail(resampler, play.rate_hz, self.sample_rate_hz)[play.to_skip :]
             self._queue(tail)
             play.samples += len(tail)
 
@@ -453,12 +407,13 @@ class Speech:
 
     async def _wait_room(self) -> None:
         """Wait until the queue is short enough for more, or the line is over."""
-        most = ms_to_samples(FEED_AHEAD_MS, self._rate)
+        most = ms_to_samples(FEED_AHEAD_MS, self.sample_rate_hz)
         await trio.lowlevel.checkpoint()
         while self._played_at_end is None and self.queued_samples() >= most:
             if self._room is None:
                 self._room = trio.lowlevel.ParkingLot()
             self._arm(parking=True)
+            self._commands.forestall()
             await self._room.park()
 
     def _heard(self, play: _Play, outcome: Outcome) -> int:

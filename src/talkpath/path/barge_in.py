@@ -3,8 +3,10 @@
 A policy is any callable that takes the caller's next `AudioChunk` and answers. Policies are called in order, once per
 chunk, from one task; they may keep state and must not block. Two kinds of answer:
 
-* A bool. True: this chunk completes the evidence that he is speaking; what is queued is cleared. It cannot be taken back.
-* A `Verdict`, or None for nothing new. `SUSPECT`: he may have begun to speak; the playout pauses, at once and at a sample.
+* A bool. True: this chunk completes the evidence that he is speaking; what is queued is cleared. It cannot be taken
+  back.
+* A `Verdict`, or None for nothing new. `SUSPECT`: he may have begun to speak; the playout pauses, at once and at a
+  sample.
   `REJECT`: he has not; it goes on with the next sample. `CONFIRM`: he has; what is queued is cleared.
 
 The second kind may suspect early, since a wrong suspicion costs a short silence and no word, and decide late.
@@ -19,9 +21,9 @@ Whoever runs a policy asks an `Interruption` what to do. It is a small machine w
 
     (1) when something is to be heard; else nothing happens and the state stays.
 
-`SPENT` is a suspicion that nobody decided: it has ended by itself, and the policy that goes on suspecting the same does not
-pause again. "Audio gone" is a clear by the program, or the end. What is said while the playout is paused queues behind; a
-checkpoint lies where it lay, and settles once, as if the pause had been silence.
+`SPENT` is a suspicion that nobody decided: it has ended by itself, and the policy that goes on suspecting the same
+does not pause again. "Audio gone" is a clear by the program, or the end. What is said while the playout is paused
+queues behind; a checkpoint lies where it lay, and settles once, as if the pause had been silence.
 """
 
 from __future__ import annotations

@@ -371,6 +371,11 @@ class Clock:
                 driver.step(now)
                 if self.watched is not None:
                     self.watched.stepped(due, self.now_ns())
+                if driver.awaits_answers(now):
+                    # Whom the step woke runs in Trio's next pass, before this task or after it; then all have run.
+                    for _ in range(2):
+                        await trio.lowlevel.checkpoint()
+                    driver.answer(self.now_ns())
 
     def _before_wait(self, timeout_s: float) -> None:
         """Stay; what is raised meanwhile, by the handler of a signal for one, is the task's: of an instrument's

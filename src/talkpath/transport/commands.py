@@ -27,6 +27,7 @@ class Commands:
     """
 
     __slots__ = (
+        "_ahead",
         "_driver",
         "_end",
         "_member",
@@ -35,8 +36,10 @@ class Commands:
         "_waiting",
     )
 
-    def __init__(self, driver: TasksDriver, member: Member) -> None:
+    def __init__(self, driver: TasksDriver, member: Member, ahead: Callable[[], None] | None = None) -> None:
         self._driver = driver
+        self._ahead = ahead
+        """Of who does things to the member directly while nothing waits, and is to look again."""
         self._member: Member | None = member
         self._waiting: list[Callable[[int], None]] = []
         self._running: list[Callable[[int], None]] = []
@@ -59,6 +62,11 @@ class Commands:
         """Whether nothing waits: what is done to the member now is in order."""
         return not (self._waiting or self._running)
 
+    def forestall(self) -> None:
+        """Say that something is put ahead of what is done to the member directly from now on."""
+        if self._ahead is not None:
+            self._ahead()
+
     def put(self, what: Callable[[int], None]) -> None:
         """Have `what(now_ns)` done in the next step.
 
@@ -67,6 +75,7 @@ class Commands:
         """
         self.check_room()
         self._waiting.append(what)
+        self.forestall()
         assert self._member is not None
         self._driver.command(self._member)
 
@@ -106,7 +115,7 @@ class Commands:
     def close(self, reason: EndReason, cause: BaseException | None) -> None:
         """Apply nothing more; wake whoever waits, and let go of the member."""
         self._end = (reason, cause)
-        self._member = None
+        self._member = self._ahead = None
         self._waiting.clear()
         self._running.clear()
         for done in self._performing:

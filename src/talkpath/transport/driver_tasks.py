@@ -56,8 +56,21 @@ HOUSEKEEPING_A_STEP = 64
 """Members looked at in one step, some 2 µs each: few of 200 steps a second need Python for it, none is a long one."""
 SOCKET_POLL_NS = 5 * NS_PER_MS
 """In real time a line is read, and its commands are done, at least this often; calls have their ticks for it."""
+POLLS_NS = (4 * SOCKET_POLL_NS, 2 * SOCKET_POLL_NS)
+"""What a line that says long messages is content with: it asked for fewer, longer pieces."""
+POLLS_A_MESSAGE = 3
 
 _NOTHING = nullcontext()
+
+
+def poll_ns_of(message_ms: int) -> int:
+    """Return how often a line with such messages is looked at, where nothing wakes the clock for it: every 5 ms; every
+    10 from messages of 30 ms on, every 20, as calls are with their ticks, from 60 on.
+
+    Each divides the usual lengths of a message, so that what is said back comes as evenly as what was heard.
+    """
+    return next((poll for poll in POLLS_NS if POLLS_A_MESSAGE * poll <= message_ms * NS_PER_MS), SOCKET_POLL_NS)
+
 
 # Plain integers: an enum's arithmetic costs more than the work.
 TICK_EVENTS = int(Tick.EVENTS)
@@ -211,6 +224,8 @@ class TasksDriver:
         self._polled_lines: dict[int, int] = {}
         """How many are to be looked at so often."""
         self._poll_due_ns = 0
+        self._woken = False
+        """Something has been read: who waited for it may have something to say."""
         self._housekeeping_due_ns = 0
         self._to_keep: list[Member] = []
         self._commanded: dict[int, Member] = {}
@@ -477,6 +492,26 @@ class TasksDriver:
         finally:
             self._end_step()
 
+    def awaits_answers(self, now_ns: int) -> bool:
+        """Whether tasks that the last step woke may say something that would lie until the next look, which is far."""
+        woken, self._woken = self._woken, False
+        return woken and bool(self._polled_lines) and self._poll_due_ns - now_ns > SOCKET_POLL_NS
+
+    def answer(self, now_ns: int) -> None:
+        """Do what lines were asked for since the last step, and send it. Never raises and never blocks."""
+        asked = {slot: line for slot, line in self._commanded.items() if slot in self._lines}
+        if not asked:
+            return
+        rest = {slot: member for slot, member in self._commanded.items() if slot not in asked}
+        self._commanded = asked
+        self.in_step = True
+        try:
+            self._run_commands(now_ns)
+            self._commanded |= rest
+            self._tick_lines(now_ns)
+        finally:
+            self._end_step()
+
     def _end_step(self) -> None:
         while self._at_end:
             at_end, self._at_end = self._at_end, []
@@ -518,6 +553,7 @@ class TasksDriver:
                             self._memory_ready[ident] = (link, handler)
             if not busy:
                 return
+            self._woken = True
 
     def _read_polled(self, now: int) -> bool:
         """Read once from every descriptor that is readable. -> whether there was any"""

@@ -243,9 +243,10 @@ class GrpcCarrier:
         for _ in range(MAX_MESSAGES_A_STEP):
             if self._closing:
                 return
-            message = call.next_message()
+            message = call.next_message() if call.messages else None
             if message is None:
-                self._deliver_end()
+                if call.end is not None or call.half_closed:
+                    self._deliver_end()
                 return
             try:
                 self._owner.on_binary(message, now_ns)
@@ -262,8 +263,7 @@ class GrpcCarrier:
     def _deliver_end(self) -> None:
         end = self._call.end
         if end is None:
-            if self._call.half_closed:
-                self._guard(self._owner.on_peer_closed, 1000)
+            self._guard(self._owner.on_peer_closed, 1000)
         elif end.ours:
             kind = f"status_{int(end.status)}"
             self._guard(self._owner.on_protocol_error, RemoteWireError(end.message, wire="grpc", kind=kind))
@@ -293,9 +293,10 @@ class GrpcCarrier:
 
     def send_media(self, framed: memoryview) -> None:
         """As `Carrier`."""
-        if self.broken or self._closing:
+        call = self._call
+        if self._given_up or self._closing or call.gone or self._channel.broken:
             return
-        backlog = len(self._call.outgoing)
+        backlog = len(call.outgoing)
         if backlog and self._live and backlog + len(framed) > MAX_PENDING_MEDIA_BYTES:
             self.media_dropped += 1
             return
@@ -317,7 +318,7 @@ class GrpcCarrier:
 
     def backlogged(self) -> bool:
         """As `Carrier`: for the peer's windows, or for the link."""
-        return bool(self._call.outgoing or self._channel.blocked) and not self.broken
+        return (bool(self._call.outgoing) or self._channel.blocked) and not self.broken
 
     def media_dropped_so_far(self) -> int:
         """As `Carrier`."""

@@ -90,9 +90,12 @@ class Channel:
         self._writing = False
         self._watched: tuple[str, int] | None = None
         self._waiting = trio.lowlevel.ParkingLot()
+        self._waiters = 0
         self._attending = trio.lowlevel.ParkingLot()
         """The server's `run`: of what comes for calls that are carried it needs to know nothing."""
         self._buffer = memoryview(b"")
+        self._sealed = isinstance(link, TlsLink)
+        """What the link has taken it may have kept: records for a full socket."""
         if isinstance(link, (SocketLink, TlsLink)):
             link.tune_for_media()
 
@@ -154,10 +157,11 @@ class Channel:
             carrier = self.carried.get(event.call)
             if carrier is not None:
                 carrier.deliver(now_ns)
-        self.send_soon()
+        if machine.out or machine.held or machine.blocked or self._pending or self._sealed:
+            self.send_soon()
         if machine.draining != drained:
             self.notify()
-        else:
+        elif self._waiters:
             self._waiting.unpark_all()
 
     def _fail(self, exc: Http2Error) -> None:
@@ -253,7 +257,11 @@ class Channel:
                 if self.driver is None:
                     self.on_readable(trio_ns())
             else:
-                await (self._attending if attending else self._waiting).park()
+                self._waiters += 1
+                try:
+                    await (self._attending if attending else self._waiting).park()
+                finally:
+                    self._waiters -= 1
         except trio.ClosedResourceError:
             self.broken = True
             self.notify()
@@ -265,7 +273,7 @@ class Channel:
     @property
     def blocked(self) -> bool:
         """Whether the link takes nothing now."""
-        return bool(self._pending) or self.link.unsent()
+        return bool(self._pending) or (self._sealed and self.link.unsent())
 
     @property
     def sent_bytes(self) -> int:
@@ -277,9 +285,11 @@ class Channel:
         driver = self.driver
         if driver is None or not driver.in_step:
             self.send_now()
-        elif not self._sending_soon and (self.machine.has_something or self.machine.blocked or self.blocked):
-            self._sending_soon = True
-            driver.at_end(self.send_now)
+        elif not self._sending_soon:
+            machine = self.machine
+            if machine.out or machine.held or machine.blocked or self.blocked:
+                self._sending_soon = True
+                driver.at_end(self.send_now)
 
     def send_now(self) -> None:
         """Hand the link what it takes."""
@@ -288,7 +298,7 @@ class Channel:
             return
         machine = self.machine
         try:
-            if self.link.unsent():
+            if self._sealed and self.link.unsent():
                 self.link.flush()
             while True:
                 if not self._pending:
@@ -299,8 +309,10 @@ class Channel:
                 n = self.link.send(self._pending)
                 self._sent_bytes += n
                 self._pending = self._pending[n:]
-                if self.link.unsent():
+                if self._sealed and self.link.unsent():
                     break
+                if not (self._pending or machine.out or machine.held or machine.blocked):
+                    return
         except BlockingIOError:
             pass
         except OSError as exc:

@@ -46,7 +46,7 @@ from talkpath.events import (
 )
 from talkpath.records import Outcome
 from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role, ShapeKind
-from talkpath.wire.json_message import ID_MAX, JsonMessages, dump_json, named, shown
+from talkpath.wire.json_message import ID_MAX, JsonMessages, check_max_message_bytes, dump_json, named, shown
 
 WIRE: Final = "asterisk"
 FORMATS: Final = (("PCMU", 8000), ("PCMA", 8000), ("L16", 8000), ("L16", 16000), ("L16", 24000), ("L16", 48000))
@@ -95,8 +95,7 @@ class AsteriskOptions:
             raise ConfigError(f"control is {self.control!r}; right is plain or json")
         if not _WORD.fullmatch(self.connection_id):
             raise ConfigError("connection_id is not 1 to 64 letters, digits and - _ . : /")
-        if not 1024 <= self.max_message_bytes <= 1 << 26:
-            raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
+        check_max_message_bytes(self.max_message_bytes)
 
 
 class AsteriskDialect(Dialect):

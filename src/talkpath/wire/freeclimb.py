@@ -54,7 +54,7 @@ from talkpath.events import (
 from talkpath.records import EndReason, Outcome
 from talkpath.wire.dialect import Dialect, Field, MediaTemplate, Role
 from talkpath.wire.freeclimb_messages import AppMessage, PlatformMessage
-from talkpath.wire.json_message import ID_MAX, MARK_NAME_MAX, digits_problem, named, shown
+from talkpath.wire.json_message import ID_MAX, MARK_NAME_MAX, check_max_message_bytes, digits_problem, named, shown
 
 WIRE: Final = "freeclimb"
 CONTENT_TYPES: Final[Mapping[tuple[str, int], str]] = {
@@ -112,8 +112,7 @@ class FreeClimbOptions:
     """Moments are those of the wall clock."""
 
     def __post_init__(self) -> None:
-        if not 1024 <= self.max_message_bytes <= 1 << 26:
-            raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
+        check_max_message_bytes(self.max_message_bytes)
 
 
 class FreeClimbDialect(Dialect):

@@ -175,7 +175,10 @@ class Call(Stream):
             return None
         message = self.messages.popleft()
         self._held -= PREFIX_BYTES + len(message)
-        self._settle()
+        due = self._unacknowledged - self._held
+        if due > 0:
+            self._unacknowledged -= due
+            self.acknowledge(due)
         return message
 
     @property
@@ -300,12 +303,16 @@ class Call(Stream):
         if self.end is not None:
             self._settle()
             return
-        if self.connection.client and not self._answered:
+        connection, partial = self.connection, self._partial
+        if connection.client and not self._answered:
             self._give_up(Status.INTERNAL, "data came before the response's headers", PROTOCOL_ERROR)
             return
-        partial = self._partial
-        if not partial and len(payload) >= PREFIX_BYTES and self._is_one_message(payload):
-            self._hold(payload[PREFIX_BYTES:])
+        most = connection.options.max_message_bytes
+        length = len(payload) - PREFIX_BYTES
+        # Most frames are one message: five bytes that are a zero and the length are that length.
+        if not partial and 0 <= length <= most and int.from_bytes(payload[:PREFIX_BYTES], "big") == length:
+            self.messages.append(payload[PREFIX_BYTES:])
+            self._held += len(payload)
         else:
             partial += payload
             while len(partial) >= PREFIX_BYTES:
@@ -313,28 +320,18 @@ class Call(Stream):
                 if partial[0]:
                     self._give_up(Status.UNIMPLEMENTED, "compressed messages are not taken")
                     return
-                if length > self.connection.options.max_message_bytes:
+                if length > most:
                     self._give_up(Status.RESOURCE_EXHAUSTED, "the message is longer than is allowed")
                     return
                 if len(partial) < PREFIX_BYTES + length:
                     break
-                self._hold(bytes(partial[PREFIX_BYTES : PREFIX_BYTES + length]))
+                self.messages.append(bytes(partial[PREFIX_BYTES : PREFIX_BYTES + length]))
+                self._held += PREFIX_BYTES + length
                 del partial[: PREFIX_BYTES + length]
-        self._settle()
-        if self.messages:
+        if self._unacknowledged > self._held:
+            self._settle()
+        if self.messages and not self._told:
             self._tell()
-
-    def _is_one_message(self, payload: bytes) -> bool:
-        length = int.from_bytes(payload[1:PREFIX_BYTES], "big")
-        return (
-            not payload[0]
-            and length == len(payload) - PREFIX_BYTES
-            and length <= self.connection.options.max_message_bytes
-        )
-
-    def _hold(self, message: bytes) -> None:
-        self.messages.append(message)
-        self._held += PREFIX_BYTES + len(message)
 
     def _settle(self) -> None:
         """Acknowledge all that came but whole messages that wait."""
@@ -394,10 +391,6 @@ class Call(Stream):
             self._told = True
             self.connection.events.append(CallChanged(self))
 
-    def told(self) -> None:
-        """The event was handed out."""
-        self._told = False
-
 
 class GrpcConnection(Http2Connection):
     """One end of a connection that carries calls; see the module, and `Http2Connection` for bytes in and out.
@@ -422,7 +415,7 @@ class GrpcConnection(Http2Connection):
         events, self.events = self.events, []
         for event in events:
             if isinstance(event, CallChanged):
-                event.call.told()
+                event.call._told = False
         return events
 
     def open_call(

@@ -150,11 +150,6 @@ class Stream:
             self._in_window += self._owed
             self._owed = 0
 
-    def consume(self, n_bytes: int) -> bool:
-        """Count what came against the window. -> whether the peer kept to it"""
-        self._in_window -= n_bytes
-        return self._in_window >= 0
-
 
 class Http2Connection:
     """One end of a connection: bytes in by `receive`, bytes out by `data_to_send`. See the module.
@@ -183,11 +178,12 @@ class Http2Connection:
         self.peer_window_bytes = DEFAULT_WINDOW_BYTES
         self._peer_max_frame = MAX_FRAME_BYTES
         self._peer_max_streams = MAX_WINDOW_BYTES
-        self._out = bytearray()
+        self.out = bytearray()
+        """Frames to be sent; `data_to_send` takes them."""
         self._out_window = DEFAULT_WINDOW_BYTES
         self.blocked = False
         """The link takes nothing now: data waits in its stream, where its owner can see it. Set by whoever sends."""
-        self._held = False
+        self.held = False
         """Something waits that `blocked` or `MAX_OUT_BYTES` held back."""
         self._connection_window = max(DEFAULT_WINDOW_BYTES, min(max_streams * window_bytes, MAX_WINDOW_BYTES))
         self._in_window = self._connection_window
@@ -199,7 +195,7 @@ class Http2Connection:
         self._last_local = 0
         self._last_remote = 0
         self._budget = float(FLOOD_BURST)
-        self._budget_ns = 0
+        self._budget_ns = self._now_ns = 0
         self._h2 = _Guardian(H2Configuration(client_side=client, header_encoding=None))
         settings = {
             SettingCodes.MAX_CONCURRENT_STREAMS: max_streams,
@@ -230,7 +226,7 @@ class Http2Connection:
         """
         if self.failure is not None:
             raise self.failure
-        self._earn(now_ns)
+        self._now_ns = now_ns
         whole = self._unread + data if self._unread else bytes(data)
         if self._preface:
             n = min(len(self._preface), len(whole))
@@ -252,18 +248,19 @@ class Http2Connection:
                 raise self._fail("a frame is longer than the settings allow", FRAME_SIZE_ERROR, "frame_too_long")
             if stop > end:
                 break
-            self._on_frame(kind, flags, stream_id & 0x7FFFFFFF, whole[at:stop])
+            if kind == DATA and not self._in_headers:
+                self._on_data(stream_id & 0x7FFFFFFF, flags, whole[at + 9 : stop])
+            else:
+                self._on_frame(kind, flags, stream_id & 0x7FFFFFFF, whole[at:stop])
             at = stop
         self._unread = whole[at:]
-        if len(self._out) > MAX_ANSWER_BYTES:
+        if len(self.out) > MAX_ANSWER_BYTES:
             raise self._fail("the peer asks and does not read the answers", ENHANCE_YOUR_CALM, "flood")
 
     def _on_frame(self, kind: int, flags: int, stream_id: int, whole: bytes) -> None:
         if self._in_headers and (kind != CONTINUATION or stream_id != self._in_headers):
             raise self._fail("a header block was interrupted", PROTOCOL_ERROR, "bad_frame")
-        if kind == DATA:
-            self._on_data(stream_id, flags, whole[9:])
-        elif kind == WINDOW_UPDATE:
+        if kind == WINDOW_UPDATE:
             self._on_window_update(stream_id, whole[9:])
         elif kind in (HEADERS, CONTINUATION):
             self._header_bytes = len(whole) + (self._header_bytes if kind == CONTINUATION else 0)
@@ -307,7 +304,8 @@ class Http2Connection:
             self.reset(stream, STREAM_CLOSED)
             stream.on_reset(STREAM_CLOSED)
             return
-        if not stream.consume(n_bytes):
+        stream._in_window -= n_bytes
+        if stream._in_window < 0:
             raise self._fail("more came than a stream's window", FLOW_CONTROL_ERROR, "flow_control")
         if n_bytes:
             stream.on_data(payload, n_bytes)
@@ -426,14 +424,10 @@ class Http2Connection:
     def _is_idle(self, stream_id: int) -> bool:
         return stream_id == 0 or stream_id > (self._last_local if self._is_ours(stream_id) else self._last_remote)
 
-    def _earn(self, now_ns: int) -> None:
-        earned = (now_ns - self._budget_ns) * 1e-9 * FLOOD_PER_S
-        self._budget_ns = now_ns
-        if earned > 0:
-            self._budget = min(self._budget + earned, FLOOD_BURST)
-
     def _spend(self) -> None:
-        self._budget -= 1
+        earned = (self._now_ns - self._budget_ns) * 1e-9 * FLOOD_PER_S
+        self._budget_ns = self._now_ns
+        self._budget = min(self._budget + max(earned, 0.0), FLOOD_BURST) - 1
         if self._budget < 0:
             raise self._fail("too many frames that carry nothing", ENHANCE_YOUR_CALM, "flood")
 
@@ -452,23 +446,21 @@ class Http2Connection:
 
     def data_to_send(self) -> bytes:
         """Return all that is to leave now, to be sent in one piece and in this order; call again until it is empty."""
-        if self._held and not self.blocked:
-            self._held = False
+        if self.held and not self.blocked:
+            self.held = False
             self._move_all()
-        out, self._out = self._out, bytearray()
-        return bytes(out)
-
-    @property
-    def has_something(self) -> bool:
-        """Whether there is something to send, be it held back."""
-        return bool(self._out) or self._held
+        if not self.out:
+            return b""
+        out = bytes(self.out)
+        self.out.clear()
+        return out
 
     def put(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """Write one frame."""
-        self._out += frame(kind, flags, stream_id, payload)
+        self.out += frame(kind, flags, stream_id, payload)
 
     def _take_h2(self) -> None:
-        self._out += self._h2.data_to_send()
+        self.out += self._h2.data_to_send()
 
     def next_stream_id(self) -> int:
         """Return the id a new stream of ours has. Raises LocalWireError: the peer lets none begin."""
@@ -501,9 +493,9 @@ class Http2Connection:
             not stream.outgoing
             and 0 < n <= min(stream.out_window, self._out_window, self._peer_max_frame)
             and not (self.blocked or stream.gone or stream.ending)
-            and len(self._out) < MAX_OUT_BYTES
+            and len(self.out) < MAX_OUT_BYTES
         ):
-            self._out += _HEADER.pack(n >> 8, n & 0xFF, DATA, 0, stream.stream_id) + data
+            self.out += _HEADER.pack(n >> 8, n & 0xFF, DATA, 0, stream.stream_id) + data
             stream.out_window -= n
             self._out_window -= n
             return
@@ -537,11 +529,11 @@ class Http2Connection:
             n = min(len(outgoing), stream.out_window, self._out_window, self._peer_max_frame)
             if n <= 0:
                 return
-            if self.blocked or len(self._out) >= MAX_OUT_BYTES:
-                self._held = True
+            if self.blocked or len(self.out) >= MAX_OUT_BYTES:
+                self.held = True
                 return
-            self._out += _HEADER.pack(n >> 8, n & 0xFF, DATA, 0, stream.stream_id)
-            self._out += outgoing[:n]
+            self.out += _HEADER.pack(n >> 8, n & 0xFF, DATA, 0, stream.stream_id)
+            self.out += outgoing[:n]
             del outgoing[:n]
             stream.out_window -= n
             self._out_window -= n

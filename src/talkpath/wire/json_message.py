@@ -13,7 +13,7 @@ import json
 import re
 from typing import Any, Final, NoReturn
 
-from talkpath.errors import LocalWireError, RemoteWireError
+from talkpath.errors import ConfigError, LocalWireError, RemoteWireError
 from talkpath.events import Digit, MediaFormat, WireEvent
 from talkpath.wire.dialect import Field, MediaTemplate
 
@@ -62,6 +62,12 @@ def digits_problem(digits: str) -> str:
             return "pauses are not on this wire; send the digits before and after the pause one after the other"
         return "digits are 0-9 * # A-D"
     return ""
+
+
+def check_max_message_bytes(n_bytes: int) -> None:
+    """Raise ConfigError unless a wire's bound of one message is one that can be kept."""
+    if not 1024 <= n_bytes <= 1 << 26:
+        raise ConfigError(f"max_message_bytes is {n_bytes}; right is 1024 to {1 << 26}")
 
 
 def shown(kind: str) -> str:

@@ -45,7 +45,15 @@ from talkpath.events import (
 )
 from talkpath.records import Outcome
 from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role, ShapeKind
-from talkpath.wire.json_message import ID_MAX, MARK_NAME_MAX, NUMBER_MAX, digits_problem, is_text, named
+from talkpath.wire.json_message import (
+    ID_MAX,
+    MARK_NAME_MAX,
+    NUMBER_MAX,
+    check_max_message_bytes,
+    digits_problem,
+    is_text,
+    named,
+)
 
 WIRE: Final = "native"
 VERSION: Final = 1
@@ -101,8 +109,7 @@ class NativeOptions:
     """A longer message is refused unread."""
 
     def __post_init__(self) -> None:
-        if not 1024 <= self.max_message_bytes <= 1 << 26:
-            raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
+        check_max_message_bytes(self.max_message_bytes)
 
     @property
     def timestamp_from_start(self) -> bool:

@@ -42,7 +42,17 @@ from talkpath.events import (
 )
 from talkpath.records import Outcome
 from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role
-from talkpath.wire.json_message import JsonMessages, digits_problem, dump_json, fill, is_text, named, shown, type_name
+from talkpath.wire.json_message import (
+    JsonMessages,
+    check_max_message_bytes,
+    digits_problem,
+    dump_json,
+    fill,
+    is_text,
+    named,
+    shown,
+    type_name,
+)
 from talkpath.wire.plivo_parameters import (
     ENCODINGS,
     FORMATS_READ,
@@ -84,8 +94,7 @@ class PlivoOptions:
     in any format of the wire, and 196 s of mu-law."""
 
     def __post_init__(self) -> None:
-        if not 1024 <= self.max_message_bytes <= 1 << 26:
-            raise ConfigError(f"max_message_bytes is {self.max_message_bytes}; right is 1024 to {1 << 26}")
+        check_max_message_bytes(self.max_message_bytes)
 
 
 class PlivoDialect(Dialect):

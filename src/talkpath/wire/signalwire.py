@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Final
 from talkpath.errors import ConfigError
 from talkpath.events import Digit, MediaFormat, SendDigits, StreamStarted, WireEvent
 from talkpath.wire.dialect import Role
-from talkpath.wire.json_message import digits_problem, named
-from talkpath.wire.twilio import TwilioFamily, check_max_message_bytes
+from talkpath.wire.json_message import check_max_message_bytes, digits_problem, named
+from talkpath.wire.twilio import TwilioFamily
 
 FORMATS: Final = (
     ("PCMU", 8000),

@@ -44,8 +44,7 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role
-from talkpath.wire.json_message import JsonMessages, fill, named, shown
-from talkpath.wire.twilio import check_max_message_bytes
+from talkpath.wire.json_message import JsonMessages, check_max_message_bytes, fill, named, shown
 
 WIRE: Final = "teler"
 FORMATS: Final = (("L16", 8000), ("L16", 16000))

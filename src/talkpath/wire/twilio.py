@@ -42,7 +42,7 @@ from talkpath.events import (
     WireEvent,
 )
 from talkpath.wire.dialect import Dialect, Field, MediaShape, MediaTemplate, Role
-from talkpath.wire.json_message import JsonMessages, fill, is_text, named, shown, type_name
+from talkpath.wire.json_message import JsonMessages, check_max_message_bytes, fill, is_text, named, shown, type_name
 
 PARAMETER_MAX: Final = 500
 """Characters of one custom parameter's name and value together; Twilio wants fewer."""
@@ -78,12 +78,6 @@ class TwilioOptions:
 
     def __post_init__(self) -> None:
         check_max_message_bytes(self.max_message_bytes)
-
-
-def check_max_message_bytes(n_bytes: int) -> None:
-    """Raise ConfigError unless it is a bound that can be kept."""
-    if not 1024 <= n_bytes <= 1 << 26:
-        raise ConfigError(f"max_message_bytes is {n_bytes}; right is 1024 to {1 << 26}")
 
 
 class TwilioFamily(Dialect):
