@@ -24,7 +24,6 @@ operations raise `CallEnded`, `events` ends, `wait_ended` returns the record.
 from __future__ import annotations
 
 import logging
-import os
 import uuid
 from array import array
 from collections.abc import Callable
@@ -33,10 +32,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from talkpath._native import ffi, lib
-from talkpath.dsp.mix import gain_db_x100
+from talkpath._native import lib
 from talkpath.engine.config import StreamSpec
 from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
+from talkpath.engine.sound import SoundOfCall
 from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
 from talkpath.engine.stream_life import StreamLife
@@ -45,13 +44,11 @@ from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.barge_in import BargeIn
 from talkpath.path.path import LegKind, Path, PathOptions
 from talkpath.path.stream import EventKind
-from talkpath.path.tape import Tape
 from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
 from talkpath.transport.clock import Clock, Lateness
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
-from talkpath.transport.recording import Recording, Recordings
 from talkpath.transport.wake import Bell, Moment
 from talkpath.units import NS_PER_MS, samples_to_ms
 
@@ -71,7 +68,7 @@ RECORDS_KEPT = 64
 """Records of ended streams kept for the call's; of a call that starts more, the oldest are forgotten and counted."""
 
 
-class Call:
+class Call(SoundOfCall):
     """A live call; made by `Engine.open_call`. See the module."""
 
     __slots__ = (
@@ -88,13 +85,10 @@ class Call:
         "_life",
         "_max_duration_ns",
         "_path",
-        "_play_gain_db",
         "_playback_bell",
-        "_recordings",
         "_records",
         "_records_forgotten",
         "_send_bell",
-        "_source",
         "_started_ns",
         "_streams_begun",
         "_to_flush",
@@ -102,20 +96,14 @@ class Call:
         "before_tick",
         "call_id",
         "cause",
-        "clock",
-        "commands",
         "direction",
         "driver",
-        "end_reason",
-        "engine",
         "entropy",
         "events_dropped",
         "from_number",
         "group",
         "hear_pcm",
-        "leg",
         "needs_before_tick",
-        "path",
         "period_ns",
         "pumped",
         "record",
@@ -166,10 +154,9 @@ class Call:
         self.commands = Commands(self.driver, self)
         self._lateness_before: array[int] | None = None
         """Packed."""
-        self._source: Source | None = None
+        self._source = None
         self._play_gain_db = 0.0
-        self._recordings: Recordings | None = None
-        """Made for the first one."""
+        self._recordings = None
         self._started_ns = 0
         self._ended_ns = 0
         self._max_duration_ns = round(max_duration_s * 1e9)
@@ -498,68 +485,6 @@ class Call:
         Cancellation: what was queued (5 s at most) plays on; `clear` drops it.
         """
         return await self.own_source().play(audio, sample_rate_hz, gain_db)
-
-    @property
-    def play_gain_db(self) -> float:
-        """How loud all that `play` plays is, in dB, -60 to 18; minus infinity is mute.
-
-        Set it at any time, to lower music under a voice for instance: it moves there in a straight line over one ptime,
-        from the next tick on. Streams have a gain of their own, `CallStream.gain_db`.
-
-        Raises:
-            ConfigError: out of range; the caller's to mend. CallEnded: the call is over.
-        """
-        return self._play_gain_db
-
-    @play_gain_db.setter
-    def play_gain_db(self, gain_db: float) -> None:
-        gain_db_x100(gain_db)
-        self.check_live()
-        self.commands.put(lambda now_ns: self._apply_play_gain())
-        self._play_gain_db = float(gain_db)
-
-    def _apply_play_gain(self) -> None:
-        if self._source is not None:
-            self._source.set_gain(self._play_gain_db)
-
-    async def record_to(self, path: str | os.PathLike[str]) -> Recording:
-        """Record the call from the next tick on: a stereo WAV file, left what the caller says, right what it hears.
-
-        Both tracks lie on the call's one sample clock, the leg's rate: a pair of samples is of one moment, from the
-        first to the last, whatever stalled meanwhile. Files are written by other threads, about once a second; a disk
-        that is full or does not keep up ends the recording, with `Recording.error` and a line in
-        `CallRecord.recordings`, and nothing else. The recording ends with the call; to end it before, `stop` it.
-
-        Args:
-            path: the file; one that exists is replaced.
-
-        Raises:
-            CallEnded: the call is over. ConfigError: it has not been entered, or is being recorded already.
-            OSError: the file cannot be created.
-
-        Cancellation: nothing is recorded; there may be an empty file.
-        """
-        self.check_live()
-        if self._recordings is None:
-            self._recordings = Recordings(self, self.commands, self.engine.config.goodbye_s)
-        return await self._recordings.begin(path)
-
-    @property
-    def rate_of_tape_hz(self) -> int:
-        """The leg's."""
-        return self.leg.media_format.sample_rate_hz
-
-    def insert_tape(self, seconds: float) -> Tape:
-        """Have each tick write both tracks to a new tape."""
-        rate_hz = self.rate_of_tape_hz
-        tape = Tape(round(seconds * rate_hz), int(lib.tp_path_clock(self.path)), sample_rate_hz=rate_hz)
-        lib.tp_path_record(self.path, tape.native)
-        return tape
-
-    def remove_tape(self) -> None:
-        """Write to it no more."""
-        if self.path is not None:
-            lib.tp_path_record(self.path, ffi.NULL)
 
     async def clear(self) -> int:
         """Drop what `play` has queued; return how many samples. Streams' audio is untouched.
