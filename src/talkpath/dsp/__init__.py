@@ -12,7 +12,7 @@ with state belongs to one task at a time.
 
 from __future__ import annotations
 
-from talkpath.dsp.ear import EAR_BYTES, EAR_RATE_HZ, Ears, Tick
+from talkpath.dsp.ear import EAR_BYTES, EAR_RATE_HZ, Ears, HeardTick
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
@@ -33,6 +33,7 @@ __all__ = [
     "Concealer",
     "Ears",
     "Gain",
+    "HeardTick",
     "JitterBuffer",
     "JitterFrame",
     "JitterKind",
@@ -40,7 +41,6 @@ __all__ = [
     "Level",
     "Limiter",
     "Resampler",
-    "Tick",
     "VoiceActivity",
     "VoiceFigures",
     "VoiceState",

@@ -30,7 +30,7 @@ _HEARD = np.dtype([("energy", np.uint64), ("state", np.int32), ("missing", np.in
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tick:
+class HeardTick:
     """What all ears heard in one tick; the arrays are new ones."""
 
     pcm: npt.NDArray[np.int16]
@@ -88,7 +88,7 @@ class Ears:
                     f"ears of {sample_rate_hz} Hz with onset_ms={onset_ms} and hangover_ms={hangover_ms} cannot be"
                 )
 
-    def process(self, payloads: npt.NDArray[np.uint8], present: npt.NDArray[np.bool_] | None = None) -> Tick:
+    def process(self, payloads: npt.NDArray[np.uint8], present: npt.NDArray[np.bool_] | None = None) -> HeardTick:
         """Hear one frame of each.
 
         Args:
@@ -125,7 +125,7 @@ class Ears:
         )
         with np.errstate(divide="ignore"):
             level = 10 * np.log10(heard["energy"] / max(n_samples, 1) / (1 << 30))
-        return Tick(pcm, np.maximum(level, SILENCE_DBOV), heard["state"])
+        return HeardTick(pcm, np.maximum(level, SILENCE_DBOV), heard["state"])
 
     def reset(self, ear: int) -> None:
         """Let an ear begin anew, for another call.
