@@ -84,7 +84,7 @@ def test_an_ear_is_small() -> None:
 def test_what_cannot_be_is_refused_in_words() -> None:
     for wrong in ((0,), (1, "G722")):
         with pytest.raises(ConfigError):
-            Ears(*wrong)  # type: ignore[arg-type]
+            Ears(*wrong)
     for options in ({"sample_rate_hz": 11025}, {"onset_ms": 0}):
         with pytest.raises(ConfigError):
             Ears(1, **options)  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ def test_a_gain_that_cannot_be_is_refused_and_nothing_changes(gain_db: float) ->
 def test_ramps_and_rates_have_bounds() -> None:
     for options in ({"sample_rate_hz": 10}, {"ramp_ms": -1}, {"ramp_ms": 1e9}):
         with pytest.raises(ConfigError):
-            Gain(0, **options)  # type: ignore[arg-type]
+            Gain(0, **options)
     with pytest.raises(ConfigError):
         Limiter(999)
 
@@ -200,7 +200,7 @@ def test_reset_forgets() -> None:
 def test_shapes_and_types_are_checked() -> None:
     for wrong in (np.zeros((2, 2), np.int32), np.zeros(4), np.zeros((2, 2), np.int16), b"abc"):
         with pytest.raises(FormatError):
-            Limiter().process(wrong)
+            Limiter().process(wrong)  # type: ignore[arg-type]
         with pytest.raises(FormatError):
             Gain().process(wrong)  # type: ignore[arg-type]
 

@@ -60,6 +60,8 @@ class Ears:
 
     Raises:
         ConfigError: a value out of range; the caller's to mend.
+
+    Source: as the four name them.
     """
 
     def __init__(

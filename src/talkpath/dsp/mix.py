@@ -68,6 +68,8 @@ class Gain:
 
     Raises:
         ConfigError: an argument out of range; the caller's to mend.
+
+    Source: own.
     """
 
     def __init__(self, gain_db: float = 0.0, *, sample_rate_hz: int = 8000, ramp_ms: float = 20.0) -> None:
@@ -145,6 +147,8 @@ class Limiter:
 
     Raises:
         ConfigError: not 1,000 to 384,000; the caller's to mend.
+
+    Source: own; the static curve is the rational soft knee of textbooks.
     """
 
     def __init__(self, sample_rate_hz: int = 8000) -> None:
@@ -207,6 +211,8 @@ def mix(
     Raises:
         FormatError: wrong dtype or shape, or half a sample. ConfigError: another number of gains than of tracks, or one
             out of range. The caller's to mend; no state has changed.
+
+    Source: own.
     """
     arrays = [as_pcm(track) for track in tracks]
     if gains is None:
