@@ -83,15 +83,16 @@ def test_an_hour_with_stalls_of_driver_caller_and_application_is_exact() -> None
             stream.play(burst.tobytes(), media_format=L16)
         while path.deadline <= now:
             mark = chance.randrange(FRAME) if chance.random() < 0.2 and now >= quiet_until else None
+            value = -chance.randrange(1, 20000)
             if mark is not None:
                 frame = np.zeros(FRAME, np.int16)
-                frame[mark] = -chance.randrange(1, 20000)
+                frame[mark] = value
                 path.receive_pcm(frame, now)
             path.tick(now, outbox)
             due = path.deadline - PTIME_MS * MS  # of the tick that has just been
             first = due * RATE_HZ // 1_000_000_000
             if mark is not None:
-                said.append((first + mark, int(frame[mark])))
+                said.append((first + mark, value))
             for output in outbox:
                 assert output.kind == OutputKind.PCM
                 pcm = np.frombuffer(output.bytes, np.int16)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
 import trio
 
 from talkpath.audio import WavWriter
-from talkpath.errors import ConfigError, FormatError
+from talkpath.errors import ConfigError
 from talkpath.path.tape import Pairs, Tape
 from talkpath.records import RecordingRecord
 from talkpath.transport.wake import Bell, Moment
@@ -171,8 +171,14 @@ class Recording:
         """Once it has ended."""
         self._of = of
         self._owner = of.owner
+        self.sample_rate_hz = of.owner.rate_of_tape_hz
+        """Of both tracks."""
+        self.at_sample = 0
+        """The owner's sample that is the file's first."""
+        self.begun = False
+        """Whether the tape runs, or ran."""
         self._file: _File
-        self._tape: Tape
+        self._tape: Tape | None = None
         self._bell = Bell()
         self._ending = False
         self._scope: trio.CancelScope | None = None
@@ -180,27 +186,12 @@ class Recording:
         self._ended = Moment()
 
     @property
-    def begun(self) -> bool:
-        """Whether the tape runs, or ran."""
-        return hasattr(self, "_tape")
-
-    @property
-    def sample_rate_hz(self) -> int:
-        """Of both tracks."""
-        return self._tape.sample_rate_hz
-
-    @property
-    def at_sample(self) -> int:
-        """The owner's sample that is the file's first."""
-        return self._tape.begin
-
-    @property
     def n_samples(self) -> int:
         """Samples of each track in the file so far."""
         return self._file.n_samples
 
     async def stop(self) -> RecordingRecord:
-        """End it now, at the next tick; return what became of it, once the file is complete.
+        """End it now; return what became of it, once the file is complete.
 
         Cancellation: it ends all the same.
         """
@@ -220,7 +211,7 @@ class Recording:
 
     async def begin(self) -> None:
         """Create the file and insert a tape."""
-        self._file = await self._at_the_disk(_File, self.path, self._owner.rate_of_tape_hz)
+        self._file = await self._at_the_disk(_File, self.path, self.sample_rate_hz)
         try:
             await self._of.commands.perform(self._insert_tape)
             self._owner.start_soon(self._run)
@@ -233,15 +224,16 @@ class Recording:
     def _insert_tape(self, now_ns: int) -> None:
         if not self._ending:  # whoever asked for it was cancelled meanwhile
             self._tape = self._owner.insert_tape(TAPE_S)
+            self.at_sample = self._tape.begin
+            self.begun = True
 
     def end(self) -> None:
         """Record nothing more, and write the rest. Synchronous, idempotent."""
-        if self._ending:
-            return
-        self._ending = True
-        self._owner.remove_tape()
+        if not self._ending:
+            self._ending = True
+            self._owner.remove_tape()
+            self._bell.ring()
         self._hurry()
-        self._bell.ring()
 
     def _hurry(self) -> None:
         if self._scope is not None and self._owner.end_reason is not None:
@@ -261,6 +253,7 @@ class Recording:
             if not self.error:
                 await self._write_down(last=True)
             self.record = RecordingRecord(self.path, self.at_sample, self.n_samples, self.sample_rate_hz, self.error)
+            self._tape = None
             self._of.gone(self.record)
             self._ended.set()
 
@@ -269,6 +262,7 @@ class Recording:
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + TAPE_S) as self._scope:
                 self._hurry()
+                assert self._tape is not None
                 taken = self._tape.read()
                 if not taken.lost:
                     await self._at_the_disk(self._file.write, taken.pairs)
@@ -276,7 +270,7 @@ class Recording:
                         await self._at_the_disk(self._file.close)
                     return
             raise DiskTooSlow(f"the disk lagged by more than {TAPE_S} s, or did not take the end in time")
-        except (OSError, FormatError, DiskTooSlow) as exc:
+        except Exception as exc:  # whatever it is, nobody's call ends for it
             self._fail(exc)
         finally:
             self._scope = None
