@@ -74,7 +74,7 @@ lint: $(VENV)/test $(VENV)/native ## ruff, mypy, pyright, generated tables
 	@$(VENV)/bin/mypy
 	@if timeout 90 $(VENV)/bin/pyright --version >/dev/null 2>&1; then timeout 300 $(VENV)/bin/pyright --pythonpath $(RUN); \
 		else echo "pyright: skipped, it could not be fetched or started here"; fi
-	@if [ -f csrc/tables/gen_tables.py ]; then $(RUN) csrc/tables/gen_tables.py --check; fi
+	@if [ -f csrc/tables/gen_tables.py ]; then $(RUN) csrc/tables/gen_tables.py --check && $(RUN) csrc/tables/gen_tone_tables.py --check; fi
 
 STRICT := -std=c11 -ffp-contract=off -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Werror
 SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -19,6 +19,7 @@ from benchmarks import (
     bench_path,
     bench_tick,
     bench_tls,
+    bench_tone,
     bench_virtual,
     bench_voice,
     bench_wire,
@@ -45,6 +46,7 @@ WHAT = (
         "tick",
         "tls",
         "voice",
+        "tone",
         "virtual",
         "wire",
         "wires",
@@ -109,6 +111,9 @@ def main() -> int:
         if asked.what in ("voice", "all"):
             result["voice"] = bench_voice.run(effort)
             bench_voice.show(result["voice"], tables)
+        if asked.what in ("tone", "all"):
+            result["tone"] = bench_tone.run(bench_tone.SHORT if asked.short else bench_tone.FULL)
+            bench_tone.show(result["tone"], tables)
         if asked.what in ("virtual", "all"):
             result["virtual"] = bench_virtual.measure(60 if asked.short else 600, 2 if asked.short else 3)
             bench_virtual.show(result["virtual"], tables)

@@ -222,6 +222,21 @@ int tp_pool_init(tp_pool *pool, void *memory, size_t memory_bytes);
 enum { TP_OUTCOME_PENDING, TP_OUTCOME_PLAYED, TP_OUTCOME_CLEARED, TP_OUTCOME_LOST };
 typedef struct { ...; } tp_playout;
 
+/* ---- tp_tone ---- */
+enum { TP_TONE_NONE = 0, TP_TONE_BEGAN = 1, TP_TONE_ENDED = 2 };
+typedef struct { int64_t begin, duration; int32_t kind, digit; } tp_tone_event;
+typedef struct { uint32_t rate_hz; int32_t sounding; ...; } tp_tone;
+int tp_tone_init(tp_tone *tone, uint32_t rate_hz);
+void tp_tone_reset(tp_tone *tone);
+size_t tp_tone_receive(tp_tone *tone, tp_tone_event *event, const int16_t *in, size_t n);
+void tp_tone_fillin(tp_tone *tone, tp_tone_event *event, size_t n);
+typedef struct { uint32_t n, at; ...; } tp_tone_maker;
+int tp_tone_maker_begin(tp_tone_maker *maker, uint32_t rate_hz, char digit, uint32_t n);
+void tp_tone_maker_make(tp_tone_maker *maker, int16_t *out, size_t n);
+enum { TP_PRESS_MESSAGE = 0, TP_PRESS_AUDIO = 1 };
+typedef struct { uint32_t n_doubled; ...; } tp_presses;
+int tp_presses_see(tp_presses *presses, char digit, int how, int64_t at, int64_t window);
+
 /* ---- tp_stream ---- */
 enum { TP_ROLE_PLATFORM = 1, TP_ROLE_APPLICATION = 2 };
 enum { TP_FRAMING_WEBSOCKET = 1, TP_FRAMING_NONE = 2 };
@@ -316,6 +331,7 @@ typedef struct {
     uint16_t first_seq;
     uint32_t ssrc, first_timestamp;
     uint32_t jitter_min_ms, jitter_max_ms, media_timeout_ms, digit_on_ms, digit_off_ms;
+    uint32_t inband_digits;
 } tp_path_config;
 typedef struct {
     uint64_t ticks, loop_stall_samples;
@@ -323,7 +339,7 @@ typedef struct {
     uint64_t ssrc_changes, digits_in, digits_out, digits_refused;
     uint64_t concealed_samples, concealment_events, silent_samples;
     uint64_t application_samples, mixed_frames, limited_samples;
-    uint64_t digits_overflowed, pcm_dropped_samples;
+    uint64_t digits_overflowed, pcm_dropped_samples, digits_in_audio, digits_doubled;
 } tp_path_counters;
 typedef struct { ...; } tp_path;
 size_t tp_path_sizeof(void);

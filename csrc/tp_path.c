@@ -7,6 +7,7 @@
 #define PCM_WAITING_MS 200u
 #define MAX_FRAME_SAMPLES 2880u /* 60 ms at 48 kHz */
 #define COMFORT_NOISE 13u
+#define PRESS_WINDOW_MS 100 /* tones and message of one press are no further apart, the jitter buffer's delay counted */
 #define RECENT_MS 42u /* what concealment looks back at */
 
 size_t tp_path_sizeof(void) { return sizeof(tp_path); }
@@ -53,6 +54,7 @@ int tp_path_init(tp_path *path, tp_pool *pool, const tp_path_config *config, uin
     path->last_media = now;
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) tp_gain_init(&path->gains[i], path->frame_samples);
     (void)tp_limiter_init(&path->limiter, rate);
+    if (config->inband_digits && tp_tone_init(&path->tone, rate) != TP_OK) return TP_E_ARGUMENT;
     measure_room(path);
     if (config->leg_kind == TP_LEG_PCM) {
         path->pcm = jitter_bytes;
@@ -107,14 +109,29 @@ uint32_t tp_path_room(const tp_path *path, uint32_t *n_outputs) {
 
 /* ---- what comes in ---- */
 
-void tp_path_receive_digit(tp_path *path, char digit) {
+/* `heard_at`: where its tones are, or would be, in the inbound track. */
+static void see_digit(tp_path *path, char digit, int how, int64_t at_sample, int64_t heard_at) {
+    int64_t window = path->config.leg_format.rate_hz / 1000 * PRESS_WINDOW_MS;
+    if (path->config.inband_digits && !tp_presses_see(&path->presses, digit, how, heard_at, window)) {
+        path->counters.digits_doubled++;
+        return;
+    }
     path->counters.digits_in++;
+    path->counters.digits_in_audio += how == TP_PRESS_AUDIO;
     if (path->n_digits == TP_PATH_DIGITS) {
         path->counters.digits_overflowed++;
         return;
     }
     uint32_t at = (path->first_digit + path->n_digits++) % TP_PATH_DIGITS;
-    path->digits[at] = (tp_path_digit){path->clock, digit, 0};
+    path->digits[at] = (tp_path_digit){at_sample, digit, 0};
+}
+
+void tp_path_receive_digit(tp_path *path, char digit) {
+    uint32_t waiting = path->pcm_count;
+    if (path->config.leg_kind == TP_LEG_RTP) {
+        waiting = tp_jitter_delay_ms(&path->jitter) * (path->config.leg_format.rate_hz / 1000);
+    }
+    see_digit(path, digit, TP_PRESS_MESSAGE, path->clock, path->clock + waiting);
 }
 
 static void forget_source(tp_path *path) {
@@ -221,7 +238,8 @@ size_t tp_path_read_tape(const tp_tape *tape, int16_t *out, size_t capacity, int
 }
 
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms) {
-    if (path->closed || path->config.leg_kind != TP_LEG_RTP || path->config.event_payload_type >= 128) {
+    bool can = path->config.event_payload_type < 128 || path->config.inband_digits;
+    if (path->closed || path->config.leg_kind != TP_LEG_RTP || !can) {
         path->counters.digits_refused += n;
         return TP_E_STATE;
     }
@@ -398,6 +416,17 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
     path->concealing = 0;
 }
 
+/* Digits in what the caller says; nothing of a frame that was concealed, even in part, is heard. */
+static void find_digits(tp_path *path, tp_frame *frame, bool concealed) {
+    tp_tone_event event;
+    if (concealed) tp_tone_fillin(&path->tone, &event, frame->n);
+    const int16_t *pcm = concealed ? NULL : tp_frame_pcm(frame);
+    for (size_t taken = 0; pcm != NULL && taken < frame->n;) {
+        taken += tp_tone_receive(&path->tone, &event, pcm + taken, frame->n - taken);
+        if (event.kind == TP_TONE_BEGAN) see_digit(path, (char)event.digit, TP_PRESS_AUDIO, event.begin, event.begin);
+    }
+}
+
 /* What the caller hears in this ptime; the sources in `resting` give nothing. `payload` has room for the frame. */
 static void play_frame(tp_path *path, tp_frame *frame, uint8_t *payload, uint32_t resting) {
     size_t n = frame->n;
@@ -481,20 +510,34 @@ static void send_frame(tp_path *path, tp_frame *frame, uint8_t *payload, tp_outb
     uint32_t timestamp = path->config.first_timestamp + (uint32_t)(uint64_t)path->clock;
     uint32_t resting = sends ? 0 : ~0u;
     int n_events = 0;
+    bool tones = path->config.event_payload_type >= 128, sounds = false;
     if (sends && !pcm_leg && tp_event_sender_busy(&path->events_out)) {
         uint8_t event[4], marker;
         uint32_t event_timestamp;
+        uint8_t before = path->events_out.state;
         n_events = tp_event_sender_tick(&path->events_out, event, &event_timestamp, &marker, timestamp);
+        sounds = tones && before != TP_SENDER_GAP;
+        if (sounds && before == TP_SENDER_IDLE) {
+            (void)tp_tone_maker_begin(&path->maker, path->config.leg_format.rate_hz, tp_event_digit(event[0]),
+                                      path->events_out.on_samples);
+        }
+        if (tones) n_events = 0;
         for (int i = 0; i < n_events; i++) {
             send_rtp(path, out, path->config.event_payload_type, i == 0 ? marker : 0, event_timestamp, event, 4);
         }
-        resting = n_events > 0 ? ~0u : path->digits_by;
+        resting = n_events > 0 || sounds ? ~0u : path->digits_by;
         if (!tp_event_sender_busy(&path->events_out)) {
             path->digits_sent_pending |= path->digits_by;
             path->digits_by = 0;
         }
     }
     play_frame(path, frame, payload, resting);
+    if (sounds) {
+        tp_tone_maker_make(&path->maker, frame->pcm, frame->n);
+        (void)tp_g711_encode(frame->format.encoding, payload, frame->pcm, frame->n);
+        frame->has_pcm = 1;
+        frame->silent = 0;
+    }
     if (!sends || n_events > 0) return;
     path->counters.frames_sent++;
     if (pcm_leg) {
@@ -543,13 +586,20 @@ int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out) {
         return TP_E_ROOM;
     }
     uint32_t n_outputs = out->n_outputs;
+    int64_t clock = path->clock;
     skip_missed(path, now, out);
+    if (path->config.inband_digits && path->clock != clock) {
+        tp_tone_event event;
+        tp_tone_fillin(&path->tone, &event, (size_t)(path->clock - clock));
+    }
 
     int16_t pcm[MAX_FRAME_SAMPLES];
     uint8_t payload[2 * MAX_FRAME_SAMPLES];
     tp_frame frame = {.format = path->config.leg_format, .pcm = pcm, .n = path->frame_samples, .at = path->clock};
+    uint64_t concealed = path->counters.concealed_samples;
     receive_frame(path, &frame, payload);
     tap(path, &frame);
+    if (path->config.inband_digits) find_digits(path, &frame, path->counters.concealed_samples != concealed);
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] == NULL) continue;
         tp_stream_send_frame(path->streams[i], TP_TRACK_INBOUND, &frame, path->config.slot, i, out);

@@ -22,6 +22,10 @@
  *             rests in that tick; in the gaps between digits only the source that sends them rests. It goes on at its
  *             next sample. The outbound track is silent where an event went out. Digits of a detached stream that have
  *             not begun are dropped, unless others' are in the queue too.
+ *             Where the leg has digits in its audio (inband_digits), what the caller presses is also heard there: every
+ *             frame is decoded for it, concealed ones are passed over, and a digit begins where its tones do. Seen both
+ *             ways it is one digit, the one seen first (tp_presses). To a leg without telephone-event digits then go as
+ *             tones, at the same times and instead of the same audio as the events would.
  *   hold      the clock runs on. Not sending: no RTP leaves (timestamps advance, the sequence does not, marker after), the
  *             outbound track is silent, every source and every digit waits. Not receiving: what comes is discarded, the
  *             inbound track is silent, the media timeout stands still; afterwards the jitter buffer starts anew.
@@ -46,6 +50,7 @@
 #include "tp_rtp.h"
 #include "tp_stream.h"
 #include "tp_tape.h"
+#include "tp_tone.h"
 
 #define TP_PATH_STREAMS 4
 enum { TP_LEG_RTP = 1, TP_LEG_PCM = 2 };
@@ -63,6 +68,7 @@ typedef struct tp_path_config {
     uint32_t jitter_min_ms, jitter_max_ms;
     uint32_t media_timeout_ms;     /* 0: never */
     uint32_t digit_on_ms, digit_off_ms;
+    uint32_t inband_digits;        /* 1: digits may be tones, both ways */
 } tp_path_config;
 
 typedef struct tp_path_counters {
@@ -74,6 +80,7 @@ typedef struct tp_path_counters {
     uint64_t mixed_frames, limited_samples;    /* several sources; what the limiter turned down */
     uint64_t digits_overflowed;                /* more than 32 digits not yet read: the newest is dropped */
     uint64_t pcm_dropped_samples;              /* MemoryLeg/WavLeg pushed more than its bound */
+    uint64_t digits_in_audio, digits_doubled;  /* seen first as tones; seen both ways and told once */
 } tp_path_counters;
 
 #define TP_PATH_DIGITS 32
@@ -114,6 +121,9 @@ typedef struct tp_path {
     uint64_t tapped;             /* samples put into it */
     tp_jitter jitter;
     tp_plc plc;
+    tp_tone tone;                /* where digits are in the audio: the detector, whose sample 0 is the track's */
+    tp_tone_maker maker;
+    tp_presses presses;
 } tp_path;
 
 size_t tp_path_sizeof(void);
@@ -138,8 +148,8 @@ int tp_path_set_gain(tp_path *path, unsigned stream, int32_t db_x100);
 int tp_path_record(tp_path *path, tp_tape *tape);       /* the caller's until the path is closed; NULL: no more */
 size_t tp_path_read_tape(const tp_tape *tape, int16_t *out, size_t capacity, int64_t *from, int64_t *lost); /* not in a tick */
 int64_t tp_path_clear(tp_path *path, unsigned stream);  /* stamps CLEARED marks with the clock */
-/* Digits to the caller as telephone-events; pauses that source (an index beyond the streams: none in the gaps).
- * on_ms, off_ms 0: the config's. TP_E_STATE: the leg has no telephone-event (counted). */
+/* Digits to the caller as telephone-events, or else as tones; pauses that source (an index beyond the streams: none in
+ * the gaps). on_ms, off_ms 0: the config's. TP_E_STATE: the leg has neither telephone-event nor inband_digits (counted). */
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
 uint32_t tp_path_digits_waiting(const tp_path *path);   /* the one that sounds included */
 void tp_path_hold(tp_path *path, uint32_t direction);   /* TP_DIRECTION_x: what may flow; the clock runs on */

@@ -166,8 +166,6 @@ int tp_event_receiver_tick(tp_event_receiver *state, tp_digit *out, int64_t now)
     return 1;
 }
 
-enum { SENDER_IDLE = 0, SENDER_ON = 1, SENDER_GAP = 2 };
-
 void tp_event_sender_init(tp_event_sender *state, uint32_t clock_rate_hz, uint32_t ptime_samples) {
     memset(state, 0, sizeof *state);
     state->clock_rate_hz = clock_rate_hz;
@@ -195,13 +193,13 @@ int tp_event_sender_queue(tp_event_sender *state, const char *digits, size_t n, 
 
 void tp_event_sender_clear(tp_event_sender *state) {
     /* The present digit lies at the head while it sounds; its code is needed until its last end packet. */
-    state->count = state->state == SENDER_IDLE ? 0 : 1;
+    state->count = state->state == TP_SENDER_IDLE ? 0 : 1;
 }
 
 bool tp_event_sender_busy(const tp_event_sender *state) { return state->count > 0; }
 
 static int packet(const tp_event_sender *state, uint8_t payload[4], uint32_t *timestamp, bool end) {
-    uint32_t duration = state->state == SENDER_ON && state->elapsed < state->on_samples ? state->elapsed
+    uint32_t duration = state->state == TP_SENDER_ON && state->elapsed < state->on_samples ? state->elapsed
                                                                                         : state->on_samples;
     payload[0] = state->codes[state->head];
     payload[1] = (uint8_t)((end ? 0x80u : 0u) | TP_EVENT_VOLUME);
@@ -211,7 +209,7 @@ static int packet(const tp_event_sender *state, uint8_t payload[4], uint32_t *ti
 }
 
 static void next_digit(tp_event_sender *state) {
-    state->state = SENDER_IDLE;
+    state->state = TP_SENDER_IDLE;
     state->elapsed = 0;
     state->head = (uint8_t)((state->head + 1u) % TP_EVENT_QUEUE);
     state->count--;
@@ -220,10 +218,10 @@ static void next_digit(tp_event_sender *state) {
 int tp_event_sender_tick(tp_event_sender *state, uint8_t payload[4], uint32_t *timestamp, uint8_t *marker,
                          uint32_t now_timestamp) {
     *marker = 0;
-    if (state->state == SENDER_IDLE) {
+    if (state->state == TP_SENDER_IDLE) {
         if (state->count == 0)
             return 0;
-        state->state = SENDER_ON;
+        state->state = TP_SENDER_ON;
         state->elapsed = 0;
         state->timestamp = now_timestamp;
         state->on_samples = (uint32_t)((uint64_t)state->on_ms[state->head] * state->clock_rate_hz / 1000);
@@ -231,7 +229,7 @@ int tp_event_sender_tick(tp_event_sender *state, uint8_t payload[4], uint32_t *t
         *marker = 1;
     }
     state->elapsed += state->ptime_samples;
-    if (state->state == SENDER_ON) {
+    if (state->state == TP_SENDER_ON) {
         bool end = state->elapsed >= state->on_samples;
         packet(state, payload, timestamp, end);
         if (!end)
@@ -239,7 +237,7 @@ int tp_event_sender_tick(tp_event_sender *state, uint8_t payload[4], uint32_t *t
         /* RFC 4733 2.5.1.4: three times, at the interval of the updates, as far as the gap reaches. */
         uint32_t gap_ticks = (state->off_samples + state->ptime_samples - 1) / state->ptime_samples;
         state->ends_left = (uint8_t)(gap_ticks < 2 ? gap_ticks : 2);
-        state->state = SENDER_GAP;
+        state->state = TP_SENDER_GAP;
         state->elapsed = 0;
         int together = 3 - state->ends_left;
         if (state->off_samples == 0)

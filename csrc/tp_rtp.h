@@ -71,6 +71,7 @@ int tp_event_receiver_tick(tp_event_receiver *state, tp_digit *out, int64_t now)
 
 /* RFC 4733 telephone events, sent: a bounded queue of digits, each on_ms long with off_ms after it; the end packet
  * three times. While busy the source of audio that sends them is paused. */
+enum { TP_SENDER_IDLE = 0, TP_SENDER_ON = 1, TP_SENDER_GAP = 2 };
 #define TP_EVENT_QUEUE 64
 #define TP_EVENT_VOLUME 10 /* -dBm0, as most senders have it */
 typedef struct tp_event_sender {
@@ -78,7 +79,7 @@ typedef struct tp_event_sender {
     uint32_t on_samples, off_samples; /* of the present digit */
     uint32_t elapsed;           /* in the present digit or its gap */
     uint32_t timestamp;         /* of the present event */
-    uint8_t state, ends_left, head, count;
+    uint8_t state, ends_left, head, count; /* state: TP_SENDER_x */
     uint8_t codes[TP_EVENT_QUEUE];
     uint16_t on_ms[TP_EVENT_QUEUE], off_ms[TP_EVENT_QUEUE];
 } tp_event_sender;

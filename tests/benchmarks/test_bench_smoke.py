@@ -62,3 +62,15 @@ def test_short_run_of_the_wires_sets_each_beside_plivos(tmp_path: Path) -> None:
     assert rows["plivo"]["ratio_to_plivo"] == {"median": 1, "min": 1, "max": 1, "n": 2}
     assert {"twilio", "signalwire", "native"} < set(rows)
     assert all(row["us_per_call_frame"]["min"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_short_run_of_the_tones_tries_every_limit_and_times_every_content(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "tone", "--short", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
+    result = json.loads(path.read_text())["tone"]
+    assert len(result["limits"]) > 20
+    assert all(limit["right %"]["talkpath"] == 100 for limit in result["limits"])
+    assert result["noise"]["missed"]["talkpath"] == result["talk_off"]["hits"]["talkpath"] == 0
+    assert [row["ours"]["ns"]["min"] > 0 for row in result["speed"]] == [True] * 4

@@ -164,7 +164,7 @@ static int run(uint64_t seed) {
     void *memory = malloc(pool_bytes);
     CHECK(memory != NULL && tp_pool_init(&c->pool, memory, pool_bytes) == N_BLOCKS);
     tp_path_config config = {.leg_kind = TP_LEG_RTP, .leg_format = {8000, TP_ENCODING_PCMU}, .ptime_ms = 20,
-                             .event_payload_type = 101, .jitter_min_ms = 20, .jitter_max_ms = 200,
+                             .event_payload_type = 101, .inband_digits = 1, .jitter_min_ms = 20, .jitter_max_ms = 200,
                              .media_timeout_ms = 400, .digit_on_ms = 100, .digit_off_ms = 100};
     uint8_t *ring = malloc(tp_path_jitter_bytes(&config));
     CHECK(ring != NULL && tp_path_init(&c->path, &c->pool, &config, ring, 0) == TP_OK);

@@ -21,6 +21,17 @@ def test_the_committed_tables_are_current() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_the_committed_tone_tables_are_current(tmp_path: Path) -> None:
+    def check(directory: Path) -> int:
+        command = [sys.executable, str(directory / "gen_tone_tables.py"), "--check"]
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
+
+    assert check(TABLES) == 0
+    shutil.copy(TABLES / "gen_tone_tables.py", tmp_path)
+    (tmp_path / "tp_tone_tables.h").write_text((TABLES / "tp_tone_tables.h").read_text().replace("8192", "8191"))
+    assert check(tmp_path) == 1
+
+
 def test_one_changed_coefficient_is_noticed_and_mended(tmp_path: Path) -> None:
     shutil.copy(TABLES / "gen_tables.py", tmp_path)
     committed = (TABLES / "tp_resample_tables.h").read_text()

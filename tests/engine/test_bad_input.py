@@ -125,7 +125,9 @@ def test_digits_that_a_leg_cannot_send_are_counted_with_the_call() -> None:
         await peer.text(CHECKPOINT)
         await peer.wait_for("playedStream")
 
-    outcome = place(application, leg=RtpLeg(local=("127.0.0.1", 0), remote=("127.0.0.1", 9), event_payload_type=None))
+    address, nowhere = ("127.0.0.1", 0), ("127.0.0.1", 9)
+    leg = RtpLeg(local=address, remote=nowhere, event_payload_type=None, inband_digits=False)
+    outcome = place(application, leg=leg)
     assert outcome.call is not None
     assert outcome.call.statistics.digits_refused == 3
     assert outcome.call.statistics.digits_sent == 0

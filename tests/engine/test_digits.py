@@ -124,7 +124,8 @@ async def test_what_cannot_be_sent_is_refused_in_its_own_words(autojump: object,
 
 
 async def test_a_leg_without_telephone_event_says_so_and_counts(autojump: object) -> None:
-    leg = RtpLeg(local=("127.0.0.1", 0), remote=("127.0.0.1", 9), event_payload_type=None)
+    address, nowhere = ("127.0.0.1", 0), ("127.0.0.1", 9)
+    leg = RtpLeg(local=address, remote=nowhere, event_payload_type=None, inband_digits=False)
     async with virtual_engine() as engine, engine.open_call(leg) as call:
         with pytest.raises(ConfigError, match="no telephone-event"):
             await call.send_digits("123")

@@ -15,13 +15,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 
 from support.calls import engine, in_virtual_time, pool_is_whole
 from support.peer import Peer
 from talkpath.audio import Samples
-from talkpath.dsp import pcmu_decode, pcmu_encode
+from talkpath.dsp import ToneDetector, dtmf, pcmu_decode, pcmu_encode
 from talkpath.engine import Call, CallStream, EngineConfig, RtpLeg, StreamSpec
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived, LegChanged
@@ -746,10 +747,31 @@ def test_digits_go_out_as_events_with_their_end_three_times_and_the_audio_waits(
     run(work)
 
 
-def test_a_leg_without_telephone_event_refuses_digits_and_counts_them() -> None:
+def test_a_leg_without_telephone_event_has_digits_in_its_audio_both_ways() -> None:
     async def work() -> None:
         caller = Phone(CALLER)
         async with scene(caller, remote=caller.address, event_payload_type=None) as it:
+            await caller.talk(100)
+            await it.peer.text({"event": "sendDTMF", "dtmf": "9#"})
+            for at in range(0, len(pressed), 160):
+                caller.send(caller.packet(pcmu_encode(pressed[at : at + 160])))
+                await trio.sleep(0.02)
+            await caller.talk(300)
+            packets = caller.hear()
+            assert {one[1] & 0x7F for one in packets} == {0}
+            heard = np.concatenate([pcmu_decode(one[12:]) for one in packets])
+            assert [event.digit for event in ToneDetector().process(heard) if not event.ended] == ["9", "#"]
+            assert [event.digit for event in it.events if isinstance(event, DigitReceived)] == ["4", "4", "D"]
+            assert (it.counters.digits_received, it.counters.digits_sent) == (3, 2)
+
+    pressed = np.concatenate([dtmf("44D", 60, pause_ms=60, level_dbov=-16), np.zeros(640, np.int16)])
+    run(work)
+
+
+def test_a_leg_without_telephone_event_refuses_digits_and_counts_them() -> None:
+    async def work() -> None:
+        caller = Phone(CALLER)
+        async with scene(caller, remote=caller.address, event_payload_type=None, inband_digits=False) as it:
             await it.peer.text({"event": "sendDTMF", "dtmf": "12#"})
             await caller.talk(200)
             with pytest.raises(ConfigError, match="telephone-event") as caught:

@@ -12,6 +12,7 @@ with state belongs to one task at a time.
 
 from __future__ import annotations
 
+from talkpath.dsp.call_progress import COUNTRIES, CallProgress, call_progress
 from talkpath.dsp.ear import EAR_BYTES, EAR_RATE_HZ, Ears, HeardTick
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
@@ -21,15 +22,18 @@ from talkpath.dsp.plc import Concealer
 from talkpath.dsp.resample import Resampler
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
+from talkpath.dsp.tone_detector import ToneDetector, ToneEvent
 from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
 
 __all__ = [
+    "COUNTRIES",
     "EAR_BYTES",
     "EAR_RATE_HZ",
     "GAIN_DB",
     "LIMITER_KNEE",
     "SILENCE_DBOV",
     "ActiveLevel",
+    "CallProgress",
     "Concealer",
     "Ears",
     "Gain",
@@ -41,9 +45,12 @@ __all__ = [
     "Level",
     "Limiter",
     "Resampler",
+    "ToneDetector",
+    "ToneEvent",
     "VoiceActivity",
     "VoiceFigures",
     "VoiceState",
+    "call_progress",
     "dtmf",
     "energy_dbov",
     "mix",

@@ -1,7 +1,7 @@
 """Tones: a sine, and the pairs of sines that are the digits of a telephone keypad.
 
 Tests tell who is heard, and when, by giving each party its own frequency; DTMF is what a caller's keypad sends on a leg
-without telephone-events. Both start at phase zero and are not faded: fade where a click would matter.
+without telephone-events. Both start at phase zero and are not faded unless asked: fade where a click would matter.
 """
 
 from __future__ import annotations
@@ -41,28 +41,54 @@ def tone(frequency_hz: float, duration_ms: int, sample_rate_hz: int = 8000, leve
         FormatError: a sample rate that is not above 0; the caller's to mend.
         ConfigError: a frequency, duration or level out of range; the caller's to mend.
     """
-    return _sines((frequency_hz,), duration_ms, sample_rate_hz, level_dbov)
+    return _sines((frequency_hz,), duration_ms, sample_rate_hz, (level_dbov,))
 
 
-def dtmf(digit: str, duration_ms: int = 100, sample_rate_hz: int = 8000, level_dbov: float = -10.0) -> Pcm:
-    """Make the two tones of one key.
+def dtmf(
+    digits: str,
+    duration_ms: int = 100,
+    sample_rate_hz: int = 8000,
+    level_dbov: float = -10.0,
+    *,
+    pause_ms: int = 100,
+    twist_db: float = 0.0,
+    fade_ms: float = 0.0,
+) -> Pcm:
+    """Make the tones of one key, or of several with a pause between them.
 
     Args:
-        digit: one of ``0123456789*#ABCD``.
-        duration_ms: 0 or more; rounded down to whole samples. Receivers must accept 40 ms and may refuse less.
+        digits: one or more of ``0123456789*#ABCD``.
+        duration_ms: of each; 0 or more, rounded down to whole samples. Receivers must accept 40 ms and may refuse less.
         sample_rate_hz: any rate above twice 1633.
-        level_dbov: of each of the two tones; at most -9.04, so that their sum fits 16 bits.
+        level_dbov: of each of the two tones, of the stronger where they differ; at most -9.04, so that their sum fits
+            16 bits.
+        pause_ms: between two digits. Receivers must accept 40 ms.
+        twist_db: how much stronger the column's tone is than the row's; below 0: weaker. Telephones send about 2, since
+            lines weaken it; receivers must accept -8 to 4.
+        fade_ms: over which each digit swells and dies away, within its duration.
 
     Returns:
-        int16, [duration_ms * sample_rate_hz // 1000], both tones starting at phase 0.
+        int16; of one digit [duration_ms * sample_rate_hz // 1000], both tones starting at phase 0.
 
     Raises:
         FormatError: a sample rate that is not above 0; the caller's to mend.
-        ConfigError: no such key, or a rate, duration or level out of range; the caller's to mend.
+        ConfigError: no such key, or a rate, duration, level or fade out of range; the caller's to mend.
 
-    Source: ITU-T Q.23 for the frequencies, Q.24 for durations.
+    Source: ITU-T Q.23 for the frequencies, Q.24 for what receivers accept.
     """
-    return _sines(dtmf_frequencies_hz(digit), duration_ms, sample_rate_hz, level_dbov)
+    if pause_ms < 0:
+        raise ConfigError(f"pause_ms must not be negative, got {pause_ms}")
+    if not 0 <= fade_ms <= duration_ms / 2:
+        raise ConfigError(f"fade_ms is {fade_ms:g}; it must be between 0 and half of the duration")
+    if not digits:
+        raise ConfigError("a DTMF digit is one of 0123456789*#ABCD")
+    levels_dbov = (level_dbov - max(twist_db, 0.0), level_dbov + min(twist_db, 0.0))
+    pieces: list[Pcm] = []
+    for digit in digits:
+        if pieces:
+            pieces.append(np.zeros(ms_to_samples(pause_ms, sample_rate_hz), dtype=np.int16))
+        pieces.append(_sines(dtmf_frequencies_hz(digit), duration_ms, sample_rate_hz, levels_dbov, fade_ms))
+    return np.concatenate(pieces)
 
 
 def dtmf_frequencies_hz(digit: str) -> tuple[int, int]:
@@ -79,7 +105,13 @@ def dtmf_frequencies_hz(digit: str) -> tuple[int, int]:
     raise ConfigError("a DTMF digit is one of 0123456789*#ABCD")
 
 
-def _sines(frequencies_hz: tuple[float, ...], duration_ms: int, sample_rate_hz: int, level_dbov: float) -> Pcm:
+def _sines(
+    frequencies_hz: tuple[float, ...],
+    duration_ms: int,
+    sample_rate_hz: int,
+    levels_dbov: tuple[float, ...],
+    fade_ms: float = 0.0,
+) -> Pcm:
     if sample_rate_hz <= 0:
         raise FormatError(f"sample_rate_hz must be above 0, got {sample_rate_hz}")
     for frequency_hz in frequencies_hz:
@@ -87,11 +119,14 @@ def _sines(frequencies_hz: tuple[float, ...], duration_ms: int, sample_rate_hz: 
             raise ConfigError(f"a frequency must lie between 0 and {sample_rate_hz / 2:g} Hz, got {frequency_hz}")
     if duration_ms < 0:
         raise ConfigError(f"duration_ms must not be negative, got {duration_ms}")
-    amplitude = _FULL_SCALE * math.sqrt(2) * 10 ** (level_dbov / 20)
-    if not amplitude * len(frequencies_hz) <= _FULL_SCALE:
-        raise ConfigError(f"level_dbov {level_dbov:g} does not fit 16 bits; a sine at full scale is -3.01 dBov")
+    amplitudes = [_FULL_SCALE * math.sqrt(2) * 10 ** (level_dbov / 20) for level_dbov in levels_dbov]
+    if not sum(amplitudes) <= _FULL_SCALE:
+        raise ConfigError(f"level_dbov {max(levels_dbov):g} does not fit 16 bits; a sine at full scale is -3.01 dBov")
     n = np.arange(ms_to_samples(duration_ms, sample_rate_hz), dtype=np.float64)
     samples = np.zeros(len(n))
-    for frequency_hz in frequencies_hz:
+    for frequency_hz, amplitude in zip(frequencies_hz, amplitudes, strict=True):
         samples += amplitude * np.sin(2 * np.pi * frequency_hz / sample_rate_hz * n)
+    if fade_ms:
+        from_end = np.minimum(n, n[::-1]) / (fade_ms * sample_rate_hz / 1000)
+        samples *= np.sin(np.pi / 2 * np.minimum(from_end, 1.0)) ** 2
     return np.clip(np.rint(samples), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)

@@ -268,6 +268,7 @@ class Call(SoundOfCall):
                 media_timeout_ms=leg.media_timeout_ms,
                 digit_on_ms=DIGIT_ON_MS,
                 digit_off_ms=DIGIT_OFF_MS,
+                inband_digits=leg.inband_digits,
             ),
             now=self.driver.first_tick_ns(self.period_ns, phase, self.pumped),
         )
@@ -509,7 +510,7 @@ class Call(SoundOfCall):
             self.own_source().set_barge_in(policy, suspicion_ms)
 
     async def send_digits(self, digits: str) -> None:
-        """Send digits to the caller as telephone-events; return when they have gone out, the gap after the last too.
+        """Send digits to the caller as telephone-events, or as tones; return when they, and a gap after, have gone out.
 
         What `play` has queued rests meanwhile and goes on at its next sample.
 
@@ -517,7 +518,7 @@ class Call(SoundOfCall):
             digits: of 0-9 * # A-D; each takes 100 ms and 100 ms of gap.
 
         Raises:
-            ConfigError: other characters, or the leg has no telephone-event.
+            ConfigError: other characters, or the leg has neither telephone-event nor `inband_digits`.
             PlayoutFull: 64 digits would wait; none of these was taken.
             CallEnded: the call is over, before or meanwhile.
 

@@ -70,6 +70,8 @@ class Leg:
     """Whether all of it is a socket that the pump can move."""
     payload_type = 0
     event_payload_type: int | None = None
+    inband_digits = False
+    """Whether digits may be tones in the audio."""
     media_timeout_ms = 0
     jitter_min_ms = 20
     jitter_max_ms = 200
@@ -170,8 +172,12 @@ class RtpLeg(Leg):
         codec: ``PCMU``, ``PCMA``, or ``L16@<rate>h`` with a `payload_type`.
         ptime_ms: 10..60, what is sent; any whole-ms ptime is received.
         payload_type: RTP's number for the codec; the static one when None.
-        event_payload_type: RFC 4733 telephone-event's; None when not negotiated: digits to send are then refused and
-            counted.
+        event_payload_type: RFC 4733 telephone-event's; None when not negotiated.
+        inband_digits: whether the caller's digits are also looked for in its audio (ITU-T Q.24), and digits to it sent
+            as tones where there is no telephone-event. A digit seen both ways is reported once, as soon as either way
+            shows it. It costs the decoding of every frame and about as much again, so by default (None) it is on only
+            where digits would be lost without it: where telephone-event was not negotiated. Off, and without
+            telephone-event, digits to send are refused and counted.
         symmetric: see above.
         port_range: (first, last) to choose an even local port from; the engine's (`EngineConfig.port_range`) when None.
         media_timeout_s: the call ends when no media came for so long (not while held); 0 never.
@@ -192,6 +198,7 @@ class RtpLeg(Leg):
         ptime_ms: int = 20,
         payload_type: int | None = None,
         event_payload_type: int | None = 101,
+        inband_digits: bool | None = None,
         symmetric: bool | Literal["any"] = False,
         port_range: tuple[int, int] | None = None,
         media_timeout_s: float = 60.0,
@@ -235,6 +242,7 @@ class RtpLeg(Leg):
         self.ptime_ms = ptime_ms
         self.payload_type = payload_type
         self.event_payload_type = event_payload_type
+        self.inband_digits = event_payload_type is None if inband_digits is None else inband_digits
         self.symmetric = symmetric
         self.port_range = port_range
         self.media_timeout_ms = round(media_timeout_s * 1000)
@@ -482,6 +490,7 @@ class MemoryLeg(Leg):
         keep_heard_s: how much of what was heard is kept for `heard`; older audio is dropped.
         on_heard: called with each ptime the caller hears, within the driver's step: must be quick and must not block.
         on_digit: called in the same way with each digit that the caller is sent, as it begins.
+        inband_digits: whether digits are also found in what the caller says, as on an `RtpLeg`.
 
     Digits that are sent to this caller take the time they take over RTP: 100 ms and 100 ms of gap each, in which the
     source that sends them rests. Other sources are heard on meanwhile, since no packet's place is taken.
@@ -498,6 +507,7 @@ class MemoryLeg(Leg):
         keep_heard_s: float = 3600.0,
         on_heard: Callable[[npt.NDArray[np.int16]], None] | None = None,
         on_digit: Callable[[str], None] | None = None,
+        inband_digits: bool = False,
     ) -> None:
         super().__init__()
         if sample_rate_hz not in (8000, 16000):
@@ -513,6 +523,7 @@ class MemoryLeg(Leg):
         self._keep_frames = max(1, round(keep_heard_s * 1000 / ptime_ms))
         self._on_heard = on_heard
         self._on_digit = on_digit
+        self.inband_digits = inband_digits
         self._digits: deque[str] = deque(maxlen=DIGITS_KEPT)
         self._digits_to_come: deque[tuple[str, int, Any, int]] = deque()
         """(digit, index of its source, native stream of its source, ticks); the first of them sounds."""
@@ -658,17 +669,25 @@ class WavLeg(MemoryLeg):
         say: the caller's speech, 8 or 16 kHz mono; None: a silent caller.
         hear: where what the caller heard is written, 16-bit PCM mono; None: nowhere.
         ptime_ms: 10..60.
+        inband_digits: whether digits are found in the speech, as on an `RtpLeg`.
 
     Raises:
         FormatError: the file cannot be played at a leg's rate.
     """
 
-    def __init__(self, say: str | Path | None = None, hear: str | Path | None = None, *, ptime_ms: int = 20) -> None:
+    def __init__(
+        self,
+        say: str | Path | None = None,
+        hear: str | Path | None = None,
+        *,
+        ptime_ms: int = 20,
+        inband_digits: bool = False,
+    ) -> None:
         clip = read_audio(say) if say is not None else None
         rate = clip.sample_rate_hz if clip is not None else 8000
         if rate not in (8000, 16000):
             raise FormatError(f"a WAV leg speaks at 8000 or 16000 Hz, and the file has {rate}")
-        super().__init__(sample_rate_hz=rate, ptime_ms=ptime_ms, keep_heard_s=0)
+        super().__init__(sample_rate_hz=rate, ptime_ms=ptime_ms, keep_heard_s=0, inband_digits=inband_digits)
         if clip is not None:
             self.say(clip.samples)
         self._hear = hear

@@ -360,7 +360,9 @@ class Source:
 
         status = await self.call.commands.perform(send)
         if status == NOT_NOW:
-            raise ConfigError("the leg has no telephone-event: digits cannot be sent to this caller")
+            raise ConfigError(
+                "the leg has no telephone-event and no inband_digits: digits cannot be sent to this caller"
+            )
         if status == FULL:
             raise PlayoutFull(f"no more than {DIGITS_MAX} digits may wait to go out; wait until some have")
         if status < 0:

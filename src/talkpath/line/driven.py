@@ -285,7 +285,8 @@ class DrivenLine:
                 lib.tp_stream_receive_audio(self._native, bit, native, payload, len(payload), now_ns)
                 self.on_media(now_ns)
             case Digit(digit=digit):
-                self._digits_pressed().add(digit)
+                at_ms = self._inbound_position() * 1000 // self._audio_format[0]
+                self._digits_pressed().see(digit, at_ms, lib.TP_PRESS_MESSAGE)
                 self._journal("digit")
             case MarkReached(name=name, outcome=outcome, at_sample=at_sample):
                 if not self._checkpoints.answered(name, outcome, at_sample):

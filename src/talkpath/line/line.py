@@ -42,7 +42,7 @@ from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
 from talkpath.line.hearing import Hearing
 from talkpath.line.holding import PROGRAM, SUSPICION, can
-from talkpath.line.listen import AudioHook, Digits, Listener
+from talkpath.line.listen import AudioHook, DigitEar, Digits, Listener
 from talkpath.line.questions import ANSWER_S, Questions
 from talkpath.line.recorded import RecordedLine
 from talkpath.line.speech import Speech
@@ -69,6 +69,7 @@ class Line(RecordedLine):
     __slots__ = (
         "_carriage",
         "_clears",
+        "_digit_ear",
         "_ended_lot",
         "_ended_ns",
         "_full",
@@ -145,6 +146,7 @@ class Line(RecordedLine):
         self._questions: Questions | None = None
         self._pressed = None
         self._policy = self._policy_ear = None
+        self._digit_ear: DigitEar | None = None
         self._barge_ins = 0
         # The end.
         self._send_lot = trio.lowlevel.ParkingLot()
@@ -275,7 +277,7 @@ class Line(RecordedLine):
             # It never began, for want of room: the platform is told to try again later, if it can be told at once.
             self._carriage.decline(self._mask_seed)
         # What refers back to the line: it dies when nobody refers to it any more.
-        self._connection = self._policy_ear = self.on_ended = None
+        self._connection = self._policy_ear = self._digit_ear = self.on_ended = None
         self._checkpoints.let_go()
         if self._over is not None:
             self._over.set()
@@ -393,6 +395,20 @@ class Line(RecordedLine):
     def digits(self) -> Digits:
         """Return an iterator over the digits the caller presses, from the line's beginning (the last 256 are kept)."""
         return Digits(self, self._digits_pressed())
+
+    def detect_digits(self) -> None:
+        """Find the caller's digits in its audio too, from this moment on, for `digits`.
+
+        For platforms that tell no digits, or leave those of some callers in the audio. A press that is told and heard
+        is one digit: two sights of one key within 500 ms are the same press, and each is used up by one other. Costs
+        one call of the detector (`talkpath.dsp.ToneDetector`) per 20 ms of audio.
+
+        Raises:
+            ConfigError: the caller's track is not streamed. CallEnded: the line is over.
+        """
+        self._check_live()
+        if self._digit_ear is None:
+            self._digit_ear = DigitEar(self._hearing, self._digits_pressed())
 
     # Speaking ----------------------------------------------------------------------------------------------------
 

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk
+from talkpath.dsp.tone_detector import ToneDetector
 from talkpath.line.hearing import Ear, Hearing
 
 if TYPE_CHECKING:
     from talkpath.line.line import Line
 
 MAX_DIGITS = 256
+PRESS_WINDOW_MS = 500
+"""A platform's message and the tones of one press are no further apart."""
+DETECTOR_CHUNK_MS = 20
 
 
 class Listener(Ear):
@@ -121,6 +126,25 @@ class AudioHook(Ear):
         self.due = self._at + self._chunk
 
 
+class DigitEar(AudioHook):
+    """Finds the caller's digits in its audio; `Line.detect_digits` makes it."""
+
+    __slots__ = ("_begin_ms", "_detector", "_heard")
+
+    def __init__(self, hearing: Hearing, pressed: Pressed) -> None:
+        rate_hz = 16000 if hearing.sample_rate_hz == 16000 else 8000
+        self._heard = pressed
+        self._detector = ToneDetector(rate_hz)
+        super().__init__(hearing, rate_hz, DETECTOR_CHUNK_MS, "inbound", self._find)
+        self._begin_ms = self._at * 1000 // hearing.sample_rate_hz
+
+    def _find(self, chunk: AudioChunk, now_ns: int) -> None:
+        for event in self._detector.process(chunk.samples):
+            if not event.ended:
+                at_ms = self._begin_ms + event.at_sample * 1000 // chunk.sample_rate_hz
+                self._heard.see(event.digit, at_ms, lib.TP_PRESS_AUDIO)
+
+
 class Digits:
     """An iterator over the caller's digits; a cancelled reader loses nothing."""
 
@@ -152,13 +176,20 @@ class Digits:
 class Pressed:
     """The digits a caller has pressed, the last 256 of them, for any number of readers."""
 
-    __slots__ = ("begin", "digits", "lot")
+    __slots__ = ("_presses", "begin", "digits", "lot")
 
     def __init__(self) -> None:
         self.digits: deque[str] = deque()
         self.begin = 0
         """How many have been forgotten."""
         self.lot = trio.lowlevel.ParkingLot()
+        self._presses = ffi.new("tp_presses *")
+
+    def see(self, digit: str, at_ms: int, how: int) -> None:
+        """A digit was told by the platform, or heard; the other sight of a press is none of its own."""
+        key = len(digit) == 1 and digit.isascii()
+        if not key or lib.tp_presses_see(self._presses, digit.encode(), how, at_ms, PRESS_WINDOW_MS):
+            self.add(digit)
 
     def add(self, digit: str) -> None:
         """One more was pressed."""

@@ -75,6 +75,8 @@ class PathOptions:
     """0: never."""
     digit_on_ms: int = 100
     digit_off_ms: int = 100
+    inband_digits: bool = False
+    """Whether digits may be tones in the audio, both ways; every frame is decoded then."""
 
 
 class Path:
@@ -106,6 +108,7 @@ class Path:
         config.jitter_min_ms, config.jitter_max_ms = options.jitter_min_ms, options.jitter_max_ms
         config.media_timeout_ms = options.media_timeout_ms
         config.digit_on_ms, config.digit_off_ms = options.digit_on_ms, options.digit_off_ms
+        config.inband_digits = options.inband_digits
         n_bytes = lib.tp_path_jitter_bytes(config)
         if n_bytes == 0:
             raise ConfigError(
@@ -181,10 +184,10 @@ class Path:
         lib.tp_path_record(self.native, ffi.NULL if tape is None else tape.native)
 
     def send_digits(self, index: int, digits: str, *, on_ms: int = 0, off_ms: int = 0) -> bool:
-        """Send digits to the caller as telephone-events; False (counted): no such events, bad or too many digits.
+        """Send digits to the caller as telephone-events, or else as tones; False (counted): neither, bad or too many.
 
-        A packet with an event takes the place of audio, so all sources rest meanwhile; in the gaps only `index` rests
-        (`NO_STREAM`: none).
+        A packet with an event, or its tones, takes the place of audio, so all sources rest meanwhile; in the gaps only
+        `index` rests (`NO_STREAM`: none).
         """
         text = digits.encode("ascii", "replace")
         return bool(lib.tp_path_send_digits(self.native, index, text, len(text), on_ms, off_ms) >= 0)
