@@ -125,7 +125,7 @@ def _babble(rng: np.random.Generator, n: int, but: str) -> Floats:
         talk = np.concatenate(prompts(others[i % len(others)], 100 + i, 40))
         talk = np.tile(talk, n // len(talk) + 1)
         total += np.roll(talk, int(rng.integers(len(talk))))[:n] / talk.std()
-    return total / total.std()
+    return np.asarray(total / total.std())
 
 
 def _slams(rng: np.random.Generator, n: int) -> Floats:

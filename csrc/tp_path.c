@@ -562,7 +562,9 @@ static void skip_missed(tp_path *path, int64_t now, tp_outbox *out) {
 }
 
 static int event_flags(const tp_path *path) {
-    if (path->n_digits != 0 || path->digits_sent_pending != 0 || path->timeout_pending || path->tap_pending) return TP_TICK_EVENTS;
+    if (path->n_digits != 0 || path->digits_sent_pending != 0 || path->timeout_pending || path->tap_pending) {
+        return TP_TICK_EVENTS;
+    }
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] != NULL && tp_stream_has_events(path->streams[i])) return TP_TICK_EVENTS;
     }
@@ -598,8 +600,8 @@ int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out) {
     tp_frame frame = {.format = path->config.leg_format, .pcm = pcm, .n = path->frame_samples, .at = path->clock};
     uint64_t concealed = path->counters.concealed_samples;
     receive_frame(path, &frame, payload);
-    tap(path, &frame);
     if (path->config.inband_digits) find_digits(path, &frame, path->counters.concealed_samples != concealed);
+    tap(path, &frame);
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] == NULL) continue;
         tp_stream_send_frame(path->streams[i], TP_TRACK_INBOUND, &frame, path->config.slot, i, out);

@@ -632,7 +632,8 @@ static size_t next_message(const tp_stream *s) {
     size_t n = left != 0 ? (size_t)left : tp_playout_readable(&s->playout);
     size_t per_ms = played_format(config).rate_hz / 1000u;
     uint32_t long_ms = config->most_message_ms != 0 ? config->most_message_ms : LONG_MESSAGE_MS;
-    bool much = left >= (uint64_t)long_ms * per_ms || s->playout.waiting >= (uint64_t)long_ms * (TP_PLAYOUT_UNITS_HZ / 1000u);
+    bool much = left >= (uint64_t)long_ms * per_ms ||
+                s->playout.waiting >= (uint64_t)long_ms * (TP_PLAYOUT_UNITS_HZ / 1000u);
     size_t most = much ? long_ms * per_ms : s->message_samples;
     if (most > config->send_ahead_ms * per_ms) most = config->send_ahead_ms * per_ms;
     return n < most ? n : most;

@@ -10,7 +10,7 @@ enum {
     NEVER = 1 << 20,
     LEAST_FLOOR = 4480,       /* of an octave, -60 dBov: what lies below is no noise that anybody hears */
     MOST_SNR = 24 * DB,       /* of one octave: no single one makes it speech */
-    ENERGY_SHIFT = 5,         /* 80 squares of 15 bits fit a word */
+    ENERGY_SHIFT = 6,         /* 80 squares of 13 bits fit a word */
     LOUD = 400,               /* of the score: counts for speech */
     KEEPS = 250,              /* and what keeps it going */
     WORTH_A_LOOK = 300,       /* from here on it is asked whether it repeats itself */
@@ -30,6 +30,7 @@ enum {
 static const int32_t bias[TP_VOICE_OCTAVES] = {110, 160, 220, 300};
 /* What an octave's distance from its floor is worth. */
 static const int32_t weight[TP_VOICE_OCTAVES] = {2, 3, 4, 4};
+enum { WEIGHTS = 2 + 3 + 4 + 4 };
 
 int tp_voice_init(tp_voice *voice, const tp_voice_config *config) {
     if (config->rate_hz != 8000 && config->rate_hz != 16000) return TP_E_ARGUMENT;
@@ -53,25 +54,31 @@ void tp_voice_reset(tp_voice *voice) {
 /* 256 log2(x), rounded down somewhere: at most 1/8 dB off, and never out of order. */
 static int32_t log2_x256(uint64_t x) {
     if (x == 0) return 0;
-    uint32_t whole = 63u - (uint32_t)__builtin_clzll(x);
-    uint32_t part = (uint32_t)((whole >= 8 ? x >> (whole - 8) : x << (8 - whole)) & 255u);
-    return (int32_t)(whole * 256u + part + (part * (256u - part) * 88u >> 16));
+    uint32_t zeros = (uint32_t)__builtin_clzll(x);
+    uint32_t part = (uint32_t)(x << zeros >> 55) & 255u;
+    return (int32_t)((63u - zeros) * 256u + part + (part * (256u - part) * 88u >> 16));
 }
 
 /* Two neighbours as one word: what gcc makes a vector of. Which of the two comes first changes only a sign. */
 typedef uint32_t __attribute__((may_alias, aligned(2))) neighbours;
 
-/* Halves of sums and differences of n pairs, n a constant. -> the differences' energy, in ENERGY_UNITs */
-static inline uint32_t split(int16_t *restrict sum, const int16_t *restrict in, size_t n) {
+/* Of constant length, and of what lies in memory as 16 bits: what multiplies eight at once. */
+static inline int32_t energy_of(const int16_t *in, size_t n) {
+    int32_t energy = 0;
+    for (size_t i = 0; i < n; i++) energy += in[i] * in[i];
+    return energy;
+}
+
+/* Halves of sums of n pairs, n a constant. -> the energy of halves of their differences, >> ENERGY_SHIFT */
+static inline uint64_t split(int16_t *restrict sum, const int16_t *restrict in, size_t n) {
     const neighbours *pairs = (const neighbours *)in;
-    uint32_t energy = 0;
+    int16_t difference[FRAME / 2];
     for (size_t i = 0; i < n; i++) {
         int32_t a = (int16_t)pairs[i], b = (int32_t)pairs[i] >> 16;
-        int16_t difference = (int16_t)((a - b) >> 1);
+        difference[i] = (int16_t)((a - b) >> (1 + ENERGY_SHIFT / 2));
         sum[i] = (int16_t)((a + b) >> 1);
-        energy += (uint32_t)(difference * difference) >> ENERGY_SHIFT;
     }
-    return energy;
+    return (uint64_t)energy_of(difference, n);
 }
 
 static void follow_floor(tp_voice *v, const int32_t *level) {
@@ -174,20 +181,17 @@ static void judge(tp_voice *v, bool voiced) {
 }
 
 static void take_frame(tp_voice *v, const int16_t *in) {
-    /* The third and fourth stage have zeros behind them: lengths that are whole vectors. */
-    int16_t first[FRAME / 2], second[48] = {0}, third[32] = {0}, fourth[16];
-    uint64_t energy[TP_VOICE_OCTAVES];
-    energy[0] = (uint64_t)split(first, in, FRAME / 2) << (ENERGY_SHIFT + 1);
-    energy[1] = (uint64_t)split(second, first, FRAME / 4) << (ENERGY_SHIFT + 2);
-    energy[2] = (uint64_t)split(third, second, 24) << (ENERGY_SHIFT + 3);
-    energy[3] = (uint64_t)split(fourth, third, 16) << (ENERGY_SHIFT + 4);
     v->newest = v->newest + 1 < TP_VOICE_PAST_FRAMES ? v->newest + 1 : 0;
     tp_voice_past *past = &v->past[v->newest];
-    memcpy(past->second, second, sizeof past->second);
-    memcpy(past->fourth, fourth, sizeof past->fourth);
-    uint64_t below = 0;
-    for (size_t i = 0; i < 16; i++) below += (uint32_t)(fourth[i] * fourth[i]) >> ENERGY_SHIFT;
-    int32_t leak = log2_x256(below << (ENERGY_SHIFT + 4)) - LEAK;
+    /* The third stage has zeros behind it, as the second has in the struct: lengths that are whole vectors. */
+    int16_t first[FRAME / 2], third[32] = {0}, *fourth = past->fourth;
+    uint64_t energy[TP_VOICE_OCTAVES];
+    energy[0] = split(first, in, FRAME / 2) << (ENERGY_SHIFT + 1);
+    energy[1] = split(past->second, first, FRAME / 4) << (ENERGY_SHIFT + 2);
+    energy[2] = split(third, past->second, 24) << (ENERGY_SHIFT + 3);
+    energy[3] = split(fourth, third, 16) << (ENERGY_SHIFT + 4);
+    for (size_t i = 0; i < 16; i++) third[i] = (int16_t)(fourth[i] >> ENERGY_SHIFT / 2);
+    int32_t leak = log2_x256((uint64_t)energy_of(third, 16) << (ENERGY_SHIFT + 4)) - LEAK;
     v->energy = energy[0] + energy[1] + energy[2] + energy[3];
     v->missing = v->missing_frames = 0;
     int32_t level[TP_VOICE_OCTAVES];
@@ -197,16 +201,15 @@ static void take_frame(tp_voice *v, const int16_t *in) {
     }
     if (v->n_frames == 0) memcpy(v->smooth, level, sizeof v->smooth);
     follow_floor(v, level);
-    int32_t sum = 0, total = 0, margin = v->config.margin_x100 * DB / 100;
+    int32_t sum = 0, margin = v->config.margin_x100 * DB / 100;
     for (uint32_t i = 0; i < TP_VOICE_OCTAVES; i++) {
         int32_t base = v->least[i] + bias[i], hum = leak - LEAK_STEP * (3 - (int32_t)i);
         int32_t above = level[i] - (base > hum ? base : hum) - margin;
         if (above < 0) above = 0;
         if (above > MOST_SNR) above = MOST_SNR;
         sum += weight[i] * above;
-        total += weight[i];
     }
-    v->score = sum / total;
+    v->score = sum / WEIGHTS;
     v->repeats = v->score >= WORTH_A_LOOK ? repeats(v) : 0;
     judge(v, v->repeats >= REPEATS_VOICED);
     v->n_frames++;

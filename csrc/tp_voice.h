@@ -31,8 +31,8 @@
  * How to use it. init; receive whatever there is, fillin what is missing (it does not move the floor); read state and
  *   evidence; measure when figures are wanted. Audio that is no whole frame waits in the struct for the rest of it.
  *
- * Figures to hold: below 150 ns a frame at 8 kHz while nobody speaks, below 400 ns while somebody does; hit rate and false
- *   alarms beside webrtcvad's are what benchmarks/bench_voice.py prints.
+ * Figures to hold: 100 ns a frame at 8 kHz while nobody speaks, 300 ns while somebody does; hit rate and false alarms
+ *   beside webrtcvad's are what benchmarks/bench_voice.py prints.
  * Source: own; minimum statistics after R. Martin, IEEE Transactions on Speech and Audio Processing 9 (2001) 504. */
 #ifndef TP_VOICE_H
 #define TP_VOICE_H
@@ -45,9 +45,9 @@ enum { TP_VOICE_QUIET = 0, TP_VOICE_ONSET = 1, TP_VOICE_SPEECH = 2, TP_VOICE_HAN
 #define TP_VOICE_PIECES 8  /* of the floor's memory */
 #define TP_VOICE_PAST_FRAMES 3
 
-/* A frame below 1 kHz, at 2 kHz, and below 250 Hz, at 500 Hz. */
+/* A frame below 1 kHz, at 2 kHz (40), and below 250 Hz, at 500 Hz (10); behind them zeros. */
 typedef struct tp_voice_past {
-    int16_t second[40], fourth[10];
+    int16_t second[48], fourth[16];
 } tp_voice_past;
 
 typedef struct tp_voice_config {
@@ -79,7 +79,7 @@ typedef struct tp_voice {
 /* Hundredths of dB, of what lies between 250 and 4000 Hz. */
 typedef struct tp_voice_figures {
     int32_t level_x100;     /* dBov of the last frame */
-    int32_t floor_x100;     /* dBov, never below -51: softer is no noise anybody hears */
+    int32_t floor_x100;     /* dBov, never below -51 */
     int32_t snr_x100;       /* dB of the last frame above the floor, 0 and more */
 } tp_voice_figures;
 

@@ -293,6 +293,8 @@ class LineStatistics:
     listener_dropped_ms: int = 0
     clears: int = 0
     barge_ins: int = 0
+    suspicions: int = 0
+    """Times that a barge-in policy had the audio pause; those that it confirmed are among the `barge_ins`."""
     refused: dict[str, int] = field(default_factory=dict)
     pings_sent: int = 0
     round_trip_ms: float = 0.0

@@ -65,6 +65,18 @@ def test_short_run_of_the_wires_sets_each_beside_plivos(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_short_run_of_voice_activity_sets_its_cost_beside_a_peers(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "voice", "--short", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
+    result = json.loads(path.read_text())["voice"]
+    assert [row["ours"]["name"] for row in result["speed"]] in (["talkpath, fused"], ["talkpath, fused"] * 2)
+    for row in result["quality"]:
+        assert 0 <= row["hit_percent"] <= 100
+        assert 0 <= row["false_percent"] <= 100
+
+
+@pytest.mark.slow
 def test_short_run_of_the_tones_tries_every_limit_and_times_every_content(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks", "tone", "--short", "--json", str(path)]

@@ -20,7 +20,7 @@ RATES = (8000, 16000)
 def level(x: np.ndarray, dbov: float) -> Samples:
     """Bring audio to a level."""
     x = x / np.sqrt(np.mean(x.astype(float) ** 2)) * 32768 * 10 ** (dbov / 20)
-    return np.clip(np.rint(x), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(x), -32768, 32767), np.int16)
 
 
 def noise(seconds: float, dbov: float, rate: int = 8000, seed: int = 1) -> Samples:
@@ -148,7 +148,7 @@ def test_the_same_bytes_on_every_machine() -> None:
         state = activity.process(audio[i : i + 160])
         figures = activity.measure()
         told.update(repr((int(state), activity.score, activity.evidence_ms, figures)).encode())
-    assert told.hexdigest()[:16] == "16b4615aab486f66"
+    assert told.hexdigest()[:16] == "449f3a06c97eac6e"
 
 
 def test_missing_audio_is_neither_speech_nor_noise() -> None:
@@ -178,7 +178,7 @@ def test_bad_arguments_are_refused() -> None:
         VoiceActivity(24000)
     for wrong in ({"onset_ms": 10}, {"onset_ms": 20_000}, {"hangover_ms": -1}, {"margin_db": 61}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            VoiceActivity(**wrong)  # type: ignore[arg-type]
+            VoiceActivity(**wrong)
     activity = VoiceActivity()
     with pytest.raises(FormatError):
         activity.process(b"odd")

@@ -181,6 +181,29 @@ def test_a_policy_taken_away_lets_go_and_leaves_no_tap() -> None:
     assert asked == list(range(asked[0], asked[-1] + 1, FRAME))
 
 
+def test_a_policy_may_take_itself_away_or_hang_up() -> None:
+    said = speech(1600)
+
+    async def during(call: Call, leg: MemoryLeg) -> None:
+        def once(chunk: AudioChunk) -> bool:
+            call.barge_in(None)
+            return True
+
+        call.barge_in(once)
+        assert await call.play(said, sample_rate_hz=8000) == Played(1600, Outcome.PLAYED, True)
+
+        def last(chunk: AudioChunk) -> Verdict:
+            call.hang_up()
+            return Verdict.CONFIRM
+
+        call.barge_in(last)
+        assert (await call.play(said, sample_rate_hz=8000)).reason is Outcome.LOST
+
+    heard, record = run(during)
+    assert np.array_equal(loud_parts(heard)[0][1][:1600], said)
+    assert record.reason is EndReason.PLATFORM_HUNG_UP
+
+
 def test_a_policy_that_raises_ends_the_call(errors: Errors) -> None:
     async def during(call: Call, leg: MemoryLeg) -> None:
         call.barge_in(lambda chunk: bool(1 // 0))
@@ -218,7 +241,7 @@ def test_a_voice_gate_hears_a_voice_and_lets_a_click_pass(rate: int) -> None:
     """A buzz of 150 Hz and its harmonics is as periodic as a voice."""
     n = rate // 2
     at = np.arange(n) / rate
-    buzz = sum(np.sin(2 * np.pi * 150 * k * at) / k for k in range(1, 20)) * 2500
+    buzz = np.sum([2500 / k * np.sin(2 * np.pi * 150 * k * at) for k in range(1, 20)], axis=0)
     click = np.zeros(rate // 50, np.int16)
     click[10:40] = 12000
     results: list[Any] = []

@@ -31,7 +31,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def buzz(seconds: float, hz: float = 140) -> Samples:
     """What the gate takes for a voice."""
     at = np.arange(round(seconds * 8000)) / 8000
-    return (2500 * sum(np.sin(2 * np.pi * hz * k * at) / k for k in range(1, 20))).astype(np.int16)
+    return np.asarray(np.sum([2500 / k * np.sin(2 * np.pi * hz * k * at) for k in range(1, 20)], axis=0), np.int16)
 
 
 def call(example: ModuleType, make_detector: Any, says: dict[float, Samples], seconds: float = 12) -> Samples:

@@ -37,7 +37,7 @@ from support.virtual import task_order
 from talkpath.audio import AudioChunk, Samples
 from talkpath.errors import CallEnded, PlayoutFull
 from talkpath.line import Line, LineConfig, connect_line
-from talkpath.path.barge_in import EnergyGate
+from talkpath.path.barge_in import EnergyGate, Verdict
 from talkpath.testing import quiescence
 from talkpath.transport.clock import has_timerfd
 from talkpath.transport.driver_pump import PumpDriver
@@ -172,9 +172,16 @@ class Bot:
         line.on_audio(lambda chunk: self.note("slow", chunk.at_sample, chunk.samples.tobytes()), sample_rate_hz=24000)
         if number == 2:
             line.barge_in(EnergyGate(speech_ms=60))
+        elif number == 1:
+            line.barge_in(self.suspicion, suspicion_ms=300)
         for track in line.info.tracks:
             nursery.start_soon(self.listen, track, (8000, 16000, 48000)[number], (20, 60, 100)[number])
         nursery.start_soon(self.digits)
+
+    def suspicion(self, chunk: AudioChunk) -> Verdict | None:
+        """Change its mind now and then, by what is heard and so at the same moment whoever drives."""
+        what = chunk.at_sample // 160 * 7 % 90
+        return {3: Verdict.SUSPECT, 20: Verdict.REJECT, 41: Verdict.SUSPECT, 55: Verdict.CONFIRM}.get(what)
 
     def note(self, *facts: Any) -> None:
         self.heard.events.append((self.step(), *facts))

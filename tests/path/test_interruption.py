@@ -65,7 +65,7 @@ def test_a_suspicion_has_a_bound(limit_ms: int) -> None:
 
 def voice(ms: int, rate: int = 8000, hz: float = 140) -> Samples:
     at = np.arange(rate * ms // 1000) / rate
-    return (2500 * sum(np.sin(2 * np.pi * hz * k * at) / k for k in range(1, 20))).astype(np.int16)
+    return np.asarray(np.sum([2500 / k * np.sin(2 * np.pi * hz * k * at) for k in range(1, 20)], axis=0), np.int16)
 
 
 def quiet(ms: int, rate: int = 8000) -> Samples:

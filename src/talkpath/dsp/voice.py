@@ -37,6 +37,10 @@ class VoiceState(enum.IntEnum):
     """It has stopped, perhaps only to draw breath."""
 
 
+_STATES = tuple(VoiceState)
+_receive = lib.tp_voice_receive
+
+
 @dataclass(frozen=True, slots=True)
 class VoiceFigures:
     """What a voice activity detector measures, of the band from 250 to 4000 Hz."""
@@ -94,7 +98,8 @@ class VoiceActivity:
             FormatError: wrong dtype or shape, or half a sample; nothing was taken; the caller's to mend.
         """
         samples = as_pcm(pcm)
-        return VoiceState(lib.tp_voice_receive(self._state, ffi.from_buffer(_SAMPLES, samples), len(samples)))
+        state: VoiceState = _STATES[_receive(self._state, ffi.from_buffer(_SAMPLES, samples), len(samples))]
+        return state
 
     def fillin(self, n_samples: int) -> VoiceState:
         """Say that `n_samples` are missing, and return the state after them.

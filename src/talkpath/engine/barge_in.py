@@ -44,19 +44,21 @@ class SourceBargeIn:
         self._policy = policy
         self._interruption = interruption
         self._rate = call.leg.media_format.sample_rate_hz
-        self._ring = np.zeros(TAP_MS * self._rate // 1000, np.int16)
+        self._frame = call.leg.ptime_ms * self._rate // 1000
+        # Whole frames: none is in two pieces.
+        self._ring = np.zeros(TAP_MS // call.leg.ptime_ms * self._frame, np.int16)
         self._read = 0
         self._began = int(lib.tp_path_clock(call.path))
         lib.tp_path_tap(call.path, ffi.from_buffer("int16_t[]", self._ring), len(self._ring))
 
     def hear(self, written: int, now_ns: int) -> None:
         """Ask the policy about what has come; in the step."""
-        frame = self._call.leg.ptime_ms * self._rate // 1000
-        self._read = max(self._read, written - len(self._ring) // frame * frame)
-        while self._read < written and self._call.end_reason is None:
-            at = np.arange(self._read, self._read + frame)
-            chunk = AudioChunk(self._ring[at % len(self._ring)], self._rate, self._began + self._read, "inbound")
-            self._read += frame
+        self._read = max(self._read, written - len(self._ring))
+        while self._read < written:
+            at = self._read % len(self._ring)
+            frame = self._ring[at : at + self._frame].copy()
+            chunk = AudioChunk(frame, self._rate, self._began + self._read, "inbound")
+            self._read += self._frame
             try:
                 verdict = self._policy(chunk)
             except Exception as exc:
@@ -65,6 +67,8 @@ class SourceBargeIn:
                 )
                 self._call.end(EndReason.POLICY_FAILED, exc)
                 return
+            if self._source.barge_in is not self:
+                return  # it has taken itself away, or ended the call
             self._do(self._interruption.answer(verdict, now_ns, self._source.is_heard), now_ns)
         self._do(self._interruption.look(now_ns), now_ns)
 

@@ -47,12 +47,14 @@ class HoldingLine(SpeakingLine):
         "_policy",
         "_policy_ear",
         "_stream",
+        "_suspicions",
         "config",
     )
 
     config: LineConfig
     _stream: Stream | None
     _barge_ins: int
+    _suspicions: int
     _policy: BargeIn | None
     _policy_ear: AudioHook | None
     _held_by: int
@@ -97,7 +99,7 @@ class HoldingLine(SpeakingLine):
                 self._stream.keep_tail(self._speech.tail_bytes(self.config.send_ahead_ms))
             if self._policy_ear is None:
                 self._policy_ear = AudioHook(
-                    self._hearing, self._speech.sample_rate_hz, POLICY_CHUNK_MS, "inbound", self._ask_policy
+                    self._hearing, self._hearing.sample_rate_hz, POLICY_CHUNK_MS, "inbound", self._ask_policy
                 )
             if self._interruption is None or not self._interruption.suspected:
                 self._interruption = interruption
@@ -127,6 +129,7 @@ class HoldingLine(SpeakingLine):
             return
         match self._interruption.answer(verdict, now_ns, partial(self._speech.is_heard, now_ns)):
             case Act.PAUSE:
+                self._suspicions += 1
                 self._journal("barge-in", "suspected")
                 self._hold(SUSPICION, now_ns)
             case Act.RESUME:
@@ -207,8 +210,8 @@ class HoldingLine(SpeakingLine):
         with self.driver.paused():
             # A checkpoint that is due lies before the pause: it is sent first.
             self.pull_events(now_ns)
-            if self.end_reason is not None:
-                return
+            if self.end_reason is not None or not self._held_by:
+                return  # what came in just now has ended the line, or the reason to hold it
             self._paused_ns = now_ns
             self._speech.hold(True, now_ns)
             if self._can_pause:

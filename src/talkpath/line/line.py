@@ -147,7 +147,7 @@ class Line(RecordedLine):
         self._pressed = None
         self._policy = self._policy_ear = None
         self._digit_ear: DigitEar | None = None
-        self._barge_ins = 0
+        self._barge_ins = self._suspicions = 0
         # The end.
         self._send_lot = trio.lowlevel.ParkingLot()
         self._full = False
@@ -625,6 +625,7 @@ class Line(RecordedLine):
             listener_dropped_ms=samples_to_ms(self._hearing.dropped_samples, self._rate),
             clears=self._clears,
             barge_ins=self._barge_ins,
+            suspicions=self._suspicions,
             refused=dict(self._refusals.by_kind),
             pings_sent=connection.pings_sent if connection is not None else 0,
             round_trip_ms=connection.round_trip_ms if connection is not None else 0.0,
