@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from benchmarks import (
     bench_application,
     bench_calls,
     bench_density,
+    bench_g711,
     bench_grpc,
     bench_kernels,
     bench_knee,
     bench_media_message,
     bench_path,
+    bench_resample,
     bench_tick,
     bench_tls,
     bench_tone,
@@ -33,6 +36,8 @@ from talkpath._native import lib
 
 SMALL = (
     ("kernels", "kernels", bench_kernels.rows),
+    ("g711", "G.711", bench_g711.rows),
+    ("resample", "resampling", bench_resample.rows),
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
     ("tick", "one tick of many calls", bench_tick.rows),
@@ -41,6 +46,8 @@ SMALL = (
 WHAT = (
     *(
         "kernels",
+        "g711",
+        "resample",
         "message",
         "path",
         "tick",
@@ -58,8 +65,12 @@ WHAT = (
         "all",
     ),
     "table",
+    "plots",
 )
+DRAWINGS: tuple[Callable[[Path], list[Path]], ...] = (bench_resample.draw,)
+"""Each draws its pictures into a directory and names them."""
 DEFAULT = ROOT / "build" / "bench.json"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def _calls(texts: list[str]) -> dict[str, int]:
@@ -86,6 +97,11 @@ def main() -> int:
     asked = options.parse_args()
     if asked.what == "table":
         progress("README.md: written anew" if table.write() else "README.md was up to date")
+        return 0
+    if asked.what == "plots":
+        for draw in DRAWINGS:
+            for path in draw(RESULTS):
+                progress(f"{path.relative_to(ROOT)} drawn")
         return 0
     tables = sys.stderr if str(asked.json) == "-" else sys.stdout
 

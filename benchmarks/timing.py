@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.report import number, progress, spread
+from talkpath._native import lib
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,17 @@ class Candidate:
     """Quality beside speed: what the result is worth (dB, ms of delay, mismatches)."""
     keeps: tuple[object, ...] = ()
     """Memory that native state points to and nothing else holds."""
+
+
+def at_base(run: Callable[[], None]) -> Callable[[], None]:
+    """Return the same work with the base instruction set alone: what a machine without AVX2 gets."""
+
+    def run_base() -> None:
+        lib.tp_simd_select(0)
+        run()
+        lib.tp_simd_select(-1)
+
+    return run_base
 
 
 @dataclass(frozen=True, slots=True)

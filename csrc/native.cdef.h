@@ -56,6 +56,8 @@ void tp_resample_reset(tp_resample *state);
 size_t tp_resample_output_length(const tp_resample *state, size_t n_in);
 ptrdiff_t tp_resample_process(tp_resample *state, int16_t *out, size_t out_capacity, const int16_t *in, size_t n_in);
 uint32_t tp_resample_delay(const tp_resample *state);
+typedef struct { tp_resample state; int16_t *out; size_t capacity; } tp_resample_port;
+ptrdiff_t tp_resample_chunk(tp_resample_port *port, const uint8_t *in, size_t n_bytes);
 
 /* ---- tp_mix ---- */
 #define TP_GAIN_LEAST_DB_X100 -6000

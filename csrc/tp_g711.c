@@ -24,6 +24,8 @@ static inline int32_t bits_of_float(float value) { return (float_bits){.value = 
 #include "tp_g711_body.inc"
 
 #if TP_SIMD_HAS_AVX2
+#include <immintrin.h>
+#define TP_WITH_AVX2
 #define TP_LEVEL avx2
 #define TP_TARGET __attribute__((target("avx2")))
 #include "tp_g711_body.inc"

@@ -13,7 +13,7 @@
 size_t tp_path_sizeof(void) { return sizeof(tp_path); }
 
 static bool config_is_right(const tp_path_config *config) {
-    if (config->ptime_ms < 10 || config->ptime_ms > 60 || !tp_playout_knows(config->leg_format)) return false;
+    if (config->ptime_ms < 10 || config->ptime_ms > 60 || !tp_playout_carries(config->leg_format)) return false;
     if (config->leg_kind == TP_LEG_PCM) return config->leg_format.encoding == TP_ENCODING_L16LE;
     return config->leg_kind == TP_LEG_RTP && config->leg_format.rate_hz <= 16000 && config->payload_type < 128;
 }

@@ -114,8 +114,12 @@ static void marks_end(tp_playout *p, int outcome, int64_t at) {
 }
 
 bool tp_playout_knows(tp_format format) {
-    return (format.rate_hz == 8000 || format.rate_hz == 16000 || format.rate_hz == 24000 || format.rate_hz == 48000) &&
-           format.encoding >= TP_ENCODING_PCMU && format.encoding <= TP_ENCODING_L16BE;
+    return tp_resample_knows(format.rate_hz) && format.encoding >= TP_ENCODING_PCMU && format.encoding <= TP_ENCODING_L16BE;
+}
+
+bool tp_playout_carries(tp_format format) {
+    return tp_playout_knows(format) &&
+           (format.rate_hz == 8000 || format.rate_hz == 16000 || format.rate_hz == 24000 || format.rate_hz == 48000);
 }
 
 static void run_end(tp_playout *p) {
@@ -127,7 +131,7 @@ static void run_end(tp_playout *p) {
 
 int tp_playout_open(tp_playout *p, tp_pool *pool, tp_format format, uint32_t reserve_ms, uint32_t bound_ms,
                     uint32_t leg_rate_hz) {
-    if (!tp_playout_knows(format) || !tp_playout_knows((tp_format){leg_rate_hz, TP_ENCODING_PCMU})) return TP_E_ARGUMENT;
+    if (!tp_playout_carries(format) || !tp_playout_carries((tp_format){leg_rate_hz, TP_ENCODING_PCMU})) return TP_E_ARGUMENT;
     if (reserve_ms > bound_ms || bound_ms > 3600u * 1000u) return TP_E_ARGUMENT;
     memset(p, 0, sizeof *p);
     p->pool = pool;

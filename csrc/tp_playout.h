@@ -41,7 +41,7 @@
 #define TP_MARK_BLOCKS 8 /* 64 entries each: outcomes not yet read wait beside the pending ones */
 #define TP_MARK_RESERVE 5 /* blocks that 256 entries in a row can touch */
 #define TP_PLAYOUT_BLOCK_BYTES (TP_BLOCK_BYTES - 8u) /* of audio; the block's head says its format */
-#define TP_PLAYOUT_UNITS_HZ 48000u /* waiting time is counted in 1/48000 s: whole for every rate */
+#define TP_PLAYOUT_UNITS_HZ 14112000u /* waiting time is counted in 1 / this s: whole for every rate */
 
 enum { TP_OUTCOME_PENDING = 0, TP_OUTCOME_PLAYED = 1, TP_OUTCOME_CLEARED = 2, TP_OUTCOME_LOST = 3 };
 
@@ -50,7 +50,7 @@ typedef struct tp_playout {
     tp_chain audio;              /* head_at bytes of the head block are read, tail_at of the tail block written */
     tp_chain marks;              /* pays for mark_blocks */
     uint64_t written, read;      /* queue samples */
-    uint64_t bound, waiting;     /* 1/48000 s */
+    uint64_t bound, waiting;     /* 1 / TP_PLAYOUT_UNITS_HZ s */
     uint64_t n_dropped;          /* samples dropped as excess */
     uint32_t dropped_since_mark; /* the next mark is LOST */
     uint32_t paused;
@@ -80,8 +80,10 @@ int tp_playout_open(tp_playout *playout, tp_pool *pool, tp_format format, uint32
                     uint32_t leg_rate_hz);
 /* Audio gone, pending marks LOST at `at`, blocks and reserve back. */
 void tp_playout_close(tp_playout *playout, int64_t at);
-/* Formats it can hold: a known encoding at 8, 16, 24 or 48 kHz. */
+/* Formats it can hold: a known encoding at a rate that tp_resample knows. */
 bool tp_playout_knows(tp_format format);
+/* Formats of a leg or a stream: those of 8, 16, 24 or 48 kHz, of which a millisecond has whole samples. */
+bool tp_playout_carries(tp_format format);
 
 /* Appends what bound and pool allow. -> samples taken */
 size_t tp_playout_write(tp_playout *playout, tp_format format, const uint8_t *in, size_t n_samples);

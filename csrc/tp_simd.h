@@ -29,6 +29,12 @@ int tp_simd_level_best(void);
 /* One per ratio of rates: n_out samples, the first at `offset` input samples * up after the newest sample of x[0..n_taps). */
 typedef void tp_resample_kernel(int16_t *out, size_t n_out, const int16_t *x, uint32_t offset);
 enum { TP_RESAMPLE_N_RATIOS = 8 };
+/* Any ratio: output j lies `at` + j * down, in 1 / up of an input sample, after x[15], which is where its taps begin. */
+typedef void tp_resample_any_up_kernel(int16_t *out, size_t n_out, const int16_t *x, uint32_t at, uint32_t up,
+                                       uint32_t down);
+/* Adds each input to the 64 outputs that it reaches and writes those that are complete; `phase` as in tp_resample. */
+typedef void tp_resample_any_down_kernel(int16_t *out, float *sums, const int16_t *in, size_t n_in, uint32_t phase,
+                                         uint32_t up, uint32_t down);
 
 typedef struct tp_kernels {
     void (*pcmu_decode)(int16_t *out, const uint8_t *in, size_t n);
@@ -36,6 +42,8 @@ typedef struct tp_kernels {
     void (*pcma_decode)(int16_t *out, const uint8_t *in, size_t n);
     void (*pcma_encode)(uint8_t *out, const int16_t *in, size_t n);
     tp_resample_kernel *resample[TP_RESAMPLE_N_RATIOS]; /* order: the ratios in tp_resample.c */
+    tp_resample_any_up_kernel *resample_any_up;
+    tp_resample_any_down_kernel *resample_any_down;
 } tp_kernels;
 
 const tp_kernels *tp_simd_kernels(void);

@@ -32,7 +32,7 @@ static tp_format sent_format(const tp_stream_config *config) {
 int tp_stream_init(tp_stream *s, tp_pool *pool, const tp_stream_config *config, uint32_t leg_rate_hz, int64_t now) {
     bool application = config->role == TP_ROLE_APPLICATION;
     if (!application && config->role != TP_ROLE_PLATFORM) return TP_E_ARGUMENT;
-    if (!tp_playout_knows(config->format) || !tp_playout_knows(played_format(config))) return TP_E_ARGUMENT;
+    if (!tp_playout_carries(config->format) || !tp_playout_carries(played_format(config))) return TP_E_ARGUMENT;
     if (config->most_message_ms > LONG_MESSAGE_MS) return TP_E_ARGUMENT;
     if (config->message_ms == 0 || config->message_ms > (application ? LONG_MESSAGE_MS : MESSAGE_MAX_MS)) return TP_E_ARGUMENT;
     for (uint32_t i = 0; i < 2; i++) {
@@ -283,7 +283,7 @@ int tp_stream_receive_message(tp_stream *s, uint8_t *in, size_t in_bytes, int64_
 
 ptrdiff_t tp_stream_receive_audio(tp_stream *s, uint32_t track, tp_format format, const uint8_t *in, size_t in_bytes,
                                   int64_t now) {
-    if (!tp_playout_knows(format)) return TP_E_ARGUMENT;
+    if (!tp_playout_carries(format)) return TP_E_ARGUMENT;
     uint32_t size = tp_sample_bytes(format.encoding);
     if (in_bytes % size != 0) return TP_E_FORMAT;
     if (s->closed) return TP_E_STATE;

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkpath.audio import (
+    PLAYABLE_RATES_HZ,
     AudioChunk,
     AudioClip,
     WavWriter,
@@ -24,6 +25,7 @@ from talkpath.audio import (
     read_audio,
     write_audio,
 )
+from talkpath.dsp import RESAMPLER_RATES_HZ
 from talkpath.errors import FormatError
 
 RAMP = np.arange(-32768, 32768, 256, dtype=np.int16)
@@ -230,3 +232,7 @@ def test_the_module_needs_no_event_loop() -> None:
     probe = "import sys, talkpath.audio; print('trio' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=30)
     assert answer.stdout.strip() == "False"
+
+
+def test_what_can_be_played_is_what_the_resampler_knows() -> None:
+    assert PLAYABLE_RATES_HZ == RESAMPLER_RATES_HZ

@@ -24,8 +24,8 @@ from talkpath.errors import FormatError
 Samples = npt.NDArray[np.int16]
 """int16, [n_samples], mono."""
 
-CALL_RATES_HZ = (8_000, 16_000, 24_000, 48_000)
-"""The rates that calls and wires carry, converted as they play; `convert_rate` brings a file to one of them."""
+PLAYABLE_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+"""The rates that can be played, converted as they play; `convert_rate` brings any other to one of them."""
 
 _MIN_RATE_HZ = 1_000
 _MAX_RATE_HZ = 384_000
@@ -141,10 +141,10 @@ def samples_of(audio: object, sample_rate_hz: int | None = None, *, or_file: boo
             text among them is a slip of the program's, not a file.
 
     Returns:
-        int16, [n_samples], contiguous, and not copied where that can be helped; one of `CALL_RATES_HZ`.
+        int16, [n_samples], contiguous, and not copied where that can be helped; one of `PLAYABLE_RATES_HZ`.
 
     Raises:
-        FormatError: no audio, no rate, or one that calls do not carry; says what would be right.
+        FormatError: no audio, no rate, or one that cannot be played; says what would be right.
         OSError: the file cannot be opened.
     """
     if or_file and isinstance(audio, str | os.PathLike):
@@ -161,9 +161,9 @@ def samples_of(audio: object, sample_rate_hz: int | None = None, *, or_file: boo
             f"not {type(audio).__name__}"
         )
     pcm = np.ascontiguousarray(check_samples(pcm))
-    if check_rate(rate) not in CALL_RATES_HZ:
+    if check_rate(rate) not in PLAYABLE_RATES_HZ:
         raise FormatError(
-            f"audio of {rate} Hz is carried by no call; bring it to one of {', '.join(map(str, CALL_RATES_HZ))} Hz "
+            f"audio of {rate} Hz cannot be played; bring it to one of {', '.join(map(str, PLAYABLE_RATES_HZ))} Hz "
             "first: AudioClip.at_rate() or convert_rate()"
         )
     return pcm, int(rate)
@@ -445,13 +445,13 @@ _OUTPUT_BLOCK = 4096
 
 
 def convert_rate(samples: Samples, from_hz: int, to_hz: int) -> Samples:
-    """Convert a whole recording to another rate, for files only.
+    """Convert a whole recording from any rate to any other, for files only.
 
-    A file of 22,050 or 44,100 Hz must be brought to a rate that calls carry (`CALL_RATES_HZ`), once and before the
-    call; a running call converts with `talkpath.dsp.Resampler`. There is no hurry here, so the filter is long: a
-    windowed sinc (Kaiser, 128 zero crossings) evaluated at the exact position of every output sample, in double
-    precision. Flat within 0.01 dB up to 0.91 of the lower Nyquist frequency, images and aliases below -85 dB, linear
-    phase, no delay: output sample n lies at input time n / to_hz. The ends are padded with silence.
+    A running call converts what it plays by itself, with `talkpath.dsp.Resampler`, at the rates that are usual
+    (`PLAYABLE_RATES_HZ`); this is for all others, and for files that stay files. There is no hurry here, so the filter
+    is long: a windowed sinc (Kaiser, 128 zero crossings) evaluated at the exact position of every output sample, in
+    double precision. Flat within 0.01 dB up to 0.91 of the lower Nyquist frequency, images and aliases below -85 dB,
+    linear phase, no delay: output sample n lies at input time n / to_hz. The ends are padded with silence.
 
     Args:
         samples: int16, [n_samples] at `from_hz`.

@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.mark.parametrize(
     ("what", "a_peer"),
     [
-        ("kernels", "numpy table"),
+        ("kernels", "struct + dict"),
+        ("g711", "talkpath, base"),
+        ("resample", "talkpath, base"),
         ("message", "json + base64"),
         ("path", "struct + json + base64"),
         ("tick", "talkpath, base"),

@@ -9,7 +9,8 @@
 
 enum { N_IN = 3 * 960 };
 
-static const uint32_t rates_hz[] = {8000, 16000, 24000, 48000};
+enum { N_RATES = 9 };
+static const uint32_t rates_hz[N_RATES] = {8000, 16000, 24000, 48000, 11025, 12000, 22050, 32000, 44100};
 
 static uint32_t random_state = 1;
 static uint32_t random_below(uint32_t bound) {
@@ -45,7 +46,7 @@ static int check_superposition(uint32_t from_hz, uint32_t to_hz, const int16_t *
 }
 
 static int check_pair(uint32_t from_hz, uint32_t to_hz, bool thorough) {
-    static int16_t in[N_IN], whole[6 * N_IN];
+    static int16_t in[N_IN], whole[6 * N_IN], chunk[480];
     tp_resample state, fresh;
     const size_t n_whole = length_of(N_IN, from_hz, to_hz);
     CHECK(tp_resample_init(&state, from_hz, to_hz) == TP_OK);
@@ -77,18 +78,30 @@ static int check_pair(uint32_t from_hz, uint32_t to_hz, bool thorough) {
     }
     const uint32_t delay = tp_resample_delay(&state);
     CHECK(from_hz == to_hz ? delay == 0 : delay * 1000 <= (to_hz > from_hz ? 2 : 4) * to_hz);
+
+    tp_resample_port port = {.out = chunk, .capacity = n_whole - 1};
+    CHECK(tp_resample_init(&port.state, from_hz, to_hz) == TP_OK);
+    CHECK(tp_resample_chunk(&port, (const uint8_t *)in, 2 * 80 + 1) == TP_E_ARGUMENT);
+    CHECK(tp_resample_chunk(&port, (const uint8_t *)in, 2 * N_IN) == TP_E_ROOM);
+    port.capacity = 480;
+    const size_t n_chunk = length_of(80, from_hz, to_hz);
+    CHECK(tp_resample_chunk(&port, (const uint8_t *)in, 2 * 80) == (ptrdiff_t)n_chunk);
+    CHECK(memcmp(chunk, whole, 2 * n_chunk) == 0);
     return thorough && from_hz != to_hz ? check_superposition(from_hz, to_hz, in, whole) : 0;
 }
 
 int main(void) {
     tp_resample state;
     CHECK(sizeof state <= 1536);
-    CHECK(tp_resample_init(&state, 8000, 11025) == TP_E_ARGUMENT);
+    CHECK(tp_resample_init(&state, 8000, 9600) == TP_E_ARGUMENT);
     CHECK(tp_resample_init(&state, 0, 8000) == TP_E_ARGUMENT);
     for (int level = 0; level <= tp_simd_level_best(); level++) {
         CHECK(tp_simd_select(level) == level);
-        for (size_t from = 0; from < 4; from++)
-            for (size_t to = 0; to < 4; to++) CHECK(check_pair(rates_hz[from], rates_hz[to], level == 0) == 0);
+        for (size_t from = 0; from < N_RATES; from++)
+            for (size_t to = 0; to < N_RATES; to++) {
+                const bool thorough = level == 0 && ((from < 4 && to < 4) || (from == 0 && to == 4) || (from == 4 && to == 0));
+                CHECK(check_pair(rates_hz[from], rates_hz[to], thorough) == 0);
+            }
     }
     return 0;
 }

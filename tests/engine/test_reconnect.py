@@ -438,7 +438,7 @@ def test_fallback_audio_is_a_clip_or_a_file_that_is_read_once(tmp_path: Any) -> 
     with pytest.raises(FormatError):
         StreamSpec(url="ws://a", fallback=b"audio")
     with pytest.raises(FormatError):
-        StreamSpec(url="ws://a", fallback=AudioClip(CLIP.samples, 44_100))
+        StreamSpec(url="ws://a", fallback=AudioClip(CLIP.samples, 96_000))
     with pytest.raises(ConfigError, match="at least 100"):
         StreamSpec(url="ws://a", fallback=AudioClip(CLIP.samples[:400], 8000))
     with pytest.raises(ConfigError, match="reconnect_s"):

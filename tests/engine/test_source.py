@@ -12,6 +12,7 @@ import trio
 
 from support.virtual import assert_pool_is_whole, speech, virtual_engine
 from talkpath.audio import AudioChunk, AudioClip, write_audio
+from talkpath.dsp import Resampler
 from talkpath.engine.leg import MemoryLeg
 from talkpath.errors import FormatError, PlayoutFull
 from talkpath.records import Outcome, Played
@@ -46,7 +47,7 @@ async def test_a_call_plays_audio_of_every_kind(autojump: object, kind: str, tmp
     ("audio", "says"),
     [
         (SPEECH, "sample_rate_hz="),
-        (AudioClip(SPEECH, 44100), "one of 8000, 16000, 24000, 48000"),
+        (AudioClip(SPEECH, 96000), "one of 8000, 11025, .* 44100, 48000"),
         (SPEECH.astype(np.float32), "an array says nothing|float32"),
         (AudioClip(SPEECH.reshape(2, 400), 8000), "mono"),
         (SPEECH.tobytes(), "not bytes"),
@@ -59,6 +60,19 @@ async def test_audio_that_cannot_be_played_is_refused_in_words(autojump: object,
             await call.play(audio)
         with pytest.raises(FormatError, match=says):
             await call.play(pieces(audio))
+
+
+@pytest.mark.parametrize("rate_hz", [11_025, 22_050, 44_100])
+async def test_a_file_at_a_voices_own_rate_is_heard(autojump: object, tmp_path: Path, rate_hz: int) -> None:
+    seconds = np.arange(rate_hz) / rate_hz
+    said = np.rint(10_000 * np.sin(2 * np.pi * 440 * seconds)).astype(np.int16)
+    write_audio(tmp_path / "said.wav", said, rate_hz)
+    async with virtual_engine() as engine, engine.open_call(MemoryLeg()) as call:
+        played = await call.play(tmp_path / "said.wav")
+        assert played == Played(8000, Outcome.PLAYED, False)
+        heard = np.trim_zeros(call.leg.heard())
+    expected = Resampler(rate_hz, 8000).process(np.concatenate([said, np.zeros(rate_hz // 10, np.int16)]))
+    assert np.array_equal(heard, np.trim_zeros(expected))
 
 
 async def test_a_missing_file_is_the_callers_to_mend(autojump: object, tmp_path: Path) -> None:

@@ -390,7 +390,7 @@ async def test_speaking_beyond_the_bound_is_refused_whole(autojump: object) -> N
         (np.zeros(160, np.float32), 8000, "int16"),
         (np.zeros((2, 160), np.int16), 8000, r"2|shape"),
         (np.zeros(160, np.int16), None, "sample_rate_hz"),
-        (np.zeros(160, np.int16), 11025, "11025"),
+        (np.zeros(160, np.int16), 11000, "11000"),
         (b"\0" * 320, 8000, "bytes"),
     ],
 )

@@ -16,7 +16,16 @@ from talkpath.dsp.resample import Resampler
 from talkpath.events import MediaFormat
 from talkpath.path.path import Direction, LegKind, OutputKind, Path, PathOptions
 from talkpath.path.pool import Outbox, Pool
-from talkpath.path.stream import MAX_PENDING_MARKS, Event, EventKind, MarkOutcome, Stream, StreamOptions, Track
+from talkpath.path.stream import (
+    KNOWN_RATES_HZ,
+    MAX_PENDING_MARKS,
+    Event,
+    EventKind,
+    MarkOutcome,
+    Stream,
+    StreamOptions,
+    Track,
+)
 from talkpath.wire.dialect import Role
 
 PLAYED, CLEARED, LOST = MarkOutcome.PLAYED, MarkOutcome.CLEARED, MarkOutcome.LOST
@@ -125,7 +134,10 @@ class Call:
 
     def write(self, i: int, rate_hz: int, samples: npt.NDArray[np.int16]) -> int:
         fmt = MediaFormat("L16", rate_hz)
-        taken = self.streams[i].receive_audio(samples.tobytes(), self.now, media_format=fmt)
+        if rate_hz in KNOWN_RATES_HZ:
+            taken = self.streams[i].receive_audio(samples.tobytes(), self.now, media_format=fmt)
+        else:  # a wire's audio never has another rate, what a program plays may
+            taken = self.streams[i].play(samples.tobytes(), media_format=fmt)
         self.models[i].write(rate_hz, samples[:taken].tolist())
         self.models[i].dropped |= taken < len(samples)
         return taken
@@ -196,7 +208,7 @@ def noise(seed: int, n: int) -> npt.NDArray[np.int16]:
 
 SOURCE = st.sampled_from([0, 0, 0, 1])
 LENGTH = st.one_of(st.integers(0, 40), st.sampled_from([159, 160, 161, 320, 508, 1016]), st.integers(0, 1500))
-RATE = st.sampled_from([0, 8000, 16000, 16000, 24000, 48000])  # 0: the leg's own
+RATE = st.sampled_from([0, 8000, 16000, 16000, 24000, 48000, 11025, 22050, 44100])  # 0: the leg's own
 PLAY = st.tuples(st.just("play"), SOURCE, RATE, LENGTH)  # write, mark
 TICK = st.tuples(st.just("tick"), st.integers(1, 5))
 MOSTLY_NOT = st.sampled_from([False, False, False, True])

@@ -19,7 +19,7 @@ from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterSta
 from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
 from talkpath.dsp.mix import GAIN_DB, LIMITER_KNEE, Gain, Limiter, mix
 from talkpath.dsp.plc import Concealer
-from talkpath.dsp.resample import Resampler
+from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
 from talkpath.dsp.simd import simd_level
 from talkpath.dsp.tone import dtmf, tone
 from talkpath.dsp.tone_detector import ToneDetector, ToneEvent
@@ -31,6 +31,7 @@ __all__ = [
     "EAR_RATE_HZ",
     "GAIN_DB",
     "LIMITER_KNEE",
+    "RESAMPLER_RATES_HZ",
     "SILENCE_DBOV",
     "ActiveLevel",
     "CallProgress",
@@ -58,6 +59,7 @@ __all__ = [
     "pcma_encode",
     "pcmu_decode",
     "pcmu_encode",
+    "resample",
     "simd_level",
     "tone",
 ]

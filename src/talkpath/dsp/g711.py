@@ -96,9 +96,9 @@ def pcma_decode(payload: PayloadLike) -> Pcm:
 def _encode(kernel: Callable[..., None], pcm: PcmLike) -> bytes:
     # Bytes need no detour through an array, which would cost more than the work.
     samples = ffi.from_buffer(_SAMPLES, pcm if type(pcm) is bytes and len(pcm) % 2 == 0 else as_pcm(pcm))
-    payload = bytearray(len(samples))
+    payload = np.empty(len(samples), dtype=np.uint8)
     kernel(ffi.from_buffer(_OCTETS, payload), samples, len(samples))
-    return bytes(payload)
+    return payload.tobytes()
 
 
 def _decode(kernel: Callable[..., None], payload: PayloadLike) -> Pcm:

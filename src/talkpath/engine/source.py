@@ -18,7 +18,7 @@ import numpy.typing as npt
 import trio
 
 from talkpath._native import ffi, lib
-from talkpath.audio import samples_of
+from talkpath.audio import PLAYABLE_RATES_HZ, samples_of
 from talkpath.dsp.mix import gain_db_x100, steady
 from talkpath.engine.barge_in import SourceBargeIn
 from talkpath.engine.leg import DIGITS_MAX
@@ -245,7 +245,7 @@ class Source:
             return 1
         self._reckon()
         data = piece.data
-        native = native_format(MediaFormat("L16", piece.rate_hz))
+        native = native_format(MediaFormat("L16", piece.rate_hz), PLAYABLE_RATES_HZ)
         took = max(int(lib.tp_stream_play(self._native, native, ffi.from_buffer("uint8_t[]", data), len(data))), 0)
         if took:
             if not self._sounding or self._sounding[-1] is not piece:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from talkpath._native import lib
-from talkpath.audio import CALL_RATES_HZ, AudioChunk, AudioClip
+from talkpath.audio import PLAYABLE_RATES_HZ, AudioChunk, AudioClip
 from talkpath.line.driven import DrivenLine
 from talkpath.line.hearing import HeardChunk
 from talkpath.line.speech import Speech
@@ -97,7 +97,7 @@ class SpeakingLine(DrivenLine):
         if speech.is_ahead():
             return 0
         # One object for all lines: that one is in the cache.
-        self._straight_hz = CALL_RATES_HZ[CALL_RATES_HZ.index(speech.sample_rate_hz)]
+        self._straight_hz = PLAYABLE_RATES_HZ[PLAYABLE_RATES_HZ.index(speech.sample_rate_hz)]
         return self._straight_hz
 
     def _forestall(self) -> None:

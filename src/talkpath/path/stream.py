@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from talkpath._native import ffi, lib
+from talkpath.dsp.resample import RESAMPLER_RATES_HZ
 from talkpath.errors import CallEnded, ConfigError, FormatError, NativeError
 from talkpath.events import MediaFormat
 from talkpath.path.arena import new_bytes, new_struct
@@ -109,8 +110,11 @@ _FRAMING_WEBSOCKET: int = lib.TP_FRAMING_WEBSOCKET
 _FRAMING_NONE: int = lib.TP_FRAMING_NONE
 
 
-def native_format(media_format: MediaFormat) -> tuple[int, int]:
+def native_format(media_format: MediaFormat, rates_hz: tuple[int, ...] = KNOWN_RATES_HZ) -> tuple[int, int]:
     """Return (rate_hz, encoding) as the native core writes a format.
+
+    `rates_hz` are those that are right here: by default a leg's and a wire's; what is played may have any rate of
+    `RESAMPLER_RATES_HZ`, as it is converted when it is heard.
 
     Raises:
         FormatError: an encoding or rate the core does not know; the caller's to mend.
@@ -119,8 +123,8 @@ def native_format(media_format: MediaFormat) -> tuple[int, int]:
     encoding = _ENCODINGS.get((media_format.encoding, big_endian))
     if encoding is None:
         raise FormatError(f"unknown encoding {media_format.encoding!r}; known: PCMU, PCMA, L16")
-    if media_format.sample_rate_hz not in KNOWN_RATES_HZ:
-        raise FormatError(f"unknown rate {media_format.sample_rate_hz} Hz; known: 8000, 16000, 24000, 48000")
+    if media_format.sample_rate_hz not in rates_hz:
+        raise FormatError(f"unknown rate {media_format.sample_rate_hz} Hz; known: {', '.join(map(str, rates_hz))}")
     return media_format.sample_rate_hz, encoding
 
 
@@ -288,7 +292,8 @@ class Stream:
         Raises:
             FormatError: not whole samples, or (application's role) another rate than the stream's.
         """
-        wire_format = self._config.play_format if media_format is None else native_format(media_format)
+        own = self._config.play_format
+        wire_format = own if media_format is None else native_format(media_format, RESAMPLER_RATES_HZ)
         return self._count(lib.tp_stream_play(self.native, wire_format, payload, len(payload)), "play")
 
     def mark(self, mark_id: int) -> bool:
