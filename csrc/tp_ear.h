@@ -5,7 +5,8 @@
  *
  * How it works. Decode, energy, tp_voice, tp_resample, in that order, while the samples are in the first cache. An ear holds
  *   both states and nothing else, and ears lie side by side in memory: what a tick touches of one is some hundred bytes in
- *   few lines, and the next ear's are asked for while this one is heard, so many ears cost little more each than few.
+ *   few lines, and those of the ear after next are asked for while this one is heard, so many ears cost little more each
+ *   than few.
  *   A frame that is missing is silence to the resampler, whose clock goes on, and nothing at all to the gate's noise floor.
  *
  * How to use it. Memory for n ears; init each; hear_many once per ptime, payloads one after the other, a flag for each that
