@@ -96,5 +96,10 @@ def test_what_cannot_be_is_refused_in_words() -> None:
         ears.process(np.zeros((2, 2000), np.uint8))
     with pytest.raises(FormatError):
         ears.process(np.zeros((2, 320), np.uint8), np.zeros(3, np.bool_))
+    with pytest.raises(FormatError, match="out must be int16"):
+        ears.process(np.zeros((2, 320), np.uint8), out=np.zeros((2, 160), np.int16))
+    out = np.ones((2, 320), np.int16)
+    assert ears.process(np.zeros((2, 320), np.uint8), out=out).pcm is out
+    assert not out.any()
     with pytest.raises(ConfigError):
         ears.reset(2)

@@ -31,7 +31,7 @@ _HEARD = np.dtype([("energy", np.uint64), ("state", np.int32), ("missing", np.in
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeardTick:
-    """What all ears heard in one tick; the arrays are new ones."""
+    """What all ears heard in one tick; the arrays are new ones, but for samples that were asked for elsewhere."""
 
     pcm: npt.NDArray[np.int16]
     """int16, [n_ears, n_samples], at 16 kHz; 1.9 ms later than what came in where that has 8 kHz."""
@@ -90,12 +90,20 @@ class Ears:
                     f"ears of {sample_rate_hz} Hz with onset_ms={onset_ms} and hangover_ms={hangover_ms} cannot be"
                 )
 
-    def process(self, payloads: npt.NDArray[np.uint8], present: npt.NDArray[np.bool_] | None = None) -> HeardTick:
+    def process(
+        self,
+        payloads: npt.NDArray[np.uint8],
+        present: npt.NDArray[np.bool_] | None = None,
+        *,
+        out: npt.NDArray[np.int16] | None = None,
+    ) -> HeardTick:
         """Hear one frame of each.
 
         Args:
             payloads: uint8, [n, n_bytes]: a frame of each ear, whole samples, at most 60 ms.
             present: bool, [n]: whose frame has come; of the others the payload does not matter. None: all.
+            out: where the samples go, as `HeardTick.pcm` describes them, contiguous; None: a new array. Thousands of
+                ears fill megabytes in every tick, which are dearer new than used.
 
         Raises:
             FormatError: wrong dtype or shape, or half a sample; nothing was taken; the caller's to mend.
@@ -112,7 +120,10 @@ class Ears:
                 raise FormatError(f"present must be bool, [{self.n}], not {present.dtype} {present.shape}")
             flags = ffi.from_buffer("uint8_t[]", np.ascontiguousarray(present))
         payloads = np.ascontiguousarray(payloads)
-        pcm: Pcm = np.empty((self.n, n_samples * (EAR_RATE_HZ // self.sample_rate_hz)), np.int16)
+        shape = (self.n, n_samples * (EAR_RATE_HZ // self.sample_rate_hz))
+        if out is not None and (out.dtype != np.int16 or out.shape != shape or not out.flags.c_contiguous):
+            raise FormatError(f"out must be int16, {list(shape)}, contiguous, not {out.dtype} {out.shape}")
+        pcm: Pcm = np.empty(shape, np.int16) if out is None else out
         heard = np.empty(self.n, _HEARD)
         lib.tp_ear_hear_many(
             self._ears,
