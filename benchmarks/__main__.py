@@ -22,6 +22,7 @@ from benchmarks import (
     bench_path,
     bench_plc,
     bench_resample,
+    bench_tick,
     bench_tls,
     bench_tone,
     bench_virtual,
@@ -42,6 +43,7 @@ SMALL = (
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
     ("jitter", "jitter buffer, cost", bench_jitter.rows),
+    ("tick", "one tick of many calls", bench_tick.rows),
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
@@ -53,6 +55,7 @@ WHAT = (
         "path",
         "plc",
         "jitter",
+        "tick",
         "tls",
         "voice",
         "tone",

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
         ("resample", "talkpath, base"),
         ("message", "json + base64"),
         ("path", "struct + json + base64"),
+        ("tick", "talkpath, base"),
     ],
 )
 def test_short_run_reports_every_row_with_samples_and_ratios(what: str, a_peer: str, tmp_path: Path) -> None:
