@@ -33,7 +33,7 @@ from benchmarks import (
     timing,
 )
 from benchmarks.harness import HarnessError
-from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
+from benchmarks.report import ROOT, describe_machine, progress, write_json
 from talkpath._native import lib
 
 SMALL = (
@@ -128,7 +128,7 @@ def main() -> int:
         for what, title, rows in SMALL:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
-                print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+                timing.show(title, result[what], tables)
         if asked.what in ("plc", "all"):
             result["plc"] = bench_plc.run(bench_plc.SHORT if asked.short else bench_plc.FULL)
             bench_plc.show(result["plc"], tables)

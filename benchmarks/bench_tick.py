@@ -138,10 +138,12 @@ def rows() -> list[Row]:
             f"one tick of {CALLS:,} calls, each",
             Candidate("talkpath", thousand, CALLS * TURNS, quality),
             [Candidate("talkpath, base instruction set", _at_base(thousand), CALLS * TURNS), *_peers(payloads)],
+            {"audioop": 8},
         ),
         Row(
             f"the same, of {FEW} calls",
             Candidate(f"talkpath, {FEW} calls", few, FEW * TURNS),
             [Candidate(f"talkpath, {MANY:,} calls", many, MANY * TURNS)],
+            at_most={"talkpath": 1.3},
         ),
     ]
