@@ -11,12 +11,12 @@ from typing import Any
 
 from benchmarks import (
     bench_application,
+    bench_base64,
     bench_calls,
     bench_density,
     bench_g711,
     bench_grpc,
     bench_jitter,
-    bench_kernels,
     bench_knee,
     bench_media_message,
     bench_path,
@@ -37,7 +37,7 @@ from benchmarks.report import ROOT, describe_machine, progress, write_json
 from talkpath._native import lib
 
 SMALL = (
-    ("kernels", "kernels", bench_kernels.rows),
+    ("base64", "base64", bench_base64.rows),
     ("g711", "G.711", bench_g711.rows),
     ("resample", "resampling", bench_resample.rows),
     ("message", "one media message", bench_media_message.rows),
@@ -48,7 +48,7 @@ SMALL = (
 )
 WHAT = (
     *(
-        "kernels",
+        "base64",
         "g711",
         "resample",
         "message",
