@@ -1,4 +1,4 @@
-"""Base64 of one frame of G.711, both ways, beside what Python programs use; a peer that is not installed is left out."""
+"""Base64 of one frame of G.711, both ways, beside what Python programs use; peers that are missing are left out."""
 
 from __future__ import annotations
 
