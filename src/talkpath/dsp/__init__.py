@@ -13,9 +13,11 @@ with state belongs to one task at a time.
 from __future__ import annotations
 
 from talkpath.dsp.call_progress import COUNTRIES, CallProgress, call_progress
+from talkpath.dsp.ear import EAR_BYTES, EAR_RATE_HZ, Ears, HeardTick
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
+from talkpath.dsp.mix import GAIN_DB, LIMITER_KNEE, Gain, Limiter, mix
 from talkpath.dsp.noise import ComfortNoise
 from talkpath.dsp.plc import Concealer, conceal
 from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
@@ -27,17 +29,25 @@ from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
 
 __all__ = [
     "COUNTRIES",
+    "EAR_BYTES",
+    "EAR_RATE_HZ",
+    "GAIN_DB",
+    "LIMITER_KNEE",
     "RESAMPLER_RATES_HZ",
     "SILENCE_DBOV",
     "ActiveLevel",
     "CallProgress",
     "ComfortNoise",
     "Concealer",
+    "Ears",
+    "Gain",
+    "HeardTick",
     "JitterBuffer",
     "JitterFrame",
     "JitterKind",
     "JitterStatistics",
     "Level",
+    "Limiter",
     "Resampler",
     "ToneDetector",
     "ToneEvent",
@@ -49,6 +59,7 @@ __all__ = [
     "dtmf",
     "energy_dbov",
     "lengthen",
+    "mix",
     "pcma_decode",
     "pcma_encode",
     "pcmu_decode",
