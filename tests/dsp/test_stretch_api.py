@@ -65,7 +65,7 @@ def test_nothing_is_done_where_nothing_suits() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        (lambda: stretch(np.zeros(400, np.float32), 1.2), FormatError),  # type: ignore[arg-type]
+        (lambda: stretch(np.zeros(400, np.float32), 1.2), FormatError),
         (lambda: stretch(np.zeros((400, 2), np.int16), 1.2), FormatError),
         (lambda: stretch(b"123", 1.2), FormatError),
         (lambda: stretch(b"", 1.2, sample_rate_hz=44100), FormatError),
