@@ -86,7 +86,10 @@ class JitterBuffer:
     """Reorder, time and bound the audio of one RTP sender.
 
     Packets of any whole-millisecond ptime up to 200 ms; `get` takes `ptime_ms` whatever theirs is. A datagram with
-    another SSRC starts the buffer anew.
+    another SSRC starts the buffer anew. The delay it adds is `target_delay_ms` past the fastest packets' way, or as
+    near to it as whole frames come.
+
+    Source: RFC 3550 6.4.1, A.1 and A.8; RFC 3551 4.1 and 4.2.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from talkpath.dsp.pcm import as_payload
 from talkpath.errors import ConfigError, FormatError
 
 if TYPE_CHECKING:
-    from talkpath.dsp.pcm import Pcm, PayloadLike
+    from talkpath.dsp.pcm import PayloadLike, Pcm
 
 _SAMPLES = ffi.typeof("int16_t[]")
 _STATE = ffi.typeof("tp_noise *")
