@@ -1,6 +1,7 @@
 """The platform's end: an engine owns calls, a call owns a leg and its streams."""
 
-from talkpath.engine.call import Call, CallEvents
+from talkpath.engine.call import Call
+from talkpath.engine.call_events import CallEvents
 from talkpath.engine.config import EngineConfig, StreamSpec
 from talkpath.engine.engine import Engine, open_engine
 from talkpath.engine.leg import Leg
