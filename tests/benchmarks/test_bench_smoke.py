@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.mark.parametrize(
     ("what", "a_peer"),
     [
-        ("kernels", "struct + dict"),
+        ("base64", "base64"),
         ("g711", "talkpath, base"),
         ("resample", "talkpath, base"),
         ("message", "json + base64"),
