@@ -107,9 +107,7 @@ int tp_path_receive_pcm(tp_path *path, const int16_t *in, size_t in_samples, int
     path->pcm_head = (path->pcm_head + over) % capacity;
     path->pcm_count -= over;
     uint32_t at = (path->pcm_head + path->pcm_count) % capacity;
-    uint32_t first = capacity - at < n ? capacity - at : (uint32_t)n;
-    memcpy(path->pcm + 2u * at, in, 2u * first);
-    memcpy(path->pcm, in + first, 2u * (n - first));
+    tp_ring_write(path->pcm, 2u * capacity, 2u * at, in, 2u * n);
     path->pcm_count += (uint32_t)n;
     return (int)in_samples;
 }
@@ -135,12 +133,9 @@ int tp_path_tap(tp_path *path, int16_t *ring, uint32_t capacity) {
 
 static void tap(tp_path *path, tp_frame *frame) {
     if (path->tap == NULL) return;
-    const int16_t *pcm = tp_frame_pcm(frame);
-    uint32_t n = frame->n, at = (uint32_t)(path->tapped % path->tap_capacity);
-    uint32_t first = path->tap_capacity - at < n ? path->tap_capacity - at : n;
-    memcpy(path->tap + at, pcm, first * sizeof *pcm);
-    memcpy(path->tap, pcm + first, (n - first) * sizeof *pcm);
-    path->tapped += n;
+    uint32_t at = (uint32_t)(path->tapped % path->tap_capacity);
+    tp_ring_write(path->tap, 2u * path->tap_capacity, 2u * at, tp_frame_pcm(frame), 2u * frame->n);
+    path->tapped += frame->n;
     path->tap_pending = 1;
 }
 
@@ -151,9 +146,7 @@ static void keep_recent(tp_path *path, const uint8_t *payload) {
         payload += n - capacity;
         n = capacity;
     }
-    uint32_t first = capacity - path->recent_at < n ? capacity - path->recent_at : n;
-    memcpy(path->recent + path->recent_at, payload, first);
-    memcpy(path->recent, payload + first, n - first);
+    tp_ring_write(path->recent, capacity, path->recent_at, payload, n);
     path->recent_at = (path->recent_at + n) % capacity;
     path->recent_bytes = path->recent_bytes + n < capacity ? path->recent_bytes + n : capacity;
 }
@@ -254,9 +247,7 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
     frame->bytes = payload;
     if (path->config.leg_kind == TP_LEG_PCM) {
         uint32_t k = path->pcm_count < n ? path->pcm_count : n;
-        uint32_t first = path->pcm_capacity - path->pcm_head < k ? path->pcm_capacity - path->pcm_head : k;
-        memcpy(frame->pcm, path->pcm + 2u * path->pcm_head, 2u * first);
-        memcpy(frame->pcm + first, path->pcm, 2u * (k - first));
+        tp_ring_read(path->pcm, 2u * path->pcm_capacity, 2u * path->pcm_head, frame->pcm, 2u * k);
         memset(frame->pcm + k, 0, 2u * (n - k));
         path->pcm_head = (path->pcm_head + k) % path->pcm_capacity;
         path->pcm_count -= k;

@@ -12,6 +12,7 @@
 #ifndef TP_PATH_OWN_H
 #define TP_PATH_OWN_H
 #include "tp_path.h"
+#include "tp_ring.h"
 
 #define TP_PATH_MAX_FRAME 2880u  /* 60 ms at 48 kHz */
 #define TP_PATH_RECENT_MS 24u    /* what concealment looks back at */

@@ -46,9 +46,7 @@ static void ring_write(tp_track *track, uint32_t size, const uint8_t *in, size_t
             in += skip;
             bytes = track->capacity_bytes;
         }
-        size_t first = track->capacity_bytes - at < bytes ? track->capacity_bytes - at : bytes;
-        memcpy(track->bytes + at, in, first);
-        memcpy(track->bytes, in + first, bytes - first);
+        tp_ring_write(track->bytes, track->capacity_bytes, at, in, bytes);
     }
     track->written += n;
 }
@@ -340,10 +338,7 @@ ptrdiff_t tp_stream_track_read(const tp_stream *s, uint32_t track, uint8_t *out,
     if (n > out_capacity / size) n = out_capacity / size;
     if (n == 0) return 0;
     size_t at = (size_t)(*from * size % ring->capacity_bytes);
-    size_t bytes = n * size;
-    size_t first = ring->capacity_bytes - at < bytes ? ring->capacity_bytes - at : bytes;
-    memcpy(out, ring->bytes + at, first);
-    memcpy(out + first, ring->bytes, bytes - first);
+    tp_ring_read(ring->bytes, ring->capacity_bytes, at, out, n * size);
     return (ptrdiff_t)n;
 }
 

@@ -34,14 +34,11 @@ static void next_payload(tp_stream *s, uint32_t encoding, uint8_t *payload, size
     if (s->tail == NULL) return;
     size_t size = tp_sample_bytes(encoding), bytes = n * size;
     size_t at = (size_t)(s->sent * size % s->tail_bytes);
-    size_t first = s->tail_bytes - at < bytes ? s->tail_bytes - at : bytes;
     if (from_tail) {
-        memcpy(payload, s->tail + at, first);
-        memcpy(payload + first, s->tail, bytes - first);
+        tp_ring_read(s->tail, s->tail_bytes, at, payload, bytes);
         return;
     }
-    memcpy(s->tail + at, payload, first);
-    memcpy(s->tail, payload + first, bytes - first);
+    tp_ring_write(s->tail, s->tail_bytes, at, payload, bytes);
     s->tail_end = s->sent + n;
     uint64_t kept = s->tail_bytes / size;
     if (s->tail_end - s->tail_from > kept) s->tail_from = s->tail_end - kept;
@@ -167,10 +164,7 @@ size_t tp_stream_tail_read(const tp_stream *s, uint8_t *out, size_t out_capacity
     if (*from < oldest) *from = oldest;
     if (*from >= s->sent) return 0;
     size_t n = s->sent - *from < out_capacity / size ? (size_t)(s->sent - *from) : out_capacity / size;
-    size_t at = (size_t)(*from * size % s->tail_bytes), bytes = n * size;
-    size_t first = s->tail_bytes - at < bytes ? s->tail_bytes - at : bytes;
-    memcpy(out, s->tail + at, first);
-    memcpy(out + first, s->tail, bytes - first);
+    tp_ring_read(s->tail, s->tail_bytes, (size_t)(*from * size % s->tail_bytes), out, n * size);
     *from += n;
     return n;
 }

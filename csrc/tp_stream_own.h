@@ -12,6 +12,7 @@
  * Figures to hold: those of tp_stream. Source: own. */
 #ifndef TP_STREAM_OWN_H
 #define TP_STREAM_OWN_H
+#include "tp_ring.h"
 #include "tp_stream.h"
 
 #define TP_STREAM_MAX_RATE_PER_MS 48u
