@@ -75,6 +75,7 @@ def make_ffi() -> FFI:
         "talkpath._native",
         GLUE + "".join(f'#include "{name}"\n' for name in headers),
         sources=sources,
+        depends=sorted(os.path.relpath(path, ROOT) for path in HERE.rglob("*") if path.suffix in (".h", ".inc")),
         include_dirs=[str(HERE.relative_to(ROOT)), str(HERE.relative_to(ROOT) / "tables")],
         extra_compile_args=flags,
         extra_link_args=["-pthread"],
