@@ -11,17 +11,18 @@ from typing import Any
 
 from benchmarks import (
     bench_application,
+    bench_base64,
     bench_calls,
     bench_density,
     bench_g711,
     bench_grpc,
     bench_jitter,
-    bench_kernels,
     bench_knee,
     bench_media_message,
     bench_path,
     bench_plc,
     bench_resample,
+    bench_tick,
     bench_tls,
     bench_tone,
     bench_virtual,
@@ -32,27 +33,29 @@ from benchmarks import (
     timing,
 )
 from benchmarks.harness import HarnessError
-from benchmarks.report import ROOT, describe_machine, print_table, progress, write_json
+from benchmarks.report import ROOT, describe_machine, progress, write_json
 from talkpath._native import lib
 
 SMALL = (
-    ("kernels", "kernels", bench_kernels.rows),
+    ("base64", "base64", bench_base64.rows),
     ("g711", "G.711", bench_g711.rows),
     ("resample", "resampling", bench_resample.rows),
     ("message", "one media message", bench_media_message.rows),
     ("path", "one call in the core", bench_path.rows),
     ("jitter", "jitter buffer, cost", bench_jitter.rows),
+    ("tick", "one tick of many calls", bench_tick.rows),
     ("tls", "TLS on a media connection", bench_tls.rows),
 )
 WHAT = (
     *(
-        "kernels",
+        "base64",
         "g711",
         "resample",
         "message",
         "path",
         "plc",
         "jitter",
+        "tick",
         "tls",
         "voice",
         "tone",
@@ -125,7 +128,7 @@ def main() -> int:
         for what, title, rows in SMALL:
             if asked.what in (what, "all"):
                 result[what] = timing.measure(rows(), effort)
-                print_table(title, timing.TABLE_HEADS, timing.table_rows(result[what]), tables)
+                timing.show(title, result[what], tables)
         if asked.what in ("plc", "all"):
             result["plc"] = bench_plc.run(bench_plc.SHORT if asked.short else bench_plc.FULL)
             bench_plc.show(result["plc"], tables)

@@ -90,9 +90,15 @@ def rows() -> list[Row]:
                     f"{law} {way}, {CALLS} calls' frames a call, per frame",
                     Candidate("talkpath", batch, CALLS, notes, keeps),
                     batch_peers,
+                    {"audioop": 25 if way == "encode" else 2.5},
                 ),
                 Row(f"{law} {way}, frame a call", Candidate("talkpath", single, CALLS, notes, keeps), single_peers),
-                Row(f"{law} {way}, 60 s a call, per frame", Candidate("talkpath.dsp", bulk, MINUTE, notes), bulk_peers),
+                Row(
+                    f"{law} {way}, 60 s a call, per frame",
+                    Candidate("talkpath.dsp", bulk, MINUTE, notes),
+                    bulk_peers,
+                    {"audioop": 30 if way == "encode" else 3},
+                ),
             ]
     return result
 

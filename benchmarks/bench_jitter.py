@@ -44,7 +44,7 @@ from cffi import FFI
 
 from benchmarks.peers import find_peer
 from benchmarks.plots import line_plot
-from benchmarks.report import ROOT, print_table, progress
+from benchmarks.report import ROOT, Goal, judge_goal, print_goals, print_table, progress, spread
 from benchmarks.signals import speech_like
 from benchmarks.timing import Candidate, Row
 from benchmarks.traces import KINDS, NEVER, PTIME_NS, Trace, make_trace
@@ -436,7 +436,22 @@ def run(plan: Plan) -> dict[str, Any]:
             margin = _nearest(adaptive[kind], mine.late_percent).setting
             row["speexdsp"]["pesq"] = quality(speex.play(short, frames, margin, keep_pcm=True), frames)
         rows.append(row)
-    return {"speech": whose, "seconds": plan.seconds, "speexdsp": speex.lib is not None, "traces": rows}
+    goals = [
+        judge_goal(Goal(f"{row['trace']}, over {what}", "x", target, at_least=False), spread([row[peer]["ratio"]]))
+        for row in rows
+        for peer, what, target in (
+            ("fixed", "a fixed buffer's chosen for the trace", 0.75),
+            ("speexdsp", "speexdsp's adaptive buffer's", 1.0),
+        )
+        if peer in row
+    ]
+    return {
+        "speech": whose,
+        "seconds": plan.seconds,
+        "speexdsp": speex.lib is not None,
+        "traces": rows,
+        "goals": goals,
+    }
 
 
 def show(result: dict[str, Any], out: TextIO) -> None:
@@ -462,6 +477,7 @@ def show(result: dict[str, Any], out: TextIO) -> None:
     )
     heads = ("trace", "buffer", "delay ms", "late %", "stretched %", "ours/theirs", "PESQ")
     print_table(title, heads, lines, out)
+    print_goals(result["goals"], out)
 
 
 def draw(folder: FilePath, seconds: float = 60.0) -> list[FilePath]:
@@ -528,6 +544,9 @@ def _new_state() -> tuple[Any, Any]:
     return state, ring
 
 
+COST_GOALS = {"aiortc": 15.0, "speexdsp": 10.0}
+
+
 def rows() -> list[Row]:
     """Build the rows: an RTP packet in and a frame out, in order.
 
@@ -577,10 +596,10 @@ def rows() -> list[Row]:
                     keeps=(theirs, speex),
                 )
             )
-    built = [Row("RTP in, jitter buffer, frame out; from Python", from_python[0], from_python[1:])]
+    built = [Row("RTP in, jitter buffer, frame out; from Python", from_python[0], from_python[1:], COST_GOALS)]
     if from_c:
         aiortc = [candidate for candidate in from_python if candidate.name.startswith("aiortc")]
-        built.insert(0, Row("RTP in, jitter buffer, frame out; from C", from_c[0], [*from_c[1:], *aiortc]))
+        built.insert(0, Row("RTP in, jitter buffer, frame out; from C", from_c[0], [*from_c[1:], *aiortc], COST_GOALS))
     return built
 
 

@@ -26,7 +26,7 @@ from benchmarks.peers import find_peer
 from benchmarks.plots import Series, line_plot
 from benchmarks.report import ROOT, Goal, judge_goal, print_goals, print_table, progress, spread
 from benchmarks.signals import Pcm, speech_like
-from benchmarks.timing import TABLE_HEADS, Candidate, Row, measure, table_rows
+from benchmarks.timing import Candidate, Row, measure
 from talkpath._native import ffi, lib
 from talkpath.dsp import Concealer, conceal, pcmu_decode, pcmu_encode
 
@@ -398,7 +398,7 @@ def show(result: dict[str, Any], file: TextIO) -> None:
         if chosen:
             heads = ("voice", "part", "by", "no loss", *(f"{rate:.0%}" for rate in rates))
             print_table(title, heads, _lines(chosen, rates), file)
-    print_table("concealment: speed", TABLE_HEADS, table_rows(result["speed"]), file)
+    timing.show("concealment: speed", result["speed"], file)
     print_goals(result["goals"], file)
 
 

@@ -27,6 +27,15 @@ from talkpath.dsp import Resampler
 
 SECONDS = 4
 RATES_HZ = ((8000, 16000), (16000, 8000), (8000, 24000), (24000, 8000), (8000, 48000), (48000, 8000), (44100, 8000))
+FUSED_GOALS = {
+    (8000, 16000): {"soxr": 12.0},
+    (16000, 8000): {"soxr": 5.0},
+    (8000, 24000): {"soxr": 6.0},
+    (8000, 48000): {"soxr": 6.0},
+    (24000, 8000): {"soxr": 2.5, "speexdsp": 5.0},
+    (48000, 8000): {"soxr": 2.5, "speexdsp": 5.0},
+}
+PUBLIC_GOALS = {(8000, 16000): {"soxr": 5.0}, (16000, 8000): {"soxr": 3.0}}
 BASE = "talkpath, base instruction set"
 FUSED = "talkpath, the call in the path"
 PUBLIC = "talkpath.dsp.Resampler"
@@ -176,11 +185,13 @@ def _rows_of(from_hz: int, to_hz: int) -> list[Row]:
             f"{name}, fused",
             Candidate(FUSED, fused, len(frames), own, (port, out, held)),
             [Candidate(BASE, at_base(fused), len(frames)), *peers],
+            FUSED_GOALS.get((from_hz, to_hz), {}),
         ),
         Row(
             f"{name}, public call",
             Candidate(PUBLIC, public, len(frames), own),
             [Candidate(BASE, at_base(public), len(frames)), *peers],
+            PUBLIC_GOALS.get((from_hz, to_hz), {}),
         ),
     ]
 

@@ -246,7 +246,7 @@ def _row(name: str, samples: Pcm, peer: Spandsp | None, together: int = 1) -> Ro
             dtmf_rx_get(theirs, found, 128)
 
         peers.append(Candidate("spandsp dtmf_rx", run_spandsp, count))
-    return Row(name, Candidate("talkpath", run, count), peers)
+    return Row(name, Candidate("talkpath", run, count), peers, {"spandsp": 3})
 
 
 def run(plan: Plan) -> dict[str, Any]:
@@ -287,4 +287,4 @@ def show(result: dict[str, Any], to: TextIO) -> None:
         [f"found in {speech['minutes']} min of speech", "", "", *(str(speech["hits"][name]) for name in names)]
     )
     print_table("digits: right, % of tries", ("limit of ITU-T Q.24", "whose", "digits", *names), lines, to)
-    print_table("digit detector", timing.TABLE_HEADS, timing.table_rows(result["speed"]), to)
+    timing.show("digit detector", result["speed"], to)

@@ -297,4 +297,4 @@ def show(result: dict[str, Any], out: TextIO) -> None:
     ]
     if rows:
         print_table("voice activity: quality", heads, rows, out)
-    print_table("voice activity: cost", timing.TABLE_HEADS, timing.table_rows(result["speed"]), out)
+    timing.show("voice activity: cost", result["speed"], out)

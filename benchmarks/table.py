@@ -109,14 +109,48 @@ def _knee(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     )
 
 
-def _goals(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Find every goal of every section, in the order of measurement."""
-    yield from result.get("calls", {}).get("summary", {}).get("goals", [])
-    for what, section in result.items():
-        if what not in ("calls", "density") and isinstance(section, dict):
-            yield from section.get("goals", [])
+SECTIONS = {
+    "calls": "calls per core",
+    "wire": "a message over a socket",
+    "wires": "each platform's wire",
+    "grpc": "gRPC",
+    "application": "the application's end",
+    "g711": "G.711",
+    "resample": "resampling, 20 ms",
+    "jitter": "jitter buffer, cost",
+    "jitter traces": "jitter buffer, delay at equal loss",
+    "plc": "concealment",
+    "tone": "digits in audio",
+    "tick": "many calls at once",
+}
+"""Titles of what is measured; other sections bear their own names."""
+
+
+def _goals(result: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Find the goals of every section, in the order of measurement."""
+    sections: dict[str, list[dict[str, Any]]] = {
+        SECTIONS["calls"]: result.get("calls", {}).get("summary", {}).get("goals", [])
+    }
     for part in result.get("density", {}).get("parts", {}).values():
-        yield from part["goals"]
+        sections.setdefault("density", []).extend(part["goals"])
+    for what, section in result.items():
+        if what in ("calls", "density") or not isinstance(section, (dict, list)):
+            continue
+        rows = section if isinstance(section, list) else section.get("speed", [])
+        goals = [] if isinstance(section, list) else list(section.get("goals", []))
+        goals += [goal for row in rows for goal in row.get("goals", [])]
+        sections[SECTIONS.get(what, what)] = goals
+    yield from ((title, goals) for title, goals in sections.items() if goals)
+
+
+def _goal_line(goal: dict[str, Any]) -> str:
+    unit = {"x": " ×"}.get(goal["unit"], f" {goal['unit']}".rstrip())
+    sense = "≥" if goal["sense"] == ">=" else "≤"
+    measured = goal["measured"]
+    return (
+        f"| {goal['name']} | {number(measured['median'])}{unit}{'' if goal['met'] else ' (missed)'} "
+        f"| {number(measured['min'])} to {number(measured['max'])} | {sense} {goal['target']:g}{unit} |"
+    )
 
 
 def _machine(result: dict[str, Any]) -> str:
@@ -140,16 +174,11 @@ def render(result: dict[str, Any]) -> str:
         lines += ["| " + " | ".join(row) + " |" for row in rows(result)]
     while any("|  |" in line for line in lines):
         lines = [line.replace("|  |", "| |") for line in lines]
-    if goals := list(_goals(result)):
+    if sections := list(_goals(result)):
         lines += ["", "| set as a goal | measured | smallest to largest | goal |", "| --- | --- | --- | --- |"]
-        for goal in goals:
-            unit = {"x": " ×"}.get(goal["unit"], f" {goal['unit']}".rstrip())
-            sense = "≥" if goal["sense"] == ">=" else "≤"
-            measured = goal["measured"]
-            lines.append(
-                f"| {goal['name']} | {number(measured['median'])}{unit}{'' if goal['met'] else ' (missed)'} "
-                f"| {number(measured['min'])} to {number(measured['max'])} | {sense} {goal['target']:g}{unit} |"
-            )
+        for title, goals in sections:
+            lines.append(f"| **{title}** | | | |")
+            lines += [_goal_line(goal) for goal in goals]
     left_out = result.get("calls", {}).get("left_out", {})
     lines += ["", _machine(result)]
     if threads := result.get("calls", {}).get("summary", {}).get("media_thread"):

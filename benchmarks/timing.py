@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
-from benchmarks.report import number, progress, spread
+from benchmarks.report import Goal, judge_goal, number, print_goals, print_table, progress, spread
 from talkpath._native import lib
 
 
@@ -48,6 +48,9 @@ class Row:
     name: str
     ours: Candidate
     peers: Sequence[Candidate]
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    """Goals: by the beginning of a peer's name, how many times ours must fit into its time."""
+    at_most: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ def measure(rows: Sequence[Row], effort: Effort) -> list[dict[str, Any]]:
 
     Returns:
         One object per row: for each candidate the nanoseconds per operation as median, spread and samples, and
-        each peer's ratio to ours within the same round (how many times ours fits into the peer's time).
+        each peer's ratio to ours within the same round (how many times ours fits into the peer's time); the row's goals
+        beside what was measured.
     """
     results: list[dict[str, Any]] = []
     for row in rows:
@@ -109,8 +113,22 @@ def measure(rows: Sequence[Row], effort: Effort) -> list[dict[str, Any]]:
         ]
         for entry, taken in zip(described[1:], samples[1:], strict=True):
             entry["ratio"] = spread([theirs / own for theirs, own in zip(taken, samples[0], strict=True)])
-        results.append({"name": row.name, "ours": described[0], "peers": described[1:]})
+        goals = [
+            judge_goal(Goal(f"{row.name}: {entry['name']} over ours", "x", target, at_least=at_least), entry["ratio"])
+            for entry in described[1:]
+            for wanted, at_least in ((row.at_least, True), (row.at_most, False))
+            for beginning, target in wanted.items()
+            if entry["name"].startswith(beginning)
+        ]
+        results.append({"name": row.name, "ours": described[0], "peers": described[1:], "goals": goals})
     return results
+
+
+def show(title: str, results: Sequence[dict[str, Any]], file: TextIO) -> None:
+    """Print rows as a table, and their goals."""
+    print_table(title, TABLE_HEADS, table_rows(results), file)
+    if goals := [goal for result in results for goal in result["goals"]]:
+        print_goals(goals, file)
 
 
 def table_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -59,6 +59,37 @@ uint32_t tp_resample_delay(const tp_resample *state);
 typedef struct { tp_resample state; int16_t *out; size_t capacity; } tp_resample_port;
 ptrdiff_t tp_resample_chunk(tp_resample_port *port, const uint8_t *in, size_t n_bytes);
 
+/* ---- tp_mix ---- */
+#define TP_GAIN_LEAST_DB_X100 -6000
+#define TP_GAIN_MOST_DB_X100 1800
+#define TP_GAIN_MUTE -2147483648
+#define TP_LIMITER_KNEE 28672
+#define TP_LIMITER_UNITY 1073741824
+typedef struct { int32_t from, to; uint32_t left, ramp_samples; } tp_gain;
+typedef struct { int32_t gain, release; } tp_limiter;
+void tp_gain_init(tp_gain *gain, uint32_t ramp_samples);
+int tp_gain_set(tp_gain *gain, int32_t db_x100);
+void tp_gain_settle(tp_gain *gain);
+void tp_gain_process(tp_gain *gain, int16_t *out, const int16_t *in, size_t n);
+void tp_mix_add(int32_t *sum, const int16_t *in, size_t n, tp_gain *gain);
+int tp_limiter_init(tp_limiter *limiter, uint32_t rate_hz);
+void tp_limiter_reset(tp_limiter *limiter);
+size_t tp_limiter_process(tp_limiter *limiter, int16_t *out, const int32_t *in, size_t n);
+
+/* ---- tp_tape ---- */
+typedef struct { int16_t *pairs; uint32_t capacity; int64_t begin, end; ...; } tp_tape;
+int tp_tape_init(tp_tape *tape, int16_t *pairs, size_t capacity, int64_t clock);
+void tp_tape_write(tp_tape *tape, int64_t clock, const int16_t *inbound, const int16_t *outbound, size_t n);
+
+/* ---- tp_ear ---- */
+typedef struct { uint64_t energy; int32_t state, missing; } tp_heard;
+typedef struct { ...; } tp_ear;
+#define TP_EAR_RATE_HZ 16000
+size_t tp_ear_sizeof(void);
+int tp_ear_init(tp_ear *ear, const tp_voice_config *voice);
+int tp_ear_hear_many(tp_ear *ears, size_t count, uint32_t encoding, const uint8_t *payloads, size_t stride, size_t n,
+                     const uint8_t *present, int16_t *out, tp_heard *heard);
+
 /* ---- tp_plc ---- */
 #define TP_PLC_MAX_FRAME 960
 typedef struct { uint32_t rate_hz, missing, pitch; ...; } tp_plc;
@@ -301,6 +332,9 @@ uint64_t tp_stream_sent_samples(const tp_stream *stream);
 int64_t tp_stream_hold(tp_stream *stream, int held, int64_t now);
 int tp_stream_keep_tail(tp_stream *stream, uint8_t *ring, uint32_t ring_bytes);
 uint64_t tp_stream_rewind(tp_stream *stream);
+typedef struct { uint64_t sent, start_sent; int64_t start, held_at; } tp_model;
+void tp_stream_model(const tp_stream *stream, tp_model *model);
+size_t tp_stream_tail_read(const tp_stream *stream, uint8_t *out, size_t out_capacity, uint64_t *from);
 
 /* ---- tp_path ---- */
 #define TP_PATH_STREAMS 4
@@ -321,7 +355,7 @@ typedef struct {
     uint64_t frames_sent, rtp_packets_in, rtp_packets_out, rtcp_packets_in, rtp_malformed, rtp_wrong_payload_type;
     uint64_t ssrc_changes, digits_in, digits_out, digits_refused;
     uint64_t concealed_samples, concealment_events, silent_samples;
-    uint64_t application_samples, mixed_frames, clipped_samples;
+    uint64_t application_samples, mixed_frames, limited_samples;
     uint64_t digits_overflowed, pcm_dropped_samples, digits_in_audio, digits_doubled;
 } tp_path_counters;
 typedef struct { ...; } tp_path;
@@ -335,6 +369,9 @@ void tp_path_close(tp_path *path);
 int tp_path_receive_rtp(tp_path *path, const uint8_t *in, size_t in_bytes, int64_t arrived);
 int tp_path_receive_pcm(tp_path *path, const int16_t *in, size_t in_samples, int64_t now);
 void tp_path_receive_digit(tp_path *path, char digit);
+int tp_path_set_gain(tp_path *path, unsigned stream, int32_t db_x100);
+int tp_path_record(tp_path *path, tp_tape *tape);
+size_t tp_path_read_tape(const tp_tape *tape, int16_t *out, size_t capacity, int64_t *from, int64_t *lost);
 int64_t tp_path_clear(tp_path *path, unsigned stream);
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms);
 uint32_t tp_path_digits_waiting(const tp_path *path);

@@ -55,6 +55,8 @@ int tp_path_init(tp_path *path, tp_pool *pool, const tp_path_config *config, uin
     path->direction = TP_DIRECTION_BOTH;
     path->seq = config->first_seq;
     path->last_media = now;
+    for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) tp_gain_init(&path->gains[i], path->frame_samples);
+    (void)tp_limiter_init(&path->limiter, rate);
     if (config->inband_digits && tp_tone_init(&path->tone, rate) != TP_OK) return TP_E_ARGUMENT;
     measure_room(path);
     if (config->leg_kind == TP_LEG_PCM) {
@@ -89,6 +91,7 @@ void tp_path_detach(tp_path *path, unsigned stream) {
     if (stream >= TP_PATH_STREAMS || path->streams[stream] == NULL) return;
     tp_stream_close(path->streams[stream], path->clock);
     path->streams[stream] = NULL;
+    tp_gain_init(&path->gains[stream], path->frame_samples);
     /* Digits of its own that have not begun go with it; among others' they cannot be told apart. */
     if (path->digits_by == 1u << stream) tp_event_sender_clear(&path->events_out);
     path->digits_by &= ~(1u << stream);
@@ -99,6 +102,7 @@ void tp_path_detach(tp_path *path, unsigned stream) {
 void tp_path_close(tp_path *path) {
     (void)tp_path_tap(path, NULL, 0);
     for (unsigned i = 0; i < TP_PATH_STREAMS; i++) tp_path_detach(path, i);
+    path->tape = NULL;
     path->closed = 1;
 }
 
@@ -219,6 +223,24 @@ int tp_path_receive_pcm(tp_path *path, const int16_t *in, size_t in_samples, int
 int64_t tp_path_clear(tp_path *path, unsigned stream) {
     if (stream >= TP_PATH_STREAMS || path->streams[stream] == NULL) return TP_E_ARGUMENT;
     return tp_stream_clear(path->streams[stream], path->clock);
+}
+
+int tp_path_set_gain(tp_path *path, unsigned stream, int32_t db_x100) {
+    if (stream >= TP_PATH_STREAMS) return TP_E_ARGUMENT;
+    int status = tp_gain_set(&path->gains[stream], db_x100);
+    const tp_stream *s = path->streams[stream];
+    if (s == NULL || !s->playout.running) tp_gain_settle(&path->gains[stream]);
+    return status;
+}
+
+int tp_path_record(tp_path *path, tp_tape *tape) {
+    if (path->closed) return TP_E_STATE;
+    path->tape = tape;
+    return TP_OK;
+}
+
+size_t tp_path_read_tape(const tp_tape *tape, int16_t *out, size_t capacity, int64_t *from, int64_t *lost) {
+    return tp_tape_read(tape, out, capacity, from, lost);
 }
 
 int tp_path_send_digits(tp_path *path, unsigned stream, const char *digits, size_t n, uint32_t on_ms, uint32_t off_ms) {
@@ -497,60 +519,57 @@ static void find_digits(tp_path *path, tp_frame *frame, bool concealed) {
     }
 }
 
-static void add_saturated(int16_t *sum, const int16_t *in, size_t n, uint64_t *n_clipped) {
-    for (size_t i = 0; i < n; i++) {
-        int32_t x = (int32_t)sum[i] + in[i];
-        sum[i] = tp_saturate16(x);
-        *n_clipped += x != sum[i];
-    }
-}
-
 /* What the caller hears in this ptime; the sources in `resting` give nothing. `payload` has room for the frame. */
 static void play_frame(tp_path *path, tp_frame *frame, uint8_t *payload, uint32_t resting) {
     size_t n = frame->n;
     uint32_t active = 0, n_active = 0;
+    bool as_it_is = tp_limiter_is_idle(&path->limiter);
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         tp_stream *s = path->streams[i];
         if (s == NULL) continue;
-        if (s->playout.paused || (resting & 1u << i) != 0) {
-            tp_playout_rest(&s->playout, path->clock);
-        } else if (tp_playout_has_audio(&s->playout)) {
+        bool rests = s->playout.paused || (resting & 1u << i) != 0;
+        if (!rests && tp_playout_has_audio(&s->playout)) {
             active |= 1u << i;
             n_active++;
-        } else {
-            tp_playout_rest(&s->playout, path->clock);
-            tp_stream_played(s, 0, 0, n);
+            as_it_is = as_it_is && tp_gain_is_unity(&path->gains[i]);
+            continue;
         }
+        tp_gain_settle(&path->gains[i]);
+        tp_playout_rest(&s->playout, path->clock);
+        if (!rests) tp_stream_played(s, 0, 0, n);
     }
     frame->bytes = payload;
     uint32_t encoding = frame->format.encoding;
     if (n_active == 0) {
         (void)tp_g711_silence(encoding, payload, n);
         frame->silent = 1;
+        tp_limiter_reset(&path->limiter);
         return;
     }
+    as_it_is = as_it_is && n_active == 1;
     size_t most = 0;
-    int16_t other[MAX_FRAME_SAMPLES];
+    int32_t sum[MAX_FRAME_SAMPLES];
+    if (!as_it_is) memset(sum, 0, n * sizeof *sum);
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if ((active & 1u << i) == 0) continue;
         tp_stream *s = path->streams[i];
         uint64_t read = s->playout.read;
         ptrdiff_t n_audio = -1;
-        if (n_active == 1) {
+        if (as_it_is) {
             n_audio = tp_playout_take_bytes(&s->playout, path->clock, frame->format, payload, n);
             if (n_audio >= 0) {
                 (void)tp_g711_silence(encoding, payload + (size_t)n_audio * tp_sample_bytes(encoding), n - (size_t)n_audio);
             }
         }
         if (n_audio < 0) {
-            int16_t *pcm = frame->has_pcm ? other : frame->pcm;
-            n_audio = (ptrdiff_t)tp_playout_take_pcm(&s->playout, path->clock, pcm, n);
-            if (frame->has_pcm) add_saturated(frame->pcm, other, n, &path->counters.clipped_samples);
+            n_audio = (ptrdiff_t)tp_playout_take_pcm(&s->playout, path->clock, frame->pcm, n);
+            if (!as_it_is) tp_mix_add(sum, frame->pcm, n, &path->gains[i]);
             frame->has_pcm = 1;
         }
         tp_stream_played(s, s->playout.read - read, (size_t)n_audio, n);
         if ((size_t)n_audio > most) most = (size_t)n_audio;
     }
+    if (!as_it_is) path->counters.limited_samples += tp_limiter_process(&path->limiter, frame->pcm, sum, n);
     if (frame->has_pcm) (void)tp_g711_encode(encoding, payload, frame->pcm, n);
     path->counters.application_samples += most;
     path->counters.mixed_frames += n_active > 1;
@@ -680,9 +699,12 @@ int tp_path_tick(tp_path *path, int64_t now, tp_outbox *out) {
         if (path->streams[i] == NULL) continue;
         tp_stream_send_frame(path->streams[i], TP_TRACK_INBOUND, &frame, path->config.slot, i, out);
     }
+    int16_t inbound[MAX_FRAME_SAMPLES];
+    if (path->tape != NULL) memcpy(inbound, tp_frame_pcm(&frame), frame.n * sizeof *inbound);
 
     frame = (tp_frame){.format = path->config.leg_format, .pcm = pcm, .n = path->frame_samples, .at = path->clock};
     send_frame(path, &frame, payload, out);
+    if (path->tape != NULL) tp_tape_write(path->tape, path->clock, inbound, tp_frame_pcm(&frame), frame.n);
     path->clock += path->frame_samples;
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] == NULL) continue;

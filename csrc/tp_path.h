@@ -19,8 +19,10 @@
  *             faded into by tp_plc.
  *   noise     A pause of a sender that describes its noise (RFC 3389, payload type 13) is filled with noise like it.
  *   outbound  each stream's playout is a source. None has audio: the codec's silence. One has: its payload bytes as they
- *             arrived where the format is the leg's, else converted. Several have: converted, added with saturation,
- *             encoded. Streams that asked for the outbound track get what the caller hears, after mixing.
+ *             arrived where the format is the leg's, else converted. Several have, or one has a gain: converted, scaled,
+ *             added, limited, encoded (tp_mix). A gain set while its source plays ramps over a ptime; one set while it is silent
+ *             holds from its first sample. Streams that asked for the outbound track get what the caller hears, after mixing.
+ *   tape      who records the call lends a tape: each tick writes both tracks to it, at the clock's sample.
  *   tap       who wants to hear what the caller says gives a ring; each tick the inbound frame is put into it as linear
  *             samples, and the path has an event. Without one no frame is decoded for it. What a stall skipped is silence
  *             there, so the ring counts the track's samples.
@@ -52,9 +54,11 @@
 #define TP_PATH_H
 #include "tp_jitter.h"
 #include "tp_noise.h"
+#include "tp_mix.h"
 #include "tp_plc.h"
 #include "tp_rtp.h"
 #include "tp_stream.h"
+#include "tp_tape.h"
 #include "tp_tone.h"
 
 #define TP_PATH_STREAMS 4
@@ -82,7 +86,7 @@ typedef struct tp_path_counters {
     uint64_t ssrc_changes, digits_in, digits_out, digits_refused;
     uint64_t concealed_samples, concealment_events, silent_samples;
     uint64_t application_samples;              /* outbound samples that came from a source (no silence) */
-    uint64_t mixed_frames, clipped_samples;
+    uint64_t mixed_frames, limited_samples;    /* several sources; what the limiter turned down */
     uint64_t digits_overflowed;                /* more than 32 digits not yet read: the newest is dropped */
     uint64_t pcm_dropped_samples;              /* MemoryLeg/WavLeg pushed more than its bound */
     uint64_t digits_in_audio, digits_doubled;  /* seen first as tones; seen both ways and told once */
@@ -111,6 +115,9 @@ typedef struct tp_path {
     int64_t last_media;
     tp_event_receiver events_in;
     tp_event_sender events_out;
+    tp_gain gains[TP_PATH_STREAMS];
+    tp_limiter limiter;
+    tp_tape *tape;               /* NULL: nobody records */
     uint32_t digits_by;          /* a bit per stream whose digits are under way, one more for nobody's */
     uint32_t digits_sent_pending;
     uint32_t first_digit, n_digits;
@@ -146,6 +153,11 @@ int tp_path_receive_rtp(tp_path *path, const uint8_t *in, size_t in_bytes, int64
 int tp_path_receive_pcm(tp_path *path, const int16_t *in, size_t in_samples, int64_t now);
 void tp_path_receive_digit(tp_path *path, char digit);  /* PCM legs: the caller presses a key */
 
+/* Of a place, whoever is attached there: from the next tick on, unity again once it is detached. In hundredths of a dB, or
+ * TP_GAIN_MUTE. */
+int tp_path_set_gain(tp_path *path, unsigned stream, int32_t db_x100);
+int tp_path_record(tp_path *path, tp_tape *tape);       /* the caller's until the path is closed; NULL: no more */
+size_t tp_path_read_tape(const tp_tape *tape, int16_t *out, size_t capacity, int64_t *from, int64_t *lost); /* not in a tick */
 int64_t tp_path_clear(tp_path *path, unsigned stream);  /* stamps CLEARED marks with the clock */
 /* Digits to the caller as telephone-events, or else as tones; pauses that source (an index beyond the streams: none in
  * the gaps). on_ms, off_ms 0: the config's. TP_E_STATE: the leg has neither telephone-event nor inband_digits (counted). */

@@ -836,3 +836,21 @@ uint64_t tp_stream_rewind(tp_stream *s) {
     }
     return again(s);
 }
+
+void tp_stream_model(const tp_stream *s, tp_model *model) {
+    *model = (tp_model){s->sent, s->model_start_sent, s->model_start, s->held_at};
+}
+
+size_t tp_stream_tail_read(const tp_stream *s, uint8_t *out, size_t out_capacity, uint64_t *from) {
+    uint32_t size = tp_sample_bytes(played_format(s->config).encoding);
+    uint64_t oldest = s->tail != NULL ? s->tail_from : s->sent;
+    if (*from < oldest) *from = oldest;
+    if (*from >= s->sent) return 0;
+    size_t n = s->sent - *from < out_capacity / size ? (size_t)(s->sent - *from) : out_capacity / size;
+    size_t at = (size_t)(*from * size % s->tail_bytes), bytes = n * size;
+    size_t first = s->tail_bytes - at < bytes ? s->tail_bytes - at : bytes;
+    memcpy(out, s->tail + at, first);
+    memcpy(out + first, s->tail, bytes - first);
+    *from += n;
+    return n;
+}

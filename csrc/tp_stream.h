@@ -283,5 +283,13 @@ int tp_stream_keep_tail(tp_stream *stream, uint8_t *ring, uint32_t ring_bytes);
 /* While held: what was sent and by the model not played is to be sent again, before everything else, as far as it was
  * kept; the far end has been told to drop it. -> samples */
 uint64_t tp_stream_rewind(tp_stream *stream);
+/* Where the model stands, for whoever lays out what was sent on the inbound track's clock. held_at: INT64_MAX unless held. */
+typedef struct tp_model {
+    uint64_t sent, start_sent; /* stream samples: sent so far; the first of the run that plays, or played last */
+    int64_t start, held_at;    /* when that one began to play */
+} tp_model;
+void tp_stream_model(const tp_stream *stream, tp_model *model);
+/* What was sent, from sample *from on; *from moves up to the oldest kept, then behind what was read. -> samples */
+size_t tp_stream_tail_read(const tp_stream *stream, uint8_t *out, size_t out_capacity, uint64_t *from);
 
 #endif

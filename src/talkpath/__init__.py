@@ -20,7 +20,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 if TYPE_CHECKING:
     from talkpath.audio import AudioChunk as AudioChunk
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from talkpath.records import MarkOutcome as MarkOutcome
     from talkpath.records import Outcome as Outcome
     from talkpath.records import Played as Played
+    from talkpath.records import RecordingRecord as RecordingRecord
     from talkpath.records import Refusal as Refusal
     from talkpath.records import StreamRecord as StreamRecord
     from talkpath.transport.signals import run_until_signalled as run_until_signalled
@@ -130,6 +131,7 @@ _HOME = {
         "MarkOutcome",
         "Outcome",
         "Played",
+        "RecordingRecord",
         "Refusal",
         "StreamRecord",
     ),

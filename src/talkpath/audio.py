@@ -326,7 +326,7 @@ def write_audio(path: str | os.PathLike[str], samples: Samples, sample_rate_hz: 
 
 
 class WavWriter:
-    """A WAV file that grows while a call runs: 16 bit PCM, mono.
+    """A WAV file that grows while a call runs: 16 bit PCM, mono or with more channels.
 
     A recorder does not know how long the call will be, and must not hold it in memory. So the samples go to the file as
     they come and the header's lengths are put right at `close`; `flush` puts them right on the way, so that a recording
@@ -335,14 +335,17 @@ class WavWriter:
     Not for more than one task at a time. Writes go through a buffered file and block as files do.
     """
 
-    def __init__(self, path: str | os.PathLike[str], sample_rate_hz: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], sample_rate_hz: int, *, n_channels: int = 1) -> None:
         """Create the file, replacing one that exists.
 
         Raises:
-            FormatError: the rate cannot be one.
+            FormatError: the rate, or the number of channels (1 to 8), cannot be one.
             OSError: the file cannot be created.
         """
         self._sample_rate_hz = check_rate(sample_rate_hz)
+        if not 1 <= n_channels <= 8:
+            raise FormatError(f"n_channels is {n_channels}; a WAV file here has 1 to 8")
+        self._n_channels = n_channels
         self._n_samples = 0
         self._file: BinaryIO | None = open(path, "wb")  # noqa: SIM115 - close() is this object's own
         self._file.write(self._header())
@@ -354,23 +357,27 @@ class WavWriter:
 
     @property
     def n_samples(self) -> int:
-        """Samples written so far."""
+        """Samples of each channel written so far."""
         return self._n_samples
 
     def write(self, samples: Samples) -> None:
-        """Append int16 samples, [n_samples].
+        """Append int16 samples, [n_samples], or [n_samples, n_channels] where there are several.
 
         Raises:
             FormatError: wrong type or shape, or more than a WAV file can hold (4 GiB).
             ValueError: the writer is closed.
         """
+        if self._n_channels > 1:
+            if np.ndim(samples) != 2 or samples.shape[1] != self._n_channels:
+                raise FormatError(f"samples have shape {np.shape(samples)}; expected [n_samples, {self._n_channels}]")
+            samples = samples.reshape(-1)
         self._append(check_samples(samples).astype("<i2", copy=False).tobytes())
 
     def write_silence(self, n_samples: int) -> None:
-        """Append `n_samples` zeros."""
+        """Append `n_samples` zeros to each channel."""
         while n_samples > 0:
             n = min(n_samples, 65_536)
-            self._append(bytes(2 * n))
+            self._append(bytes(2 * n * self._n_channels))
             n_samples -= n
 
     def flush(self) -> None:
@@ -404,13 +411,15 @@ class WavWriter:
 
     def _append(self, octets: bytes) -> None:
         file = self._open_file()
-        if 2 * self._n_samples + len(octets) > _MAX_WAV_DATA_BYTES:
+        group = 2 * self._n_channels
+        if group * self._n_samples + len(octets) > _MAX_WAV_DATA_BYTES:
             raise FormatError("a WAV file holds at most 4 GiB; begin another")
         file.write(octets)
-        self._n_samples += len(octets) // 2
+        self._n_samples += len(octets) // group
 
     def _header(self) -> bytes:
-        data_bytes = 2 * self._n_samples
+        group = 2 * self._n_channels
+        data_bytes = group * self._n_samples
         return struct.pack(
             "<4sI4s4sIHHIIHH4sI",
             b"RIFF",
@@ -419,10 +428,10 @@ class WavWriter:
             b"fmt ",
             16,
             _PCM,
-            1,
+            self._n_channels,
             self._sample_rate_hz,
-            2 * self._sample_rate_hz,
-            2,
+            group * self._sample_rate_hz,
+            group,
             16,
             b"data",
             data_bytes,

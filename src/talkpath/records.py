@@ -138,6 +138,20 @@ class StreamRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingRecord:
+    """One recording of a call's both tracks, after its end."""
+
+    path: str
+    at_sample: int
+    """The call's sample that is the file's first."""
+    n_samples: int
+    """Samples of each track in the file."""
+    sample_rate_hz: int
+    error: str = ""
+    """Why it ended before it was stopped or the call was over; empty: it did not."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallRecord:
     """One call, after its end; names follow webrtc-stats in snake case with units."""
 
@@ -151,6 +165,8 @@ class CallRecord:
     errors_after_end: int = 0
     streams_forgotten: int = 0
     """Streams that ended before those in `streams`."""
+    recordings: tuple[RecordingRecord, ...] = ()
+    """In the order in which they ended, the last 64 of them."""
 
 
 @dataclass(frozen=True, slots=True)

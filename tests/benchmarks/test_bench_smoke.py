@@ -20,11 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.mark.parametrize(
     ("what", "a_peer"),
     [
-        ("kernels", "struct + dict"),
+        ("base64", "base64"),
         ("g711", "talkpath, base"),
         ("resample", "talkpath, base"),
         ("message", "json + base64"),
         ("path", "struct + json + base64"),
+        ("tick", "talkpath, base"),
     ],
 )
 def test_short_run_reports_every_row_with_samples_and_ratios(what: str, a_peer: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import wave
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -83,6 +84,32 @@ async def test_freeclimbs_wire_is_called_over_grpc(tmp_path: Path) -> None:
     assert report["digits_sent"] == "5"
     assert [one["outcome"] for one in report["checkpoints"]] == ["PLAYED"]
     assert tone_samples(placed.heard.samples) > 3_500
+
+
+async def test_both_tracks_lie_side_by_side(tmp_path: Path) -> None:
+    """An echo: right is what is left, later by one delay; and left is the file, later by the jitter buffer."""
+
+    async def echo(line: Line) -> None:
+        async for chunk in line.listen():
+            line.speak(chunk)
+
+    speech = AudioClip(ToneSource(450).take(8_000), 8000)
+    placed = await call(echo, speech=speech, duration_ms=2_000, stereo=True)
+    assert placed.said is not None
+    assert len(placed.said) == len(placed.heard.samples) == 16_000
+    (said,), (heard,) = find_tones(placed.said, 8_000, [450]), find_tones(placed.heard.samples, 8_000, [450])
+    assert 0 <= said.from_sample < 1_600
+    assert said.from_sample < heard.from_sample < said.from_sample + 4_000
+    cli_call._write_recording(tmp_path / "both.wav", placed)
+    with wave.open(str(tmp_path / "both.wav")) as file:
+        pairs = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    assert np.array_equal(pairs[:, 0], placed.said)
+    assert np.array_equal(pairs[:, 1], placed.heard.samples)
+
+
+def test_stereo_needs_a_file() -> None:
+    with pytest.raises(ConfigError, match="give --record"):
+        grpc_plan("ws://127.0.0.1:8080", "--stereo")
 
 
 async def test_a_checkpoint_lies_in_the_recording_where_the_report_says() -> None:

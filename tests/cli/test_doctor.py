@@ -17,7 +17,7 @@ import pytest
 from talkpath.cli import doctor, main
 from talkpath.engine import EngineConfig
 from talkpath.line import ServeConfig
-from talkpath.transport import driver_pump
+from talkpath.transport import pump
 from talkpath.transport.admission import DESCRIPTORS_A_CALL
 
 
@@ -172,9 +172,9 @@ def test_a_real_time_thread_is_tried_and_this_one_stays_as_it_is(monkeypatch: py
 
 def test_an_io_uring_is_tried_and_its_refusal_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     assert findings()["system calls"].state in ("ok", "remark")
-    monkeypatch.setattr(driver_pump, "ring_refusal", lambda: None)
+    monkeypatch.setattr(pump, "ring_refusal", lambda: None)
     assert findings()["system calls"].state == "ok"
-    monkeypatch.setattr(driver_pump, "ring_refusal", lambda: PermissionError(1, "Operation not permitted"))
+    monkeypatch.setattr(pump, "ring_refusal", lambda: PermissionError(1, "Operation not permitted"))
     finding = findings()["system calls"]
     assert finding.state == "remark"
     assert "Operation not permitted" in finding.says

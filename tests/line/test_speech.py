@@ -15,9 +15,9 @@ from support.peer import Peer
 from support.platform import Platform, instant, open_line, start_message
 from support.virtual import speech, virtual_engine
 from talkpath.audio import AudioChunk, AudioClip, Samples
-from talkpath.dsp import Resampler, resample
+from talkpath.dsp import Resampler, mix, resample
 from talkpath.engine import EngineConfig, MemoryLeg, StreamSpec, open_engine
-from talkpath.errors import CallEnded, FormatError, PlayoutFull
+from talkpath.errors import CallEnded, ConfigError, FormatError, PlayoutFull
 from talkpath.line import Line, LineConfig, ServeConfig, serve_lines, serve_memory_lines
 from talkpath.records import EndReason, Outcome, Played, StreamRecord
 from talkpath.testing import ToneSource, find_tones
@@ -399,6 +399,16 @@ async def test_play_at_another_rate_is_as_long_as_its_clip(
         for _ in range(2):
             assert await line.play(clip, sample_rate_hz=rate_hz) == Played(n_out, Outcome.PLAYED, True)
         assert np.array_equal(platform.heard(), np.concatenate([expected, expected]))
+
+
+@pytest.mark.parametrize("gain_db", [-9.5, 6, -math.inf])
+async def test_a_play_may_be_louder_or_softer(gain_db: float, autojump_clock: Any) -> None:
+    said = speech(12345)
+    async with open_line() as (line, platform):
+        assert await line.play(said, sample_rate_hz=8000, gain_db=gain_db) == Played(12345, Outcome.PLAYED, True)
+        assert np.array_equal(platform.heard(), mix(said, gains=(gain_db,)))
+        with pytest.raises(ConfigError, match="gain_db is 99"):
+            await line.play(said, sample_rate_hz=8000, gain_db=99)
 
 
 async def test_a_synthesiser_faster_than_speech_is_held_back(autojump_clock: Any) -> None:

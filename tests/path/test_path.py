@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import struct
 from typing import Any
@@ -13,6 +14,7 @@ from small_wire import L16, L16_16K, MS, PCMA, PCMU, frame, platform, play_text,
 
 from talkpath._native import ffi, lib
 from talkpath.dsp.g711 import pcma_decode, pcmu_decode, pcmu_encode
+from talkpath.dsp.mix import Limiter, mix
 from talkpath.dsp.resample import Resampler
 from talkpath.errors import ConfigError
 from talkpath.events import MediaFormat
@@ -193,7 +195,7 @@ def test_other_formats_are_converted_for_each_stream() -> None:
     assert np.max(np.abs(difference)) <= 256
 
 
-def test_two_sources_are_mixed_with_saturation() -> None:
+def test_two_sources_are_mixed_and_limited() -> None:
     leg = Leg(L16_WIRE)
     first, second = leg.stream(0), leg.stream(1)
     a = np.linspace(-32000, 32000, 240).astype(np.int16)
@@ -201,20 +203,77 @@ def test_two_sources_are_mixed_with_saturation() -> None:
     first.play(a.astype("<i2").tobytes(), media_format=L16)
     second.play(b.astype("<i2").tobytes(), media_format=L16)
     leg.tick(3)
-    total = np.zeros(480, int)
-    total[:240] += a
-    total[:160] += b
+    limiter = Limiter(8000)
+    expected = np.concatenate([mix(a[:160], b, limiter=limiter), limiter.process(a[160:]), np.zeros(240, np.int16)])
     sent = np.frombuffer(b"".join(packet.payload for packet in leg.packets), ">i2")
-    np.testing.assert_array_equal(sent, np.clip(total, -32768, 32767))
+    np.testing.assert_array_equal(sent, expected)
     counters = leg.path.counters()
     assert (counters["mixed_frames"], counters["application_samples"]) == (1, 240)
-    assert counters["clipped_samples"] == int(np.sum(total != np.clip(total, -32768, 32767)))
+    assert counters["limited_samples"] == 320  # from the first sample on, and not yet let go of
+
+
+def test_a_gain_changes_while_its_source_plays_over_one_ptime() -> None:
+    leg = Leg(L16_WIRE)
+    music, voice = leg.stream(0), leg.stream(1)
+    level = np.full(5 * 160, 10000, np.int16)
+    music.play(level.astype("<i2").tobytes(), media_format=L16)
+    leg.tick()
+    leg.path.set_gain(0, -18)
+    leg.path.set_gain(1, -6)  # of a source that is silent: no ramp once it begins
+    leg.tick()
+    voice.play(level[:160].astype("<i2").tobytes(), media_format=L16)
+    leg.tick(2)
+    leg.path.set_gain(0, 0)
+    leg.tick()
+    sent = np.frombuffer(b"".join(packet.payload for packet in leg.packets), ">i2").reshape(5, 160).astype(int)
+    ducked = round(10000 * 10 ** (-18 / 20))
+    assert set(sent[0]) == {10000}
+    line = 10000 + (ducked - 10000) * np.arange(1, 161) / 160
+    assert np.max(np.abs(sent[1] - line)) <= 2
+    assert set(sent[2]) == {ducked + round(10000 * 10 ** (-6 / 20))}
+    assert set(sent[3]) == {ducked}
+    assert np.max(np.abs(sent[4] - line[::-1])) <= 60
+    assert sent[4][-1] == 10000
+
+
+def test_unity_is_bit_exact_again_and_a_place_forgets_its_gain() -> None:
+    leg = Leg()
+    stream = leg.stream()
+    audio = bytes(i * 11 % 256 for i in range(160))
+    leg.path.set_gain(0, -12.5)
+    leg.path.set_gain(0, 0)
+    leg.tick()
+    stream.play(audio)
+    leg.tick()
+    leg.path.set_gain(0, -math.inf)
+    leg.tick()
+    stream.play(audio)
+    leg.tick()
+    leg.path.detach(0)
+    again = leg.stream()
+    again.play(audio)
+    leg.tick()
+    assert [packet.payload for packet in leg.packets] == [SILENCE, audio, SILENCE, SILENCE, audio]
+
+
+def test_the_limiter_lets_go_slowly_of_the_source_that_is_left() -> None:
+    """Two loud sources, then one: it does not jump to its own level."""
+    leg = Leg(L16_WIRE)
+    first, second = leg.stream(0), leg.stream(1)
+    tone = (30000 * np.sin(np.arange(1600) / 4)).astype(np.int16)
+    first.play(tone.astype("<i2").tobytes(), media_format=L16)
+    second.play(tone[:320].astype("<i2").tobytes(), media_format=L16)
+    leg.tick(10)
+    sent = np.frombuffer(b"".join(packet.payload for packet in leg.packets), ">i2").astype(int)
+    assert np.max(np.abs(sent)) <= 32767
+    assert np.max(np.abs(sent[320:345])) < 16800
+    assert np.max(np.abs(sent[-160:])) > 29000
 
 
 def test_a_clear_touches_its_own_source_only() -> None:
     leg = Leg()
     first, second = leg.stream(0), leg.stream(1)
-    first.play(bytes(8000))
+    first.play(b"\x50" * 8000)
     second.play(b"\x40" * 1000)
     first.mark(1)
     second.mark(2)

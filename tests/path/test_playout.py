@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from talkpath.dsp.mix import Limiter
 from talkpath.dsp.resample import Resampler
 from talkpath.events import MediaFormat
 from talkpath.path.path import Direction, LegKind, OutputKind, Path, PathOptions
@@ -123,6 +124,8 @@ class Call:
         for i, stream in enumerate(self.streams):
             self.path.attach(i, stream)
         self.models = [Model(leg_hz) for _ in range(2)]
+        self.limiter = Limiter(leg_hz)
+        """Of the sum, while there is one, and for as long as it takes to let go."""
         self.outcomes: list[dict[int, tuple[int, int]]] = [{}, {}]
         self.now = 0
         self.clock = 0
@@ -162,8 +165,13 @@ class Call:
         self.clock += n_missed * self.n
 
     def tick(self) -> None:
+        sounding = sum(not (model.paused or self.held) and bool(model.run or model.audio) for model in self.models)
         frames = [model.frame(self.clock, self.n, self.held) for model in self.models]
-        expected = np.clip(np.sum(np.array(frames), axis=0), -32768, 32767).astype(np.int16)
+        expected = np.sum(np.array(frames), axis=0).astype(np.int32)
+        if sounding == 0:
+            self.limiter.reset()
+        elif sounding > 1 or self.limiter.reduction_db:
+            expected = self.limiter.process(expected)
         self.outbox.reset()
         self.path.tick(self.now, self.outbox)
         sent = [np.frombuffer(o.bytes, np.int16) for o in self.outbox if o.kind == OutputKind.PCM]

@@ -7,16 +7,22 @@ drivers.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
+import math
 import random
 import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -26,6 +32,8 @@ from support.calls import EPOCH
 from support.frames import BINARY, CONTINUATION, PING, TEXT, frame
 from support.hand import STEP_NS, HandClock, accept_stream, all_there, drain, entered, hand_clock, media, never_full
 from talkpath.engine import Call, EngineConfig, RtpLeg, StreamSpec, open_engine
+from talkpath.errors import CallEnded
+from talkpath.records import CallRecord
 from talkpath.transport.clock import has_timerfd
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.pump import ring_refusal
@@ -34,6 +42,8 @@ from talkpath.transport.tls import client_context
 pytestmark = pytest.mark.skipif(not has_timerfd(), reason="the pump needs Linux")
 
 STEPS = 600
+GAINS_DB = (-12.0, 0.0, 3.0, -math.inf, -0.5)
+"""One after the other, of the streams of two calls; the third's pass as they are."""
 CALLS = 3
 
 
@@ -45,6 +55,7 @@ class Heard:
     messages: list[tuple[int, bytes]] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
     record: Any = None
+    recorded: bytes = b""
 
 
 class Caller:
@@ -237,11 +248,25 @@ def make_contexts() -> Contexts:
 
 async def run_calls(driver: str, contexts: Contexts | None = None, wire: str = "plivo") -> list[Heard]:
     """Replay the input through one driver."""
-    with hand_clock() as clock:
-        return await _run_calls(driver, clock, contexts, wire)
+    with hand_clock() as clock, TemporaryDirectory() as directory:
+        return await _run_calls(driver, clock, contexts, wire, Path(directory))
 
 
-async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None, wire: str) -> list[Heard]:
+def _read(record: CallRecord) -> bytes:
+    return Path(record.recordings[0].path).read_bytes()
+
+
+async def _announce(call: Call) -> None:
+    """What the call server itself plays, mixed with the application's; the call ends before it."""
+    with suppress(CallEnded):
+        await call.play(
+            np.random.default_rng(9).integers(-30000, 30000, 160_000).astype(np.int16), sample_rate_hz=16000
+        )
+
+
+async def _run_calls(
+    driver: str, clock: HandClock, contexts: Contexts | None, wire: str, directory: Path
+) -> list[Heard]:
     heard = [Heard() for _ in range(CALLS)]
     callers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(CALLS)]
     strangers = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -282,6 +307,13 @@ async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None, w
             for number, peer in enumerate(peers):
                 if contexts is not None:
                     peer.cut = somewhere(random.Random(50 + number))
+            for number, call in enumerate(calls):
+                nursery.start_soon(call.record_to, directory / f"{number}.wav")
+            while not all(call._recordings and call._recordings.live and call._recordings.live.begun for call in calls):
+                clock.driver.step(clock.at_ns)
+                await trio.sleep(0.001)
+            nursery.start_soon(_announce, calls[2])
+            await trio.testing.wait_all_tasks_blocked()
             says = [Caller(number) for number in range(CALLS)]
             plays = [Application(number, WIRES[wire]) for number in range(CALLS)]
             for step in range(1, STEPS):
@@ -289,6 +321,8 @@ async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None, w
                 if 400 <= step < 403 or 450 <= step < 470:
                     continue  # The driver comes too late: 15 ms is made up for, 100 ms are skipped.
                 for number, call in enumerate(calls):
+                    if step % 40 == 3 and number != 1 and (stream := call.streams[0]) is not None:
+                        stream.gain_db = GAINS_DB[step // 40 % len(GAINS_DB)]
                     target = call.leg.local_address
                     for packet in says[number].packets(step):
                         callers[number].sendto(packet, target)
@@ -320,7 +354,8 @@ async def _run_calls(driver: str, clock: HandClock, contexts: Contexts | None, w
         await listener.aclose()
     for number, call in enumerate(calls):
         assert call.record is not None
-        heard[number].record = call.record
+        heard[number].record = dataclasses.replace(call.record, recordings=())
+        heard[number].recorded = _read(call.record)
     return heard
 
 
@@ -353,6 +388,8 @@ def assert_same(tasks: list[Heard], pump: list[Heard], *, at_least_messages: int
         assert len(ours.events) > 10
         assert ours.rtp == theirs.rtp
         assert ours.messages == theirs.messages
+        assert len(ours.recorded) > 80_000
+        assert ours.recorded == theirs.recorded
         assert ours.events == theirs.events
         assert _comparable(ours.record) == _comparable(theirs.record)
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import wave
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from talkpath.audio import AudioClip, read_audio, write_audio
+from talkpath.audio import AudioClip, Samples, WavWriter, read_audio, write_audio
 from talkpath.cli import values
 from talkpath.cli.progress import Progress, meter
 from talkpath.cli.report import CallReport, Checkpoint, Lateness, in_words, table
@@ -27,7 +30,7 @@ from talkpath.testing.link import LinkEmulator
 from talkpath.units import NS_PER_MS, samples_to_ms
 
 if TYPE_CHECKING:
-    from talkpath.engine import Call, StreamSpec
+    from talkpath.engine import Call, Recording, StreamSpec
 
 WIRES = ("plivo", "twilio", "signalwire", "teler", "native", "asterisk", "freeclimb", "audiosocket")
 """The catalogue's, which is not loaded to print a help text."""
@@ -85,6 +88,8 @@ class CallPlan:
     bearer_token: str = field(default="", repr=False)
     parameters: dict[str, str] = field(default_factory=dict)
     ca_file: Path | None = None
+    stereo: bool = False
+    """Whether what the engine hears of the caller is wanted too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,8 @@ class PlacedCall:
 
     report: CallReport
     heard: AudioClip
+    said: Samples | None = None
+    """The inbound track as the engine had it, sample by sample beside `heard`; where it was asked for."""
     failure: str = ""
     """Why it failed, in words; empty when it did not."""
 
@@ -122,6 +129,11 @@ def add_command(commands: Any) -> None:
         "--play", type=values.readable_file, metavar="WAV", help="what the caller says; silence without"
     )
     parser.add_argument("--record", type=values.writable_file, metavar="WAV", help="write what the caller hears")
+    parser.add_argument(
+        "--stereo",
+        action="store_true",
+        help="record both tracks: left the caller as the engine hears him, right what he hears",
+    )
     parser.add_argument(
         "--duration", type=values.positive_duration_ms, metavar="TIME", help="hang up after this (the file plus 2s)"
     )
@@ -237,7 +249,10 @@ def plan_of(options: argparse.Namespace) -> CallPlan:
         bearer_token=options.token,
         parameters=parameters,
         ca_file=options.ca_file,
+        stereo=options.stereo,
     )
+    if options.stereo and options.record is None:
+        raise ConfigError("--stereo says how --record is written; give --record")
     pressed_ms = _script(plan).pressing_ends_ms()
     if pressed_ms > duration_ms:
         raise ConfigError(
@@ -253,7 +268,7 @@ def run(options: argparse.Namespace) -> int:
     with Progress(quiet=options.quiet or (options.json and not sys.stderr.isatty())) as progress:
         placed = place_call_now(plan, progress)
     if options.record is not None:
-        write_audio(options.record, placed.heard.samples, placed.heard.sample_rate_hz)
+        _write_recording(options.record, placed)
     if options.json:
         print(placed.report.to_json())
     else:
@@ -262,6 +277,14 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"talkpath call: {placed.report.end_reason.value}: {placed.failure}", file=sys.stderr)
     return 1
+
+
+def _write_recording(path: Path, placed: PlacedCall) -> None:
+    if placed.said is None:
+        write_audio(path, placed.heard.samples, placed.heard.sample_rate_hz)
+        return
+    with WavWriter(path, placed.heard.sample_rate_hz, n_channels=2) as writer:
+        writer.write(np.stack([placed.said, placed.heard.samples], axis=1))
 
 
 def place_call_now(plan: CallPlan, progress: Progress) -> PlacedCall:
@@ -279,7 +302,8 @@ def place_call_now(plan: CallPlan, progress: Progress) -> PlacedCall:
     except Exception as error:
         report = CallReport(wire=plan.wire, end_reason=EndReason.INTERNAL_ERROR)
         failure = in_words(report.end_reason, _described(error))
-        return PlacedCall(report, AudioClip(np.zeros(0, np.int16), 8000), failure)
+        nothing = np.zeros(0, np.int16)
+        return PlacedCall(report, AudioClip(nothing, 8000), nothing if plan.stereo else None, failure)
 
 
 async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
@@ -307,32 +331,44 @@ async def place_call(plan: CallPlan, progress: Progress) -> PlacedCall:
         log.end(EndReason.CALLER_HUNG_UP)
         conversation.cancel()
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(on_interrupt, hang_up)
-        address = await nursery.start(caller.run)
-        leg = RtpLeg(local=("127.0.0.1", 0), remote=address, codec=plan.leg_codec, ptime_ms=plan.ptime_ms)
-        async with open_engine(EngineConfig(tls_context=trusted)) as engine, engine.open_call(leg) as call:
-            caller.connect(leg.local_address)
-            with conversation:
-                try:
-                    await call.start_stream(spec)
-                except CallEnded as error:
-                    cause = "" if error.cause is None else _described(error.cause)
-                    log.end(error.reason)
-                else:
-                    caller.begin()
-                    conversation.deadline = caller.clock_time_of(plan.duration_ms)
-                    await _follow(call, log, progress, caller)
-            if conversation.cancelled_caught:
-                log.end(EndReason.DURATION_REACHED)
-            lasted_ms = plan.duration_ms if log.reason is EndReason.DURATION_REACHED else caller.elapsed_ms()
-            call.hang_up()
-            record = await call.wait_ended()
-        nursery.cancel_scope.cancel()
-    end_ns = (caller.machine.begun_at_ns or 0) + lasted_ms * NS_PER_MS
-    heard = AudioClip(caller.machine.heard(end_ns), caller.machine.sample_rate_hz)
+    with ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(on_interrupt, hang_up)
+            address = await nursery.start(caller.run)
+            leg = RtpLeg(local=("127.0.0.1", 0), remote=address, codec=plan.leg_codec, ptime_ms=plan.ptime_ms)
+            async with open_engine(EngineConfig(tls_context=trusted)) as engine, engine.open_call(leg) as call:
+                tracks = await call.record_to(stack.enter_context(NamedTemporaryFile()).name) if plan.stereo else None
+                caller.connect(leg.local_address)
+                with conversation:
+                    try:
+                        await call.start_stream(spec)
+                    except CallEnded as error:
+                        cause = "" if error.cause is None else _described(error.cause)
+                        log.end(error.reason)
+                    else:
+                        caller.begin()
+                        conversation.deadline = caller.clock_time_of(plan.duration_ms)
+                        await _follow(call, log, progress, caller)
+                if conversation.cancelled_caught:
+                    log.end(EndReason.DURATION_REACHED)
+                lasted_ms = plan.duration_ms if log.reason is EndReason.DURATION_REACHED else caller.elapsed_ms()
+                call.hang_up()
+                record = await call.wait_ended()
+            nursery.cancel_scope.cancel()
+        end_ns = (caller.machine.begun_at_ns or 0) + lasted_ms * NS_PER_MS
+        heard = AudioClip(caller.machine.heard(end_ns), caller.machine.sample_rate_hz)
+        said = None if tracks is None else _inbound(tracks, caller, len(heard.samples))
     report = log.report(plan, record, lasted_ms)
-    return PlacedCall(report, heard, in_words(report.end_reason, cause or _cause(record)))
+    return PlacedCall(report, heard, said, in_words(report.end_reason, cause or _cause(record)))
+
+
+def _inbound(tracks: Recording, caller: Caller, n_samples: int) -> Samples:
+    """Return the inbound track from the sample on that was under way as the first sample of the speech left."""
+    first = caller.machine.track_sample_at_begin() - tracks.at_sample
+    with wave.open(tracks.path) as file:
+        pairs = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    said = np.pad(pairs[max(first, 0) :, 0], (max(-first, 0), 0))[:n_samples]
+    return np.pad(said, (0, n_samples - len(said))).astype(np.int16)
 
 
 def _script(plan: CallPlan) -> CallerScript:

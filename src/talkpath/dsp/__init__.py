@@ -13,9 +13,11 @@ with state belongs to one task at a time.
 from __future__ import annotations
 
 from talkpath.dsp.call_progress import COUNTRIES, CallProgress, call_progress
+from talkpath.dsp.ear import EAR_BYTES, EAR_RATE_HZ, Ears, HeardTick
 from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
+from talkpath.dsp.mix import GAIN_DB, LIMITER_KNEE, Gain, Limiter, mix
 from talkpath.dsp.plc import Concealer, conceal
 from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
 from talkpath.dsp.simd import simd_level
@@ -25,16 +27,24 @@ from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
 
 __all__ = [
     "COUNTRIES",
+    "EAR_BYTES",
+    "EAR_RATE_HZ",
+    "GAIN_DB",
+    "LIMITER_KNEE",
     "RESAMPLER_RATES_HZ",
     "SILENCE_DBOV",
     "ActiveLevel",
     "CallProgress",
     "Concealer",
+    "Ears",
+    "Gain",
+    "HeardTick",
     "JitterBuffer",
     "JitterFrame",
     "JitterKind",
     "JitterStatistics",
     "Level",
+    "Limiter",
     "Resampler",
     "ToneDetector",
     "ToneEvent",
@@ -45,6 +55,7 @@ __all__ = [
     "conceal",
     "dtmf",
     "energy_dbov",
+    "mix",
     "pcma_decode",
     "pcma_encode",
     "pcmu_decode",

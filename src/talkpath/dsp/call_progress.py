@@ -174,7 +174,13 @@ class CallProgress:
         return not self._repeated and self._at >= int(self._ends[-1])
 
     def take(self, n_samples: int) -> Pcm:
-        """Return the next `n_samples`, int16; silence where the tone is over."""
+        """Return the next `n_samples`, int16, [n_samples]; silence where the tone is over.
+
+        Raises:
+            ConfigError: a negative count; the caller's to mend.
+        """
+        if n_samples < 0:
+            raise ConfigError(f"n_samples must not be negative, got {n_samples}")
         out = np.zeros(n_samples, dtype=np.int16)
         period = int(self._ends[-1])
         done = 0

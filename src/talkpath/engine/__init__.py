@@ -9,6 +9,7 @@ from talkpath.engine.placed import Placed
 from talkpath.engine.stream import CallStream
 from talkpath.engine.worker_process import PlacedCall, PlacedRecord, WorkerState
 from talkpath.engine.workers import Workers, WorkersConfig, WorkersStatistics, WorkerStatistics, open_workers
+from talkpath.transport.recording import Recording
 
 __all__ = [
     "Call",
@@ -21,6 +22,7 @@ __all__ = [
     "Placed",
     "PlacedCall",
     "PlacedRecord",
+    "Recording",
     "RtpLeg",
     "StreamSpec",
     "WavLeg",

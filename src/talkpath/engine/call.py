@@ -35,6 +35,7 @@ import trio
 from talkpath._native import lib
 from talkpath.engine.config import StreamSpec
 from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
+from talkpath.engine.sound import SoundOfCall
 from talkpath.engine.source import Source
 from talkpath.engine.stream import CallStream
 from talkpath.engine.stream_life import StreamLife
@@ -67,7 +68,7 @@ RECORDS_KEPT = 64
 """Records of ended streams kept for the call's; of a call that starts more, the oldest are forgotten and counted."""
 
 
-class Call:
+class Call(SoundOfCall):
     """A live call; made by `Engine.open_call`. See the module."""
 
     __slots__ = (
@@ -88,7 +89,6 @@ class Call:
         "_records",
         "_records_forgotten",
         "_send_bell",
-        "_source",
         "_started_ns",
         "_streams_begun",
         "_to_flush",
@@ -96,20 +96,14 @@ class Call:
         "before_tick",
         "call_id",
         "cause",
-        "clock",
-        "commands",
         "direction",
         "driver",
-        "end_reason",
-        "engine",
         "entropy",
         "events_dropped",
         "from_number",
         "group",
         "hear_pcm",
-        "leg",
         "needs_before_tick",
-        "path",
         "period_ns",
         "pumped",
         "record",
@@ -160,7 +154,9 @@ class Call:
         self.commands = Commands(self.driver, self)
         self._lateness_before: array[int] | None = None
         """Packed."""
-        self._source: Source | None = None
+        self._source = None
+        self._play_gain_db = 0.0
+        self._recordings = None
         self._started_ns = 0
         self._ended_ns = 0
         self._max_duration_ns = round(max_duration_s * 1e9)
@@ -472,7 +468,7 @@ class Call:
         """Have `hook` called with each event from here on, by the call's receive task. It must not block."""
         self._hooks += (hook,)
 
-    async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
+    async def play(self, audio: object, *, sample_rate_hz: int | None = None, gain_db: float = 0.0) -> Played:
         """Play audio to the caller from the call's own source, beside the streams; return what became of it.
 
         Args:
@@ -480,14 +476,16 @@ class Call:
                 `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of arrays, clips or
                 chunks. It is not copied: leave an array as it is until it has been played.
             sample_rate_hz: of arrays.
+            gain_db: of this audio, -60 to 18 dB, beside what `play_gain_db` says of all.
 
         Raises:
             CallEnded: the call is over. FormatError: audio that cannot be played. OSError: the file cannot be opened.
-            PlayoutFull: 64 plays are under way. ConfigError: the call has not been entered, or has four streams.
+            PlayoutFull: 64 plays are under way. ConfigError: the call has not been entered, has four streams, or the
+                gain is out of range.
 
         Cancellation: what was queued (5 s at most) plays on; `clear` drops it.
         """
-        return await self.own_source().play(audio, sample_rate_hz)
+        return await self.own_source().play(audio, sample_rate_hz, gain_db)
 
     async def clear(self) -> int:
         """Drop what `play` has queued; return how many samples. Streams' audio is untouched.
@@ -536,6 +534,7 @@ class Call:
             if index is None:
                 raise ConfigError(f"a call has at most {STREAMS_MAX} streams and sources; stop one first")
             self._source = Source(self, index)
+            self._apply_play_gain()
             self._playback_bell.ring()
         return self._source
 
@@ -581,6 +580,8 @@ class Call:
             self._source.close()
         if self.path is not None:
             lib.tp_path_close(self.path)
+        if self._recordings is not None:
+            self._recordings.end()
         self.commands.close(reason, cause)
         self._wake_readers()
         if any(stream is not None and stream.flushing for stream in self.streams):
@@ -673,6 +674,7 @@ class Call:
             streams_forgotten=self._records_forgotten,
             statistics=statistics,
             errors_after_end=self._errors_after_end,
+            recordings=self._recordings.records if self._recordings is not None else (),
         )
 
 

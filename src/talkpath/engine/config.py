@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from talkpath.audio import AudioClip, samples_of
+from talkpath.dsp.mix import gain_db_x100
 from talkpath.errors import ConfigError, LocalWireError, check_range
 from talkpath.events import MediaFormat
 from talkpath.transport.admission import LoadOptions, check_limit
@@ -234,6 +235,9 @@ class StreamSpec:
     """The stream, not the call, is stopped then."""
     playout_s: float = 40.0
     """How much of the application's audio may wait; Plivo promises 40 s."""
+    gain_db: float = 0.0
+    """How loud the application's audio is played: -60 to 18 dB, minus infinity is mute. Set `CallStream.gain_db` to
+    change it while it plays."""
     realtime: bool = False
     """SignalWire's two-way streams: bursts are evened out, and no deep queue is kept. At most 1 s of what the
     application sends waits; newer audio that finds no room is dropped, counted, and told as a degraded stream."""
@@ -297,6 +301,7 @@ class StreamSpec:
         if self.fallback is not None:
             object.__setattr__(self, "fallback_clip", _fallback_clip(self.fallback))
         check_range("playout_s", self.playout_s, 1, 300)
+        gain_db_x100(self.gain_db)
         account_id = self.account_id or wire.default_account_id
         wire.check_stream(media_format, self.custom_parameters, account_id, self.options)
 

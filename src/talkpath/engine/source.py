@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.audio import PLAYABLE_RATES_HZ, samples_of
+from talkpath.dsp.mix import gain_db_x100, steady
 from talkpath.engine.barge_in import SourceBargeIn
 from talkpath.engine.leg import DIGITS_MAX
 from talkpath.errors import CallEnded, ConfigError, NativeError, PlayoutFull
@@ -37,6 +38,7 @@ FEED_PAUSE_S = 0.5
 MAX_PLAYS = 64
 """Plays under way in one call, the sounding one and those behind it."""
 NOTHING = memoryview(b"")
+Scale = Callable[[npt.NDArray[np.int16]], npt.NDArray[np.int16]]
 DIGITS = re.compile(r"[0-9*#A-Da-d]+", re.ASCII)
 EVENT_MARK, EVENT_DIGITS_SENT = 2, 6
 FULL, NOT_NOW = -4, -5
@@ -46,12 +48,20 @@ OUTCOMES = {1: Outcome.PLAYED, 2: Outcome.CLEARED, 3: Outcome.LOST}
 class _Play:
     """One `play`: what it has brought to the caller's ear so far."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, gain_db: float) -> None:
         self.epoch = epoch
+        self.gain_db = gain_db
+        self._scales: dict[int, Scale | None] = {}
         self.given = 0
         self.heard = 0
         """Both in samples at the leg's rate; what was heard is known once the queue has moved on or was dropped."""
         self.exact = True
+
+    def scale(self, rate_hz: int) -> Scale | None:
+        """What brings its audio of one rate to its gain; None: nothing."""
+        if rate_hz not in self._scales:
+            self._scales[rate_hz] = steady(self.gain_db, rate_hz)
+        return self._scales[rate_hz]
 
 
 class _Piece:
@@ -60,12 +70,30 @@ class _Piece:
     def __init__(self, play: _Play, data: memoryview, rate_hz: int) -> None:
         self.play = play
         self.data = data
-        """Bytes not queued yet: a view, so that taking some off the front of an hour copies nothing."""
+        """Bytes to be queued next: a view, so that taking some off the front of an hour copies nothing."""
+        self._unscaled = NOTHING
+        """Bytes after them, where they are scaled a second at a time."""
         self.rate_hz = rate_hz
+        if data and play.scale(rate_hz) is not None:
+            self._unscaled = data
+            self._scale_next()
         self.n_queued = 0
         """Samples of it that have gone into the queue, at its own rate."""
         self.outcome: Outcome | None = None
         self.settled = trio.Event()
+
+    def take(self, n_samples: int) -> None:
+        """So many have been queued."""
+        self.n_queued += n_samples
+        self.data = self.data[2 * n_samples :]
+        if not self.data and self._unscaled:
+            self._scale_next()
+
+    def _scale_next(self) -> None:
+        scale = self.play.scale(self.rate_hz)
+        assert scale is not None
+        second, self._unscaled = self._unscaled[: 2 * self.rate_hz], self._unscaled[2 * self.rate_hz :]
+        self.data = scale(np.frombuffer(second, np.int16)).view(np.uint8).data
 
     def settle(self, outcome: Outcome) -> None:
         if self.outcome is None:
@@ -222,9 +250,8 @@ class Source:
         if took:
             if not self._sounding or self._sounding[-1] is not piece:
                 self._sounding.append(piece)
-            piece.n_queued += took
+            piece.take(took)
             self._sounding_samples += took
-            piece.data = data[2 * took :]
             if not piece.data:
                 self._pieces.popleft()
                 piece.settle(Outcome.PLAYED)
@@ -247,11 +274,12 @@ class Source:
         self._lot.unpark_all()
         return piece
 
-    async def play(self, audio: object, sample_rate_hz: int | None) -> Played:
+    async def play(self, audio: object, sample_rate_hz: int | None, gain_db: float = 0.0) -> Played:
         """Play audio, or pieces of it as they come; one piece ahead of the queue at most."""
         if self._plays >= MAX_PLAYS:
             raise PlayoutFull(f"{MAX_PLAYS} plays wait in this call already; await one before the next")
-        play = _Play(self._epoch)
+        gain_db_x100(gain_db)
+        play = _Play(self._epoch, gain_db)
         end = _Piece(play, NOTHING, 0)
         pieces = [end]
         self._plays += 1
@@ -292,6 +320,10 @@ class Source:
         """Nobody waits for it any more: what of it has not been queued is not going to be."""
         if piece.outcome is None and piece in self._pieces:
             self._pieces.remove(piece)
+
+    def set_gain(self, gain_db: float) -> None:
+        """Play all of it so loud from now on; in the step."""
+        lib.tp_path_set_gain(self.call.path, self.index, gain_db_x100(gain_db))
 
     async def clear(self) -> int:
         """Drop everything queued and everything handed to `play`; return the samples dropped from the queue."""

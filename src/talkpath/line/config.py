@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from talkpath.errors import ConfigError, check_range
 from talkpath.events import MediaFormat
 from talkpath.line.access import Access, parse_network
-from talkpath.records import EndReason, LineStatistics
+from talkpath.records import EndReason, LineStatistics, RecordingRecord
 from talkpath.transport.admission import LoadOptions, check_limit
 from talkpath.transport.clock import DEFAULT_DRIVER, check_driver
 from talkpath.transport.tls import check_context
@@ -63,6 +63,8 @@ class LineRecord:
     cause: str
     duration_ms: int
     statistics: LineStatistics
+    recordings: tuple[RecordingRecord, ...] = ()
+    """In the order in which they ended, the last 64 of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,9 +41,10 @@ from talkpath.events import (
 from talkpath.line.checkpoint import Checkpoint, Checkpoints
 from talkpath.line.config import LineConfig, LineInfo, LineRecord
 from talkpath.line.hearing import Hearing
-from talkpath.line.holding import PROGRAM, SUSPICION, HoldingLine, can
+from talkpath.line.holding import PROGRAM, SUSPICION, can
 from talkpath.line.listen import AudioHook, DigitEar, Digits, Listener
 from talkpath.line.questions import ANSWER_S, Questions
+from talkpath.line.recorded import RecordedLine
 from talkpath.line.speech import Speech
 from talkpath.path.pool import Pool
 from talkpath.path.stream import Stream, StreamOptions, native_format, tracks_of
@@ -62,7 +63,7 @@ from talkpath.wire.dialect import Dialect, Role
 log = logging.getLogger("talkpath.line.line")
 
 
-class Line(HoldingLine):
+class Line(RecordedLine):
     """One call at the application's end; see the module. Made by `serve_lines`, `connect_line`, `line_on`."""
 
     __slots__ = (
@@ -72,11 +73,9 @@ class Line(HoldingLine):
         "_ended_lot",
         "_ended_ns",
         "_full",
-        "_life",
         "_mask_seed",
         "_over",
         "_pool",
-        "_rate",
         "_send_lot",
         "_started_ns",
         "on_ended",
@@ -137,6 +136,8 @@ class Line(HoldingLine):
         self._commands = Commands(self.driver, self, self._forestall)
         self._checkpoints = Checkpoints(self._here, self._on_settled)
         self._clears = 0
+        self._recordings = None
+        self._tape = None
         self._paused_ns = None
         self._held_by = 0
         self._can_pause = can(dialect, Pause())
@@ -270,6 +271,7 @@ class Line(HoldingLine):
             type(self.cause).__name__ if self.cause is not None else "",
             (self._ended_ns - self._started_ns) // NS_PER_MS,
             statistics,
+            self._recordings.records if self._recordings is not None else (),
         )
         if self._connection is None:
             # It never began, for want of room: the platform is told to try again later, if it can be told at once.
@@ -308,6 +310,8 @@ class Line(HoldingLine):
             while lib.tp_stream_next_event(self._native, self._event) == 1:
                 pass
         self._checkpoints.lose_all()
+        if self._recordings is not None:
+            self._recordings.end()
         self._commands.close(reason, cause)
         self._send_known = False
         if self._pressed is not None:
@@ -408,7 +412,7 @@ class Line(HoldingLine):
 
     # Speaking ----------------------------------------------------------------------------------------------------
 
-    async def play(self, audio: object, *, sample_rate_hz: int | None = None) -> Played:
+    async def play(self, audio: object, *, sample_rate_hz: int | None = None, gain_db: float = 0.0) -> Played:
         """Play audio and return what became of it, once that is known.
 
         Args:
@@ -416,20 +420,22 @@ class Line(HoldingLine):
                 `AudioChunk`, the path of a WAV file (read here and now), or an async iterable of arrays, clips or
                 chunks as a synthesiser gives them: it is read as it can be played, so a synthesiser that is faster than
                 speech is held back.
+            sample_rate_hz: of arrays.
+            gain_db: how much louder or softer, -60 to 18 dB, minus infinity is mute; limited, not clipped.
 
         Returns:
             How many samples (at the line's rate) were heard, and whether all were PLAYED, or a clear (CLEARED) or the
             end of the line (LOST) came first.
 
         Raises:
-            FormatError: audio that cannot be played.
+            FormatError: audio that cannot be played. ConfigError: the gain is out of range.
             OSError: the file cannot be opened.
             CallEnded: the line was over before.
 
         Cancellation: what has been queued is still played; `clear` drops it.
         """
         self._check_live()
-        return await self._speech.play(audio, sample_rate_hz)
+        return await self._speech.play(audio, sample_rate_hz, gain_db)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Set a checkpoint after everything said so far; ``await checkpoint.wait()`` tells how it came out.
@@ -472,6 +478,8 @@ class Line(HoldingLine):
             self.pull_events(now_ns)
             if self.end_reason is not None:
                 return
+            if self._tape is not None:
+                self._tape.cut(now_ns)
             self._speech.clear(now_ns)
             lib.tp_stream_clear(self._native, self._inbound_position())
             self._checkpoints.clear(now_ns, confirmed_later=self._dialect.confirms_clear)

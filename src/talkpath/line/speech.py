@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import trio
 
 from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk, AudioClip, samples_of
+from talkpath.dsp.mix import gain_db_x100, steady
 from talkpath.dsp.resample import Resampler
 from talkpath.errors import CallEnded, NativeError, PlayoutFull
 from talkpath.events import MediaFormat
@@ -42,10 +43,13 @@ HELD_LOW_MS = 500
 class _Play:
     """One `play` under way."""
 
-    __slots__ = ("epoch", "rate_hz", "resampler", "samples", "start", "to_skip")
+    __slots__ = ("epoch", "gain_db", "rate_hz", "resampler", "samples", "scale", "start", "to_skip")
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, gain_db: float) -> None:
         self.epoch = epoch
+        self.gain_db = gain_db
+        self.scale: Callable[[npt.NDArray[np.int16]], npt.NDArray[np.int16]] | None = None
+        """What brings its audio to its gain; None: nothing."""
         self.start: int | None = None
         """Position of its first sample, once that is queued."""
         self.samples = 0
@@ -334,9 +338,10 @@ class Speech:
         self._plays += 1
         return self.mark(f"{PLAY_NAME}{self._plays}")
 
-    async def play(self, audio: object, sample_rate_hz: int | None) -> Played:
+    async def play(self, audio: object, sample_rate_hz: int | None, gain_db: float = 0.0) -> Played:
         """See `Line.play`."""
-        play = _Play(self.clears_asked)
+        gain_db_x100(gain_db)
+        play = _Play(self.clears_asked, gain_db)
         try:
             if isinstance(audio, AsyncIterable):
                 pieces = aiter(audio)
@@ -365,6 +370,7 @@ class Speech:
         if rate_hz != play.rate_hz:
             self._finish_resampling(play)
             play.rate_hz = rate_hz
+            play.scale = steady(play.gain_db, rate_hz)
             if rate_hz != self.sample_rate_hz:
                 play.resampler = Resampler(rate_hz, self.sample_rate_hz)
                 play.to_skip = play.resampler.delay_samples
@@ -373,7 +379,8 @@ class Speech:
             await self._wait_room()
             if self._is_over(play):
                 return
-            self._queue_of(play, pcm[begin : begin + step])
+            piece = pcm[begin : begin + step]
+            self._queue_of(play, piece if play.scale is None else play.scale(piece))
 
     def _queue_of(self, play: _Play, pcm: npt.NDArray[np.int16]) -> None:
         if play.resampler is not None:

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from talkpath._native import ffi, lib
+from talkpath.dsp.mix import gain_db_x100
 from talkpath.errors import ConfigError, NativeError
 from talkpath.events import MediaFormat
 from talkpath.path.arena import new_bytes, new_struct
 from talkpath.path.pool import Outbox, Pool
 from talkpath.path.stream import Event, Stream, counters_of, native_format
+from talkpath.path.tape import Tape
 
 MAX_STREAMS: int = lib.TP_PATH_STREAMS
 _PCMU = MediaFormat("PCMU", 8000)
@@ -166,6 +168,20 @@ class Path:
     def clear(self, index: int) -> int:
         """Drop what a source has queued, marks CLEARED at the clock; return the samples dropped."""
         return int(lib.tp_path_clear(self.native, index))
+
+    def set_gain(self, index: int, gain_db: float) -> None:
+        """Let a source play louder or softer, from the next tick on: over one ptime if it plays, else at once.
+
+        It is the place's, until its stream is detached. Minus infinity is mute.
+
+        Raises:
+            ConfigError: out of range.
+        """
+        lib.tp_path_set_gain(self.native, index, gain_db_x100(gain_db))
+
+    def record(self, tape: Tape | None) -> None:
+        """Have both tracks written to a tape from the next tick on; None: no more. One tape at a time."""
+        lib.tp_path_record(self.native, ffi.NULL if tape is None else tape.native)
 
     def send_digits(self, index: int, digits: str, *, on_ms: int = 0, off_ms: int = 0) -> bool:
         """Send digits to the caller as telephone-events, or else as tones; False (counted): neither, bad or too many.
