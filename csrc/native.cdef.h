@@ -142,7 +142,7 @@ typedef struct { uint32_t clock_rate_hz, bytes_per_ms, min_delay_ms, max_delay_m
 typedef struct {
     uint32_t kind, following, missing_first_ms, missing_ms, skipped_ms, inserted_ms, timestamp;
     int32_t wanted_samples;
-    uint32_t urgency;
+    uint32_t urgency, broken;
 } tp_jitter_frame;
 typedef struct {
     tp_jitter_config config;

@@ -103,6 +103,7 @@ static inline void pass_frame(tp_jitter *s, uint32_t ms) {
 
 /* Go on at a whole ms, with what lies between left out. */
 static void jump_to(tp_jitter *s, int64_t ms) {
+    s->broken |= ms != s->position_ms || s->fraction != 0;
     move_to(s, ms);
     s->fraction = 0;
 }
@@ -114,6 +115,7 @@ static inline int64_t waiting_ms(const tp_jitter *s) { return s->newest_ms - s->
 
 static void skip(tp_jitter *s, int64_t ms) {
     pass(s, ms);
+    s->broken = 1;
     s->skipped_ms += (uint64_t)ms;
     s->pending_skip_ms += (uint32_t)ms;
 }
@@ -199,6 +201,7 @@ static void begin(tp_jitter *s, uint32_t timestamp, int64_t arrived_ns, int64_t 
     s->consumed_ms = ms - rewind_ms;
     s->playout_timestamp = s->newest_timestamp = timestamp;
     s->phase = PHASE_WAITING;
+    s->broken = 1;
     s->held_ms = 0;
     s->n_suspects = 0;
     s->seq_known = 0;
@@ -588,7 +591,8 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
         due = s->position_ms == from || approach(s, due_ms);
     }
     frame->skipped_ms = s->pending_skip_ms;
-    s->pending_skip_ms = 0;
+    frame->broken = s->broken;
+    s->pending_skip_ms = s->broken = 0;
     frame->timestamp = s->playout_timestamp;
     s->repeatable = 0;
     s->taken_ns = now;

@@ -100,6 +100,7 @@ typedef struct tp_jitter_frame {
     uint32_t timestamp;     /* RTP timestamp of the frame's first sample, to the ms */
     int32_t wanted_samples; /* AUDIO: > 0: remove up to so many, what follows has arrived; < 0: repeat about so many */
     uint32_t urgency;       /* 0..3: 0 where it is quiet only, 3 wherever */
+    uint32_t broken;        /* 1: what the frame begins with does not follow what was played last: skipped, a new clock, a hole */
 } tp_jitter_frame;
 
 /* Packets known to be missing: n of them, all played or passed once the playout reaches end_ms. */
@@ -139,6 +140,7 @@ typedef struct tp_jitter {
     uint32_t seq_known;
     uint32_t has_unsent;          /* some bit of unsent may be set */
     uint32_t note_is_newest;      /* the newest packet carries no audio: silence is meant */
+    uint32_t broken;              /* the position has jumped since the last frame */
     uint32_t promised;            /* the last frame was concealed in view of what follows: do not skip that */
     uint32_t n_suspects;
     uint16_t suspect_seq, reserved2;

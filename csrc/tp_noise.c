@@ -16,7 +16,7 @@ static float attenuation(uint32_t n) {
 
 static float root(float x) {
     float y = 0.5f + 0.5f * x;
-    for (int i = 0; i < 12; i++) y = 0.5f * (y + x / y);
+    for (int i = 0; i < 80; i++) y = 0.5f * (y + x / y); /* twelve coefficients at their most imply 1e-36 */
     return y;
 }
 

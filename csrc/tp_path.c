@@ -133,6 +133,7 @@ static void skip_missed(tp_path *path, int64_t now, tp_outbox *out) {
     path->deadline += missed * path->ptime_ns;
     path->clock += missed * path->frame_samples;
     path->counters.loop_stall_samples += (uint64_t)missed * path->frame_samples;
+    tp_path_tap_missed(path, (uint64_t)missed * path->frame_samples);
     path->marker = 1;
     for (uint32_t i = 0; i < TP_PATH_STREAMS; i++) {
         if (path->streams[i] != NULL) tp_stream_break(path->streams[i], path->config.slot, i, out);

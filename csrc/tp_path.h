@@ -14,7 +14,7 @@
  *             in a ring of 32.
  *   stretch   Where the jitter buffer wants less or more delay, this one frame is decoded and shortened or lengthened by
  *             periods of the voice; those after it are again what arrived, cut at another sample. Where audio was left out
- *             at once (above the greatest delay, a new clock), or ends without a pause's beginning being told, the edge is
+ *             at once (above the greatest delay, a new clock, a hole), or ends without a pause's beginning being told, the edge is
  *             cross-faded with what concealment makes of what was before. A frame that comes after its concealment began is
  *             faded into by tp_plc.
  *   noise     A pause of a sender that describes its noise (RFC 3389, payload type 13) is filled with noise like it.
@@ -24,7 +24,8 @@
  *             holds from its first sample. Streams that asked for the outbound track get what the caller hears, after mixing.
  *   tape      who records the call lends a tape: each tick writes both tracks to it, at the clock's sample.
  *   tap       who wants to hear what the caller says gives a ring; each tick the inbound frame is put into it as linear
- *             samples, and the path has an event. Without one no frame is decoded for it.
+ *             samples, and the path has an event. Without one no frame is decoded for it. What a stall skipped is silence
+ *             there, so the ring counts the track's samples.
  *   digits    to the caller, RFC 4733: a packet that carries an event takes the place of the audio packet, so every source
  *             rests in that tick; in the gaps between digits only the source that sends them rests. It goes on at its
  *             next sample. The outbound track is silent where an event went out. Digits of a detached stream that have

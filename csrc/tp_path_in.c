@@ -139,6 +139,14 @@ static void tap(tp_path *path, tp_frame *frame) {
     path->tap_pending = 1;
 }
 
+void tp_path_tap_missed(tp_path *path, uint64_t n) {
+    if (path->tap == NULL) return;
+    path->tapped += n;
+    for (uint64_t i = n < path->tap_capacity ? n : path->tap_capacity; i != 0; i--) {
+        path->tap[(path->tapped - i) % path->tap_capacity] = 0;
+    }
+}
+
 /* Concealment needs the audio before a gap, and gaps are rare: good frames are kept as they came. */
 static void keep_recent(tp_path *path, const uint8_t *payload) {
     uint32_t capacity = path->recent_capacity, n = path->frame_bytes;
@@ -171,8 +179,30 @@ static void count_concealed(tp_path *path, size_t n) {
     path->concealing = 1;
 }
 
-/* A frame of which only a part arrived: what there is stays, the rest is concealed. */
-static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_t *payload, uint32_t present_ms, int16_t *pcm) {
+/* Nothing leads from what was heard before into pcm (at least n samples): its beginning is cross-faded with what might have
+ * come. */
+static void smooth_edge(tp_path *path, int16_t *pcm, size_t n) {
+    int16_t made[16 * EDGE_MS];
+    recall_recent(path);
+    tp_plc ahead = path->plc; /* it is not the gap that path->plc would then think it is */
+    (void)tp_plc_fillin(&ahead, made, n, NULL, 0);
+    for (size_t i = 0; i < n; i++) {
+        int32_t w = (int32_t)(2 * i + 1), all = (int32_t)(2 * n);
+        pcm[i] = (int16_t)(((all - w) * made[i] + w * pcm[i]) / all);
+    }
+}
+
+static void smooth_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
+    (void)tp_frame_pcm(frame);
+    smooth_edge(path, frame->pcm, frame->format.rate_hz / 1000 * EDGE_MS);
+    (void)tp_g711_encode(frame->format.encoding, payload, frame->pcm, frame->n);
+    frame->silent = 0;
+}
+
+/* A frame of which only a part arrived: what there is stays, the rest is concealed. `broken`: what there is at its beginning
+ * follows other audio. */
+static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_t *payload, uint32_t present_ms, int16_t *pcm,
+                         bool broken) {
     uint32_t per_ms = path->config.leg_format.rate_hz / 1000;
     uint32_t encoding = path->config.leg_format.encoding;
     size_t n = path->frame_samples;
@@ -182,30 +212,21 @@ static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_
     bool rest_is_good = present_ms + got->missing_ms == path->config.ptime_ms;
     size_t gap = rest_is_good ? (size_t)got->missing_ms * per_ms : n - first;
     size_t rest = n - first - gap;
-    if (first != 0) (void)tp_plc_receive(&path->plc, pcm, first);
-    path->concealing = 0;
+    if (broken) {
+        size_t edge = per_ms * EDGE_MS;
+        smooth_edge(path, pcm, first < edge ? first : edge);
+    }
+    if (first != 0) {
+        (void)tp_plc_receive(&path->plc, pcm, first);
+        path->concealing = 0;
+    }
     count_concealed(path, gap);
     (void)tp_plc_fillin(&path->plc, pcm + first, gap, rest != 0 ? pcm + first + gap : NULL, rest);
     if (rest != 0) {
         (void)tp_plc_receive(&path->plc, pcm + first + gap, rest);
         path->concealing = 0;
+        path->speaking = 1;
     }
-}
-
-/* Nothing leads from what was heard before into this frame: its beginning is cross-faded with what might have come. */
-static void smooth_edge(tp_path *path, tp_frame *frame, uint8_t *payload) {
-    uint32_t n = path->config.leg_format.rate_hz / 1000 * EDGE_MS, encoding = path->config.leg_format.encoding;
-    int16_t made[16 * EDGE_MS], *pcm = frame->pcm;
-    recall_recent(path);
-    tp_plc ahead = path->plc; /* it is not the gap that path->plc would then think it is */
-    (void)tp_plc_fillin(&ahead, made, n, NULL, 0);
-    (void)tp_frame_pcm(frame);
-    for (uint32_t i = 0; i < n; i++) {
-        int32_t w = (int32_t)(2 * i + 1), all = (int32_t)(2 * n);
-        pcm[i] = (int16_t)(((all - w) * made[i] + w * pcm[i]) / all);
-    }
-    (void)tp_g711_encode(encoding, payload, pcm, frame->n);
-    frame->silent = 0;
 }
 
 /* The frame at hand, and what follows it where it is to be shorter, as the jitter buffer wants it. */
@@ -263,18 +284,25 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
     uint32_t encoding = path->config.leg_format.encoding;
     bool spoke = path->speaking;
     path->speaking = got.kind == TP_JITTER_AUDIO;
+    if (path->plc.blended && (got.broken || got.kind == TP_JITTER_SILENCE)) {
+        /* The gap was closed towards something else than what comes now. */
+        path->plc.blended = path->plc.missing = 0;
+        path->concealing = 0;
+        spoke = true;
+    }
     switch (got.kind) {
     case TP_JITTER_AUDIO:
         if (path->concealing) break;
-        if (spoke && got.skipped_ms != 0) {
-            smooth_edge(path, frame, payload);
+        if (spoke && got.broken) {
+            smooth_frame(path, frame, payload);
         } else if (got.wanted_samples != 0) {
             stretch_frame(path, frame, payload, &got);
         }
         break;
     case TP_JITTER_PARTIAL:
         recall_recent(path);
-        conceal_part(path, &got, payload, (uint32_t)(path->jitter.emitted_ms - emitted_ms), frame->pcm);
+        conceal_part(path, &got, payload, (uint32_t)(path->jitter.emitted_ms - emitted_ms), frame->pcm,
+                     spoke && got.broken);
         frame->bytes = NULL;
         frame->has_pcm = 1;
         return;
@@ -295,7 +323,7 @@ static void receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
     }
     default:
         pause_frame(path, frame, payload);
-        if (spoke && (path->direction & TP_DIRECTION_RECEIVE) != 0) smooth_edge(path, frame, payload);
+        if (spoke && (path->direction & TP_DIRECTION_RECEIVE) != 0) smooth_frame(path, frame, payload);
         break;
     }
     if (!path->concealing) {

@@ -52,6 +52,13 @@ def test_the_same_seed_gives_the_same_noise_and_another_another() -> None:
     assert np.any(make(payload, 1600) != make(payload, 1600, seed=2))
 
 
+@pytest.mark.parametrize("code", [0, 254])
+@pytest.mark.parametrize("order", range(1, 13))
+def test_noise_is_never_much_louder_than_asked_for(order: int, code: int) -> None:
+    """Coefficients at their most, of which twelve imply a gain of 360 dB."""
+    assert level_db(make(bytes([30, *[code] * order]), 160 * 500)) < -26
+
+
 @pytest.mark.parametrize("payload", [bytes([0, *[255] * 20]), bytes([0, *[0] * 20]), bytes([0, 0, 254] * 4)])
 def test_any_description_gives_bounded_noise(payload: bytes) -> None:
     pcm = make(payload, 160 * 100)
