@@ -128,7 +128,7 @@ class LineTape:
             self._written = chunk.at_sample
         self._heard_ns = now_ns
         self._look(now_ns)
-        if self._model.held_at != NEVER:
+        if self._model.held_at <= now_ns:  # else what was sent is heard to its end first
             self._ahead = np.concatenate([np.zeros(n, np.int16), self._ahead])
             self._shifted += n
         self._write(chunk.samples)

@@ -29,8 +29,11 @@ queues behind; a checkpoint lies where it lay, and settles once, as if the pause
 from __future__ import annotations
 
 import enum
+import inspect
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from talkpath.audio import AudioChunk
 from talkpath.dsp import Level, Resampler, VoiceActivity, VoiceState
@@ -60,6 +63,33 @@ class BargeIn(Protocol):
     def __call__(self, chunk: AudioChunk, /) -> Verdict | bool | None:
         """Take the caller's next chunk; True is CONFIRM, False and None are nothing new."""
         ...
+
+
+def check_policy(policy: object) -> None:
+    """Refuse at once what can be no policy.
+
+    Raises:
+        ConfigError: it cannot be called with a chunk and answer there and then.
+    """
+    if isinstance(policy, type):
+        raise ConfigError(f"the barge-in policy is the class {policy.__name__}; give one of its objects")
+    if not callable(policy):
+        raise ConfigError(f"a barge-in policy is called with an AudioChunk; {type(policy).__name__} is not callable")
+    if inspect.iscoroutinefunction(policy) or inspect.iscoroutinefunction(type(policy).__call__):
+        raise ConfigError("a barge-in policy answers within the step and cannot be an async function")
+
+
+def read_answer(answer: object) -> Verdict | None:
+    """Return what a policy's answer means; numpy's bools are bools.
+
+    Raises:
+        ConfigError: it is no answer. It would be taken for one that never comes else.
+    """
+    if answer is None or isinstance(answer, Verdict):
+        return answer
+    if isinstance(answer, bool | np.bool_):
+        return Verdict.CONFIRM if answer else None
+    raise ConfigError(f"a barge-in policy answers a bool, a Verdict or None, not {type(answer).__name__}")
 
 
 class Act(enum.Enum):
