@@ -200,3 +200,23 @@ class _Later:
 def test_what_can_be_no_policy_is_refused_at_once(policy: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_policy(policy)
+
+
+def test_a_detector_that_can_begin_anew_does_so_at_each_suspicion() -> None:
+    """What it hears then does not follow what it heard last."""
+    told: list[str] = []
+
+    class Detector:
+        def reset(self) -> None:
+            told.append("reset")
+
+        def __call__(self, samples: Samples) -> float:
+            told.append("heard")
+            return 0.0
+
+    audio = np.concatenate([quiet(1000), voice(400), quiet(1000), voice(400), quiet(1000)])
+    given = answers(SecondOpinion(Detector()), audio)
+    assert [verdict for _, verdict in given] == [SUSPECT, REJECT] * 2
+    assert told[0] == "reset"
+    assert told.count("reset") == 2
+    assert told.count("heard") > 10
