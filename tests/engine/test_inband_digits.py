@@ -92,7 +92,7 @@ async def test_digits_to_a_caller_without_telephone_events_take_their_time(autoj
 async def test_what_the_generators_make_can_be_played(autojump: object) -> None:
     """The page's own lines are run: they play a busy tone, three seconds of ringback and two digits."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    (lines,) = (block for block in blocks if "call.play(call_progress" in block)
+    (lines,) = (block for block in blocks if "call_progress" in block)
     made: dict[str, Any] = {"trio": trio}
     exec("async def page(call):\n" + textwrap.indent(lines, "    "), made)
     leg = MemoryLeg()

@@ -38,6 +38,7 @@ def test_each_example_is_named_here() -> None:
         "echo_bot",
         "every_wire_bot",
         "many_cores",
+        "neural_bot",
         "synthesiser_bot",
         "test_bot",
         "transcribe_call",

@@ -30,8 +30,8 @@ from talkpath.line.config import LineConfig, LineRecord, ServeConfig
 from talkpath.line.line import Line
 from talkpath.line.listen import AudioHook
 from talkpath.line.serve import serve_memory_lines
-from talkpath.path.pool import PoolStatistics
 from talkpath.path.barge_in import Verdict
+from talkpath.path.pool import PoolStatistics
 from talkpath.records import EndReason, Outcome, Played
 from talkpath.testing.quiescent import ResourceSnapshot
 

@@ -3,7 +3,7 @@
 A policy is any callable that takes the caller's next `AudioChunk` and answers. Policies are called in order, once per
 chunk, from one task; they may keep state and must not block. Two kinds of answer:
 
-* A bool. True: this chunk completes the evidence that he is speaking; what is queued is cleared. It cannot be taken
+* A bool, numpy's too. True: this chunk completes the evidence that he is speaking; what is queued is cleared. It cannot be taken
   back.
 * A `Verdict`, or None for nothing new. `SUSPECT`: he may have begun to speak; the playout pauses, at once and at a
   sample.
@@ -60,7 +60,7 @@ class Verdict(enum.Enum):
 class BargeIn(Protocol):
     """Decides what the caller's audio does to what is said to him; see the module."""
 
-    def __call__(self, chunk: AudioChunk, /) -> Verdict | bool | None:
+    def __call__(self, chunk: AudioChunk, /) -> Verdict | bool | np.bool_ | None:
         """Take the caller's next chunk; True is CONFIRM, False and None are nothing new."""
         ...
 
