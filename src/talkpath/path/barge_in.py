@@ -3,8 +3,8 @@
 A policy is any callable that takes the caller's next `AudioChunk` and answers. Policies are called in order, once per
 chunk, from one task; they may keep state and must not block. Two kinds of answer:
 
-* A bool, numpy's too. True: this chunk completes the evidence that he is speaking; what is queued is cleared. It cannot be taken
-  back.
+* A bool, numpy's too. True: this chunk completes the evidence that he is speaking; what is queued is cleared. It cannot
+  be taken back.
 * A `Verdict`, or None for nothing new. `SUSPECT`: he may have begun to speak; the playout pauses, at once and at a
   sample.
   `REJECT`: he has not; it goes on with the next sample. `CONFIRM`: he has; what is queued is cleared.
