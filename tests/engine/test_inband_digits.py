@@ -21,7 +21,7 @@ from talkpath.dsp import ToneDetector, call_progress, dtmf
 from talkpath.engine import MemoryLeg, RtpLeg, StreamSpec, WavLeg
 from talkpath.errors import CallEnded
 from talkpath.events import DigitReceived
-from talkpath.line import Line, serve_memory_lines
+from talkpath.line import Line, LineConfig, serve_memory_lines
 from talkpath.records import EndReason
 
 FRAME = 160
@@ -156,3 +156,19 @@ async def test_a_line_that_is_over_detects_nothing(autojump: object) -> None:
         await line.hang_up()
         with pytest.raises(CallEnded):
             line.detect_digits()
+
+
+async def test_audio_that_the_detector_has_missed_moves_no_press(autojump: object) -> None:
+    """A message longer than what an ear may lag: what is lost of it counts as time."""
+    digits: list[str] = []
+    async with open_line(config=LineConfig(listen_bound_ms=100)) as (line, platform), trio.open_nursery() as nursery:
+        nursery.start_soon(partial(read, line, digits))
+        line.detect_digits()
+        for _ in range(4):
+            await platform.say(np.zeros(20 * FRAME, np.int16))
+            await instant()
+        assert line.statistics().listener_dropped_ms == 1200
+        pcm = np.concatenate([dtmf("5", 100), np.zeros(10 * FRAME, np.int16)])
+        await say(platform, pcm, {2: "5"})
+        assert digits == ["5"]
+        nursery.cancel_scope.cancel()

@@ -7,6 +7,7 @@ blocks, descriptors. What leaves the call's block must be what the user's code r
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,6 +42,7 @@ from talkpath.engine.stream import CallStream
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.line.line import Line
 from talkpath.line.serve import serve_memory_lines
+from talkpath.path.barge_in import Verdict
 from talkpath.records import CallRecord, EndReason, Outcome, Played
 from talkpath.testing.quiescent import ResourceSnapshot
 from talkpath.transport.memory import listen_memory
@@ -126,8 +128,32 @@ async def stops_an_iteration(call: Call, facts: Facts) -> None:
     raise StopAsyncIteration
 
 
+async def is_suspicious_and_recorded(call: Call, facts: Facts) -> None:
+    verdicts = itertools.cycle((None, Verdict.SUSPECT, Verdict.REJECT, Verdict.SUSPECT, Verdict.CONFIRM))
+    with suppress(CallEnded):
+        call.barge_in(lambda chunk: next(verdicts), suspicion_ms=50)
+        await call.start_stream(SPEC)
+        recording = await call.record_to(os.devnull)
+        call.play_gain_db = -6
+        played = await call.play(CLIP, gain_db=3)
+        assert played.reason is not Outcome.PLAYED
+        await recording.stop()
+        await call.record_to(os.devnull)
+        call.barge_in(None)
+        await call.play(CLIP)
+    facts.finished = True
+
+
 BLOCKS: dict[str, Callable[[Call, Facts], Awaitable[None]]] = {
-    block.__name__: block for block in (waits, opens_a_nursery, raises, says_farewell, stops_an_iteration)
+    block.__name__: block
+    for block in (
+        waits,
+        opens_a_nursery,
+        raises,
+        says_farewell,
+        stops_an_iteration,
+        is_suspicious_and_recorded,
+    )
 }
 RAISES = {"raises": ValueError, "stops_an_iteration": StopAsyncIteration}
 

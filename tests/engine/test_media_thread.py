@@ -28,10 +28,12 @@ import trustme
 from support.frames import TEXT, frame, take_frame
 from support.hand import accept_stream, assert_nothing_is_left, drain, media, new_caller, rtp
 from support.virtual import assert_pool_is_whole
+from talkpath.audio import AudioChunk
 from talkpath.dsp import pcmu_decode
 from talkpath.engine import Call, Engine, EngineConfig, MemoryLeg, RtpLeg, StreamSpec, open_engine
 from talkpath.events import LegChanged
 from talkpath.line import Line, LineConfig, LineRecord, ServeConfig, serve_lines
+from talkpath.path.barge_in import Verdict
 from talkpath.records import EndReason, Outcome
 from talkpath.testing import quiescence
 from talkpath.transport.clock import current_clock, has_timerfd
@@ -281,6 +283,71 @@ async def test_a_whole_call_with_both_ends_on_the_thread(scheme: str, contexts: 
         caller.socket.close()
     assert driver._native.running == 0  # type: ignore[attr-defined]
     await assert_no_thread_is_left(threads, as_new)
+
+
+class Steered:
+    """A barge-in policy that gives each answer once, when the test asks for it."""
+
+    def __init__(self) -> None:
+        self.next: Verdict | None = None
+        self.asked = 0
+
+    def __call__(self, chunk: AudioChunk) -> Verdict | None:
+        self.asked += 1
+        verdict, self.next = self.next, None
+        return verdict
+
+    async def tell(self, verdict: Verdict) -> None:
+        """Answer so, and wait until the next question."""
+        self.next, asked = verdict, self.asked
+        await until(lambda: self.next is None and self.asked > asked + 1)
+
+
+@pytest.mark.parametrize("wire", ["native", "plivo"])
+async def test_barge_in_at_both_ends_on_the_thread(wire: str) -> None:
+    bot, caller = Bot(), Caller()
+    by_bot, by_call = audio(1500, 3), audio(1500, 4)
+    results: list[Any] = []
+    with quiescence():
+        async with serving(bot) as url, open_engine(config()) as engine, trio.open_nursery() as nursery:
+            leg = RtpLeg(local=("127.0.0.1", 0), remote=caller.address)
+            async with engine.open_call(leg) as call:
+                nursery.start_soon(caller.run, leg.local_address)
+                stream = await call.start_stream(StreamSpec(url=f"{url}/talk", wire=wire, bidirectional=True))
+                await until(lambda: bot.lines)
+                line = bot.lines["talk"]
+                assert (call.pumped, line.pumped) == (True, True)
+                for speaker, said in ((line, by_bot), (call, by_call)):
+                    policy, before, n_results = Steered(), len(caller.heard()), len(results)
+                    speaker.barge_in(policy, suspicion_ms=10_000)
+
+                    async def play(speaker: Line | Call = speaker, said: bytes = said) -> None:
+                        results.append(await speaker.play(pcm(said), sample_rate_hz=8000))
+
+                    def heard(before: int = before) -> bytes:
+                        return bytes(byte for byte in caller.heard()[before:] if byte != 0xFF)
+
+                    nursery.start_soon(play)
+                    await until(lambda said=said, heard=heard: said[:1600] in heard())
+                    await policy.tell(Verdict.SUSPECT)
+                    caller.hear()
+                    n, so_far = len(caller.packets), heard()
+                    await until(lambda n=n: caller.hear() or len(caller.packets) > n + 10)
+                    assert len(heard()) - len(so_far) <= 5 * 160, "it rests"
+                    await policy.tell(Verdict.REJECT)
+                    await until(lambda said=said, heard=heard: said[8000:8800] in heard())
+                    await policy.tell(Verdict.CONFIRM)
+                    await until(lambda n=n_results: len(results) > n)
+                    if wire == "native" or speaker is call:
+                        assert said.startswith(heard()), "no sample lost or doubled"
+                    assert results[-1].reason is Outcome.CLEARED
+                    speaker.barge_in(None)
+                assert (line.statistics().suspicions, line.statistics().barge_ins) == (1, 1)
+                await call.stop_stream(stream.control_id)
+            nursery.cancel_scope.cancel()
+            await until(lambda: bot.records)
+            assert_pool_is_whole(engine)
+        caller.socket.close()
 
 
 async def test_peers_that_stall_or_vanish_cost_their_own_streams_only() -> None:

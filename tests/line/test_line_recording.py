@@ -14,7 +14,7 @@ import trio
 
 from support.platform import Platform, open_line
 from support.virtual import speech, virtual_engine
-from talkpath.audio import Samples
+from talkpath.audio import AudioChunk, Samples
 from talkpath.dsp import Resampler
 from talkpath.engine import MemoryLeg, StreamSpec
 from talkpath.errors import CallEnded, ConfigError
@@ -110,6 +110,43 @@ async def test_a_pause_is_recorded_as_long_as_it_lasts(autojump_clock: Any, tmp_
     assert abs(len(np.trim_zeros(by_line)) - len(np.trim_zeros(by_engine))) <= 200
     if wire == "native":
         assert np.array_equal(by_line[by_line != 0], by_engine[by_engine != 0])
+
+
+@pytest.mark.parametrize("policy_first", [False, True])
+@pytest.mark.parametrize("wire", ["native", "plivo", "audiosocket"])
+async def test_a_suspicion_is_recorded_where_it_was(
+    autojump_clock: Any, tmp_path: Path, wire: str, policy_first: bool
+) -> None:
+    """Whichever of policy and tape hears a chunk first."""
+    music = speech(16_000, seed=6)
+    verdicts = {50: Verdict.SUSPECT, 65: Verdict.REJECT}
+
+    async def bot(line: Line) -> None:
+        def policy(chunk: AudioChunk) -> Verdict | None:
+            return verdicts.pop(chunk.at_sample // 160, None)
+
+        if policy_first:
+            line.barge_in(policy)
+        recording = await line.record_to(tmp_path / "line.wav")
+        line.barge_in(policy)
+        await line.play(music, sample_rate_hz=8000)
+        await trio.sleep(0.5)
+        await recording.stop()
+
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(serve_memory_lines, bot, "suspicious")
+        async with virtual_engine() as engine, engine.open_call(MemoryLeg()) as call:
+            both = await call.record_to(tmp_path / "engine.wav")
+            await call.start_stream(StreamSpec(url=url, wire=wire, bidirectional=True))
+            await trio.sleep(4)
+            await both.stop()
+        nursery.cancel_scope.cancel()
+    edges = []
+    for name in ("line.wav", "engine.wav"):
+        track = np.trim_zeros(read_pairs(tmp_path / name)[:, 1])
+        begin = int(np.argmax(np.diff(np.flatnonzero(track))))
+        edges.append((np.flatnonzero(track)[begin], gap_in(track), len(track)))
+    assert edges[0] == edges[1]
 
 
 def gap_in(track: Samples) -> int:

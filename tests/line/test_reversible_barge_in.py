@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -356,3 +356,108 @@ def test_a_policy_hears_the_callers_rate_whatever_is_said_at() -> None:
 
     place(bot, "teler", seconds=2, codec="L16@16000h")
     assert heard == {(16000, 320)}
+
+
+async def test_what_was_sent_before_the_policy_came_is_heard_or_cleared_and_never_lost(autojump_clock: Any) -> None:
+    """It has not been kept, so it could not be sent again."""
+    said = speech(3 * SECOND)
+    async with open_line() as (line, platform):
+        line.speak(said, sample_rate_hz=SECOND)
+        await trio.sleep(0.25)
+        line.barge_in(Scripted({0: Verdict.SUSPECT, 20: Verdict.REJECT, 40: Verdict.SUSPECT, 60: Verdict.REJECT}))
+        for wait_s in (0.1, 2.4, 0.1, 0.1):
+            await platform.say(np.ones(FRAME, np.int16))
+            await instant()
+            await trio.sleep(wait_s)
+        await line.drain()
+        assert np.array_equal(platform.heard(), said)
+        assert line.statistics().suspicions == 1, "the second one, of what was sent since"
+
+
+@pytest.mark.parametrize("verdict", [Verdict.CONFIRM, Verdict.SUSPECT])
+async def test_a_synthesiser_between_two_pieces_is_interrupted_too(autojump_clock: Any, verdict: Verdict) -> None:
+    pieces = [speech(800), speech(800, seed=4)]
+    played: list[Any] = []
+
+    async def synthesise() -> AsyncIterator[Samples]:
+        yield pieces[0]
+        await trio.sleep(1)
+        yield pieces[1]
+
+    async with open_line() as (line, platform), trio.open_nursery() as nursery:
+        line.barge_in(Scripted({0: verdict}), suspicion_ms=2000)
+
+        async def play() -> None:
+            played.append(await line.play(synthesise(), sample_rate_hz=SECOND))
+
+        nursery.start_soon(play)
+        await trio.sleep(0.6)
+        await platform.say(np.ones(FRAME, np.int16))
+        await trio.sleep(1)
+        assert np.array_equal(platform.heard(), pieces[0])
+        if verdict is Verdict.CONFIRM:
+            assert [(one.reason, one.samples) for one in played] == [(Outcome.CLEARED, 800)]
+        else:
+            await trio.sleep(3)
+            assert np.array_equal(platform.heard(), np.concatenate(pieces))
+
+
+@pytest.mark.parametrize("rejected_ms", [420, 800])
+def test_where_nothing_takes_back_what_was_sent_it_is_heard_once(rejected_ms: int) -> None:
+    said = speech(2 * SECOND)
+
+    async def bot(line: Line) -> None:
+        line.barge_in(Scripted({400: Verdict.SUSPECT, rejected_ms: Verdict.REJECT}))
+        line.speak(said, sample_rate_hz=SECOND)
+        await line.drain()
+        assert line.statistics().suspicions == 1
+
+    heard, _ = place(bot, "audiosocket")
+    loud = np.concatenate(stretches(heard))
+    assert np.array_equal(loud, said)
+    assert len(stretches(heard)) == (2 if rejected_ms == 800 else 1)
+
+
+async def test_another_policy_during_a_suspicion_has_a_limit_of_its_own(autojump_clock: Any) -> None:
+    async with open_line() as (line, platform):
+        line.barge_in(Scripted({0: Verdict.SUSPECT}), suspicion_ms=200)
+        line.speak(speech(4 * SECOND), sample_rate_hz=SECOND)
+        await trio.sleep(0.1)
+        await platform.say(np.ones(FRAME, np.int16))
+        await trio.sleep(0.1)
+        line.barge_in(Scripted({20: Verdict.SUSPECT}), suspicion_ms=1000)
+        await trio.sleep(0.2)
+        for _ in range(2):
+            await platform.say(np.ones(FRAME, np.int16))
+            await instant()
+        await trio.sleep(2)
+        kinds = [message["event"] for message in platform.messages]
+        cleared = [i for i, kind in enumerate(kinds) if kind == "clearAudio"]
+        rested = [platform.arrived[i + 1] - platform.arrived[i] for i in cleared]
+        assert rested == [pytest.approx(0.2, abs=0.001), pytest.approx(1, abs=0.001)]
+
+
+async def test_a_policy_that_takes_itself_away_takes_what_it_suspects_along(autojump_clock: Any) -> None:
+    async with open_line() as (line, platform):
+
+        def once(chunk: AudioChunk) -> Verdict:
+            line.barge_in(None)
+            return Verdict.SUSPECT
+
+        line.barge_in(once)
+        line.speak(speech(SECOND), sample_rate_hz=SECOND)
+        await trio.sleep(0.1)
+        await platform.say(np.ones(FRAME, np.int16))
+        await instant()
+        assert platform.named("clearAudio") == []
+
+
+async def test_a_policy_can_be_taken_away_when_the_line_is_over(autojump_clock: Any) -> None:
+    async with open_line() as (line, platform):
+        line.barge_in(Scripted({0: Verdict.SUSPECT}))
+        line.speak(speech(SECOND), sample_rate_hz=SECOND)
+        await trio.sleep(0.1)
+        await platform.say(np.ones(FRAME, np.int16))
+        await instant()
+        line.end(EndReason.APPLICATION_HUNG_UP)
+        line.barge_in(None)

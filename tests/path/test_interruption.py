@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkpath.audio import AudioChunk, Samples
+from talkpath.dsp import VoiceState
 from talkpath.errors import ConfigError, FormatError
-from talkpath.path.barge_in import Act, BargeIn, Interruption, Verdict, VoiceGate
+from talkpath.path.barge_in import Act, BargeIn, Interruption, Verdict, VoiceGate, check_policy, read_answer
 from talkpath.path.second_opinion import SecondOpinion
 
 SUSPECT, CONFIRM, REJECT = Verdict.SUSPECT, Verdict.CONFIRM, Verdict.REJECT
@@ -166,3 +167,56 @@ def test_options_that_cannot_be_meant_are_refused(wrong: dict[str, float]) -> No
         SecondOpinion(Fake(1.0), **wrong)  # type: ignore[arg-type]
     with pytest.raises(FormatError):
         VoiceGate()(AudioChunk(np.zeros(882, np.int16), 44_101))
+
+
+def test_numpys_bools_are_answers_and_nothing_else_is() -> None:
+    loud = np.ones(4, np.int16) > 0
+    assert [read_answer(one) for one in (loud[0], ~loud[0], True, False, None, REJECT)] == [
+        CONFIRM,
+        None,
+        CONFIRM,
+        None,
+        None,
+        REJECT,
+    ]
+    for nonsense in ("confirm", 1, 0.7, loud, VoiceState.SPEECH):
+        with pytest.raises(ConfigError, match="answers a bool, a Verdict or None, not "):
+            read_answer(nonsense)
+
+
+async def _later(chunk: AudioChunk) -> bool:
+    return True
+
+
+class _Later:
+    async def __call__(self, chunk: AudioChunk) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [(VoiceGate, "the class VoiceGate"), (0.5, "float is not callable"), (_later, "async"), (_Later(), "async")],
+)
+def test_what_can_be_no_policy_is_refused_at_once(policy: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_policy(policy)
+
+
+def test_a_detector_that_can_begin_anew_does_so_at_each_suspicion() -> None:
+    """What it hears then does not follow what it heard last."""
+    told: list[str] = []
+
+    class Detector:
+        def reset(self) -> None:
+            told.append("reset")
+
+        def __call__(self, samples: Samples) -> float:
+            told.append("heard")
+            return 0.0
+
+    audio = np.concatenate([quiet(1000), voice(400), quiet(1000), voice(400), quiet(1000)])
+    given = answers(SecondOpinion(Detector()), audio)
+    assert [verdict for _, verdict in given] == [SUSPECT, REJECT] * 2
+    assert told[0] == "reset"
+    assert told.count("reset") == 2
+    assert told.count("heard") > 10

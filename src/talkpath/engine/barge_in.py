@@ -15,7 +15,7 @@ import numpy as np
 
 from talkpath._native import ffi, lib
 from talkpath.audio import AudioChunk
-from talkpath.path.barge_in import Act, BargeIn, Interruption
+from talkpath.path.barge_in import Act, BargeIn, Interruption, read_answer
 from talkpath.records import EndReason
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class SourceBargeIn:
             chunk = AudioChunk(frame, self._rate, self._began + self._read, "inbound")
             self._read += self._frame
             try:
-                verdict = self._policy(chunk)
+                verdict = read_answer(self._policy(chunk))
             except Exception as exc:
                 log.error(
                     "call %s: the barge-in policy raised %s", self._call.call_id, type(exc).__name__, exc_info=exc

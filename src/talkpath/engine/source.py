@@ -25,7 +25,7 @@ from talkpath.engine.leg import DIGITS_MAX
 from talkpath.errors import CallEnded, ConfigError, NativeError, PlayoutFull
 from talkpath.events import MediaFormat, SourceCleared
 from talkpath.path.arena import new_struct
-from talkpath.path.barge_in import BargeIn, Interruption
+from talkpath.path.barge_in import BargeIn, Interruption, check_policy
 from talkpath.path.stream import native_format
 from talkpath.records import EndReason, Outcome, Played
 
@@ -147,8 +147,8 @@ class Source:
             self.on_digits_sent()
 
     def is_heard(self) -> bool:
-        """Whether anything handed to `play` is still to be heard."""
-        return bool(self._pieces) or int(lib.tp_stream_queued_samples(self._native)) > 0
+        """Whether anything handed to `play`, or to come from what it was handed, is still to be heard."""
+        return self._plays > 0 or int(lib.tp_stream_queued_samples(self._native)) > 0
 
     def hold(self, held: bool) -> None:
         """Rest at the next sample, or go on with it; digits that hold the audio have the last word. In the step."""
@@ -164,6 +164,8 @@ class Source:
     def set_barge_in(self, policy: BargeIn | None, suspicion_ms: int) -> None:
         """See `Call.barge_in`."""
         interruption = Interruption(suspicion_ms)
+        if policy is not None:
+            check_policy(policy)
         if self.barge_in is not None:
             self.barge_in.close()
         self.barge_in = None if policy is None else SourceBargeIn(self.call, self, policy, interruption)

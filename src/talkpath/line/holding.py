@@ -3,7 +3,8 @@
 Theory of operation. Whoever holds the line sets a bit; with the first the far end is held, with the last it goes on.
 Where the wire has a pause, that is it. Where it has only a clear, the clear is sent, the native stream takes back what
 by its model has not been played (`tp_stream_rewind`), and that is sent again when the line goes on; the checkpoints in
-it are kept meanwhile. What is said while the line is held queues behind, a clear ends every hold.
+it are kept meanwhile. Where nothing takes back what was sent, which is little then, it is heard to its end and the rest
+waits. What is said while the line is held queues behind, a clear ends every hold.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from talkpath.events import Clear, Pause, Resume, WireEvent
 from talkpath.line.config import LineConfig
 from talkpath.line.listen import AudioHook
 from talkpath.line.speaking import SpeakingLine
-from talkpath.path.barge_in import Act, BargeIn, Interruption
+from talkpath.path.barge_in import Act, BargeIn, Interruption, Verdict, check_policy, read_answer
 from talkpath.path.stream import NEVER, Stream
 from talkpath.records import EndReason
 from talkpath.wire.dialect import Dialect
@@ -48,6 +49,7 @@ class HoldingLine(SpeakingLine):
         "_policy_ear",
         "_stream",
         "_suspicions",
+        "_takes_back",
         "config",
     )
 
@@ -61,6 +63,8 @@ class HoldingLine(SpeakingLine):
     """Bits: PROGRAM, SUSPICION."""
     _can_pause: bool
     """The wire has a pause."""
+    _takes_back: bool
+    """It has none, but a clear that takes back what was sent."""
     _interruption: Interruption | None
 
     def _end_by_callable(self, whose: str, reason: EndReason, exc: Exception) -> None:
@@ -77,57 +81,62 @@ class HoldingLine(SpeakingLine):
         `EnergyGate` clears when it is loud; None removes the policy, and a suspicion with it. It is called within the
         driver's step and must be quick. When it raises, the line ends with ``policy_failed``.
 
-        A pause is exact to the sample where the wire has one (native, Asterisk's). Elsewhere the wire's clear takes
+        A pause is exact to the sample where the wire has one (native, Asterisk's); on AudioSocket it comes after the
+        up to 60 ms that have been sent. Elsewhere the wire's clear takes
         its place, and what by the line's model has not been played is sent again: the model is off by the difference
         between two messages' times on their way and the platform's frame, so so much may be heard twice or not at all,
-        and a checkpoint in what is sent again comes out ASSUMED. For that the line keeps what it has sent ahead, in
-        memory.
+        and a checkpoint in what is sent again comes out ASSUMED. For that the line keeps what it sends ahead, in
+        memory, from now on: what was sent before can be cleared and not held. So set the policy before you speak.
 
         Args:
             suspicion_ms: A suspicion that the policy does not decide in this time has ended: 20 to 10,000.
 
         Raises:
             NotOnThisWire: the wire has no clear.
-            ConfigError: the caller's track is not streamed, or `suspicion_ms`. CallEnded: the line is over.
+            ConfigError: the caller's track is not streamed, `suspicion_ms`, or what cannot be a policy.
+            CallEnded: the line is over.
         """
         if policy is not None:
             self._check_live()
             self._dialect.check(Clear())
+            check_policy(policy)
             interruption = Interruption(suspicion_ms)
-            if not self._can_pause and getattr(policy, "suspects", True):
+            if self._takes_back and getattr(policy, "suspects", True):
                 assert self._stream is not None
                 self._stream.keep_tail(self._speech.tail_bytes(self.config.send_ahead_ms))
             if self._policy_ear is None:
                 self._policy_ear = AudioHook(
                     self._hearing, self._hearing.sample_rate_hz, POLICY_CHUNK_MS, "inbound", self._ask_policy
                 )
-            if self._interruption is None or not self._interruption.suspected:
-                self._interruption = interruption
+            if self._interruption is not None:
+                interruption.due_ns = self._interruption.due_ns  # a suspicion that is on ends when it would have
+            self._interruption = interruption
         else:
             if self._policy_ear is not None:
                 self._policy_ear.close()
                 self._policy_ear = None
-            if self._interruption is not None and self._interruption.suspected:
+            if self._interruption is not None and self._interruption.suspected and self.end_reason is None:
                 self._interruption.due_ns = 0  # over, in the next step
                 self._commands.put(self._on_time)
         self._policy = policy
 
     def _ask_policy(self, chunk: AudioChunk, now_ns: int) -> None:
-        assert self._policy is not None
+        policy = self._policy
+        assert policy is not None
         assert self._interruption is not None
         try:
-            verdict = self._policy(chunk)
+            verdict = read_answer(policy(chunk))
         except Exception as exc:
             self._end_by_callable("the barge-in policy", EndReason.POLICY_FAILED, exc)
             return
-        if verdict is None or verdict is False:
+        if verdict is None or (verdict is Verdict.SUSPECT and self._policy is not policy):  # it took itself away
             self._interruption.answer(None, now_ns, bool)
             return
         # What the program said before it could know of this speech is held or cleared with the rest.
         self._commands.run(now_ns)
         if self.end_reason is not None:
             return
-        match self._interruption.answer(verdict, now_ns, partial(self._speech.is_heard, now_ns)):
+        match self._interruption.answer(verdict, now_ns, partial(self._is_heard, verdict, now_ns)):
             case Act.PAUSE:
                 self._suspicions += 1
                 self._journal("barge-in", "suspected")
@@ -142,6 +151,17 @@ class HoldingLine(SpeakingLine):
                 self._clear(now_ns)
             case Act.NOTHING:
                 pass
+
+    def _is_heard(self, verdict: Verdict, now_ns: int) -> bool:
+        """Whether anything said, or to come from a `play`, is still to be heard, and can be treated so.
+
+        What was sent before the policy came has not been kept, so it cannot be held where a hold means to send again.
+        """
+        if verdict is Verdict.SUSPECT and self._takes_back:
+            assert self._stream is not None
+            if int(lib.tp_stream_model_played(self._native, now_ns)) < self._stream.tail_from:
+                return False
+        return self._speech.feeding > 0 or self._speech.is_heard(now_ns)
 
     async def pause(self) -> None:
         """Have the platform hold what the line says, at the sample it has reached; return once that is written.
@@ -202,7 +222,8 @@ class HoldingLine(SpeakingLine):
     def _hold(self, who: int, now_ns: int) -> None:
         """Have the far end hold what it has, at the sample it has reached; in the step.
 
-        Where it can only clear it is told to, and what it has not played by the model is sent again afterwards.
+        Where it can only clear it is told to, and what it has not played by the model is sent again afterwards. Where
+        it cannot even do that, it reaches the end of what has been sent first.
         """
         held, self._held_by = self._held_by, self._held_by | who
         if held:
@@ -212,15 +233,16 @@ class HoldingLine(SpeakingLine):
             self.pull_events(now_ns)
             if self.end_reason is not None or not self._held_by:
                 return  # what came in just now has ended the line, or the reason to hold it
-            self._paused_ns = now_ns
-            self._speech.hold(True, now_ns)
+            held_ns = now_ns if self._can_pause or self._takes_back else now_ns + self._speech.ahead_ns(now_ns)
+            self._paused_ns = held_ns
+            self._speech.hold(True, held_ns)
             if self._can_pause:
                 self._write(Pause())
-            else:
+            elif self._takes_back:
                 lib.tp_stream_rewind(self._native)
                 self._checkpoints.keep(now_ns, confirmed_later=self._dialect.confirms_clear)
                 self._write(Clear())
-        if not (self._can_pause or self._dialect.confirms_clear or self._dialect.returns_marks_on_clear):
+        if self._takes_back and not (self._dialect.confirms_clear or self._dialect.returns_marks_on_clear):
             self._checkpoints.settle_cleared()
         self._set_alarm()
         self._reschedule(now_ns)

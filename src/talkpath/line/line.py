@@ -141,6 +141,7 @@ class Line(RecordedLine):
         self._paused_ns = None
         self._held_by = 0
         self._can_pause = can(dialect, Pause())
+        self._takes_back = not self._can_pause and wire_named(dialect.wire).clear_reaches_sent
         self._interruption = None
         self._platform_errors = 0
         self._questions: Questions | None = None

@@ -129,7 +129,7 @@ class AudioHook(Ear):
 class DigitEar(AudioHook):
     """Finds the caller's digits in its audio; `Line.detect_digits` makes it."""
 
-    __slots__ = ("_begin_ms", "_detector", "_heard")
+    __slots__ = ("_begin_ms", "_detector", "_heard", "_next")
 
     def __init__(self, hearing: Hearing, pressed: Pressed) -> None:
         rate_hz = 16000 if hearing.sample_rate_hz == 16000 else 8000
@@ -137,8 +137,13 @@ class DigitEar(AudioHook):
         self._detector = ToneDetector(rate_hz)
         super().__init__(hearing, rate_hz, DETECTOR_CHUNK_MS, "inbound", self._find)
         self._begin_ms = self._at * 1000 // hearing.sample_rate_hz
+        self._next: int | None = None
+        """Sample at which the next chunk begins when none is lost before it."""
 
     def _find(self, chunk: AudioChunk, now_ns: int) -> None:
+        if self._next is not None and chunk.at_sample > self._next:
+            self._detector.fillin(chunk.at_sample - self._next)  # the ear lagged; the detector's clock is the track's
+        self._next = chunk.at_sample + len(chunk.samples)
         for event in self._detector.process(chunk.samples):
             if not event.ended:
                 at_ms = self._begin_ms + event.at_sample * 1000 // chunk.sample_rate_hz

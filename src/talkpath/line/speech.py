@@ -99,6 +99,7 @@ class Speech:
         "_wake_ns",
         "clears_asked",
         "encoding",
+        "feeding",
         "sample_rate_hz",
     )
 
@@ -135,6 +136,8 @@ class Speech:
         self._wake_ns = NEVER
         self._room: trio.lowlevel.ParkingLot | None = None
         self._plays = 0
+        self.feeding = 0
+        """`play`s that have not been given all their audio yet: a synthesiser may be between two pieces."""
         self.clears_asked = 0
         """Clears the program has asked for; those that wait for the next step are ahead of the checkpoints' epoch."""
         self._played_at_clear: dict[int, int] = {}
@@ -343,18 +346,11 @@ class Speech:
         gain_db_x100(gain_db)
         play = _Play(self.clears_asked, gain_db)
         try:
-            if isinstance(audio, AsyncIterable):
-                pieces = aiter(audio)
-                try:
-                    async for piece in pieces:
-                        await self._feed(play, *samples_of(piece, sample_rate_hz))
-                        if self._is_over(play):
-                            break
-                finally:
-                    if isinstance(pieces, AsyncGenerator):
-                        await pieces.aclose()  # Left half read, its clean-up would be the garbage collector's.
-            else:
-                await self._feed(play, *samples_of(audio, sample_rate_hz, or_file=True))
+            self.feeding += 1
+            try:
+                await self._feed_all(play, audio, sample_rate_hz)
+            finally:
+                self.feeding -= 1
             self._finish_resampling(play)
             outcome = None if self._is_over(play) else (await self.mark_here().wait()).outcome
         except CallEnded:
@@ -364,6 +360,20 @@ class Speech:
         if outcome is Outcome.PLAYED or (outcome is Outcome.ASSUMED and self._checkpoints.epoch == play.epoch):
             return Played(play.samples, outcome, outcome is Outcome.PLAYED)
         return Played(self._heard(play, outcome), outcome, False)
+
+    async def _feed_all(self, play: _Play, audio: object, sample_rate_hz: int | None) -> None:
+        if not isinstance(audio, AsyncIterable):
+            await self._feed(play, *samples_of(audio, sample_rate_hz, or_file=True))
+            return
+        pieces = aiter(audio)
+        try:
+            async for piece in pieces:
+                await self._feed(play, *samples_of(piece, sample_rate_hz))
+                if self._is_over(play):
+                    break
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()  # Left half read, its clean-up would be the garbage collector's.
 
     async def _feed(self, play: _Play, pcm: npt.NDArray[np.int16], rate_hz: int) -> None:
         """Queue audio half a second at a time, as the queue has room; stop when there is no more point in it."""

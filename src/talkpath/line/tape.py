@@ -128,9 +128,12 @@ class LineTape:
             self._written = chunk.at_sample
         self._heard_ns = now_ns
         self._look(now_ns)
-        if self._model.held_at != NEVER:
-            self._ahead = np.concatenate([np.zeros(n, np.int16), self._ahead])
-            self._shifted += n
+        held = min(n, self._samples_in(max(0, now_ns - self._model.held_at)))
+        if held:  # of the chunk's time, its end
+            before, after = self._ahead[: n - held], self._ahead[n - held :]
+            missing = n - held - len(before)
+            self._ahead = np.concatenate([before, np.zeros(missing + held, np.int16), after])
+            self._shifted += held
         self._write(chunk.samples)
 
     def _look(self, now_ns: int) -> int:

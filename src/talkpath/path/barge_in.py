@@ -3,8 +3,8 @@
 A policy is any callable that takes the caller's next `AudioChunk` and answers. Policies are called in order, once per
 chunk, from one task; they may keep state and must not block. Two kinds of answer:
 
-* A bool. True: this chunk completes the evidence that he is speaking; what is queued is cleared. It cannot be taken
-  back.
+* A bool, numpy's too. True: this chunk completes the evidence that he is speaking; what is queued is cleared. It cannot
+  be taken back.
 * A `Verdict`, or None for nothing new. `SUSPECT`: he may have begun to speak; the playout pauses, at once and at a
   sample.
   `REJECT`: he has not; it goes on with the next sample. `CONFIRM`: he has; what is queued is cleared.
@@ -29,8 +29,11 @@ queues behind; a checkpoint lies where it lay, and settles once, as if the pause
 from __future__ import annotations
 
 import enum
+import inspect
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from talkpath.audio import AudioChunk
 from talkpath.dsp import Level, Resampler, VoiceActivity, VoiceState
@@ -57,9 +60,36 @@ class Verdict(enum.Enum):
 class BargeIn(Protocol):
     """Decides what the caller's audio does to what is said to him; see the module."""
 
-    def __call__(self, chunk: AudioChunk, /) -> Verdict | bool | None:
+    def __call__(self, chunk: AudioChunk, /) -> Verdict | bool | np.bool_ | None:
         """Take the caller's next chunk; True is CONFIRM, False and None are nothing new."""
         ...
+
+
+def check_policy(policy: object) -> None:
+    """Refuse at once what can be no policy.
+
+    Raises:
+        ConfigError: it cannot be called with a chunk and answer there and then.
+    """
+    if isinstance(policy, type):
+        raise ConfigError(f"the barge-in policy is the class {policy.__name__}; give one of its objects")
+    if not callable(policy):
+        raise ConfigError(f"a barge-in policy is called with an AudioChunk; {type(policy).__name__} is not callable")
+    if inspect.iscoroutinefunction(policy) or inspect.iscoroutinefunction(type(policy).__call__):
+        raise ConfigError("a barge-in policy answers within the step and cannot be an async function")
+
+
+def read_answer(answer: object) -> Verdict | None:
+    """Return what a policy's answer means; numpy's bools are bools.
+
+    Raises:
+        ConfigError: it is no answer. It would be taken for one that never comes else.
+    """
+    if answer is None or isinstance(answer, Verdict):
+        return answer
+    if isinstance(answer, bool | np.bool_):
+        return Verdict.CONFIRM if answer else None
+    raise ConfigError(f"a barge-in policy answers a bool, a Verdict or None, not {type(answer).__name__}")
 
 
 class Act(enum.Enum):

@@ -21,7 +21,10 @@ from talkpath.errors import ConfigError
 from talkpath.path.barge_in import Verdict
 
 Detector = Callable[[npt.NDArray[np.int16]], float]
-"""Takes a window of samples, in order; returns how probable speech is, 0 to 1. It may keep state."""
+"""Takes a window of samples, in order; returns how probable speech is, 0 to 1. It may keep state.
+
+One that has a ``reset()`` is told so where a suspicion begins: what comes then does not follow what came before.
+"""
 
 
 class SecondOpinion:
@@ -70,6 +73,7 @@ class SecondOpinion:
         if not 0 <= look_back_ms <= 2000:
             raise ConfigError(f"look_back_ms={look_back_ms}: expected 0 to 2000")
         self._detector = detector
+        self._reset_detector: Callable[[], object] | None = getattr(detector, "reset", None)
         self._detector_rate_hz = sample_rate_hz
         self._window = window_samples
         self._threshold = threshold
@@ -107,6 +111,8 @@ class SecondOpinion:
         if self._decided or self._activity.evidence_ms < self._suspect_ms:
             return None
         self._open = True
+        if self._reset_detector is not None:
+            self._reset_detector()
         self._open_ms = self._speech_ms = 0.0
         self._pending = np.zeros(0, np.int16)
         different = self._rate_hz != self._detector_rate_hz

@@ -183,7 +183,7 @@ class Stream:
         CallEnded: with NO_CAPACITY, when the pool cannot promise the reserve.
     """
 
-    __slots__ = ("_config", "_lent", "_rings", "_shape", "_tail", "_templates", "native", "pool")
+    __slots__ = ("_config", "_lent", "_rings", "_shape", "_tail", "_templates", "native", "pool", "tail_from")
 
     def __init__(self, pool: Pool, options: StreamOptions, *, leg_rate_hz: int = 8000, now: int = 0) -> None:
         rate_hz, encoding = native_format(options.media_format)
@@ -200,6 +200,8 @@ class Stream:
         self._rings: dict[Track, Any] = {}
         self._lent: Any = None
         self._tail: Any = None
+        self.tail_from = NEVER
+        """Samples that had been sent when they began to be kept: what came before cannot be sent again."""
         config = self._config = new_struct("tp_stream_config")
         config.role = 1 if options.role is Role.PLATFORM else 2
         config.framing = _FRAMING_WEBSOCKET if options.websocket else _FRAMING_NONE
@@ -319,6 +321,7 @@ class Stream:
             if lib.tp_stream_keep_tail(self.native, ring, n_bytes) < 0:
                 raise ConfigError("a tail belongs to a stream in the application's role and holds a whole message")
             self._tail = ring
+            self.tail_from = int(lib.tp_stream_sent_samples(self.native))
 
     def set_track(self, track: Track, n_bytes: int) -> None:
         """Keep the last `n_bytes` of a track from now on (application's role); 0: keep nothing.

@@ -29,5 +29,6 @@ AUDIOSOCKET = Wire(
     check=_check,
     tracks=("inbound_track",),
     most_ahead_ms=60,
+    clear_reaches_sent=False,
     most_message_ms=20,
 )

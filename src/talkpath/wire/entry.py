@@ -105,6 +105,8 @@ class Wire:
     most_ahead_ms: int = 60_000
     """How far ahead of what is heard an application sends at most, whatever it asks for: short where a clear reaches
     only what has not been sent."""
+    clear_reaches_sent: bool = True
+    """A clear takes back what has been sent and not been heard."""
     most_message_ms: int = 200
     """What an application puts into one message while much waits."""
     has_realtime: bool = False
