@@ -371,8 +371,8 @@ static void smooth_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
 
 /* A frame of which only a part arrived: what there is stays, the rest is concealed. `broken`: what there is at its beginning
  * follows other audio. */
-static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_t *payload, uint32_t present_ms, int16_t *pcm,
-                         bool broken) {
+static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_t *payload, uint32_t present_ms,
+                         int16_t *pcm, bool broken) {
     uint32_t per_ms = path->config.leg_format.rate_hz / 1000;
     uint32_t encoding = path->config.leg_format.encoding;
     size_t n = path->frame_samples;
