@@ -50,6 +50,7 @@ from benchmarks.timing import Candidate, Row
 from benchmarks.traces import KINDS, NEVER, PTIME_NS, Trace, make_trace
 from talkpath._native import ffi, lib
 from talkpath.dsp.g711 import pcmu_decode, pcmu_encode
+from talkpath.dsp.jitter import JitterBuffer
 from talkpath.events import MediaFormat
 from talkpath.path.path import Path, PathOptions
 from talkpath.path.pool import Outbox, Pool
@@ -537,8 +538,11 @@ def _compile_loop(folder: FilePath) -> Any:
     return ours, ours.dlopen(str(library))
 
 
+CONFIG = (8000, 8, 20, 200, 20, 0)
+
+
 def _new_state() -> tuple[Any, Any]:
-    config = ffi.new("tp_jitter_config *", (8000, 8, 20, 200, 20, 0))
+    config = ffi.new("tp_jitter_config *", CONFIG)
     ring, state = ffi.new("uint8_t[]", lib.TP_JITTER_SPAN_MS * 8), ffi.new("tp_jitter *")
     lib.tp_jitter_init(state, config, ring, len(ring))
     return state, ring
@@ -550,8 +554,9 @@ COST_GOALS = {"aiortc": 15.0, "speexdsp": 10.0}
 def rows() -> list[Row]:
     """Build the rows: an RTP packet in and a frame out, in order.
 
-    In the first all is called from C, as a media engine does; aiortc is Python. In the second all is called from
-    Python, where ours is two calls of cffi's API mode and speexdsp's are three of its ABI mode.
+    In the first all is called from C, as a media engine does; aiortc is Python. In the others all is called from
+    Python: ours as the public class gives frames, then as the two calls of cffi's API mode below it; speexdsp's are
+    three calls of cffi's ABI mode. What these cost from Python is mostly the calls.
     """
     frames, _ = speech(10.0)
     n, size = 500, 12 + SAMPLES
@@ -596,9 +601,13 @@ def rows() -> list[Row]:
                     keeps=(theirs, speex),
                 )
             )
-    built = [Row("RTP in, jitter buffer, frame out; from Python", from_python[0], from_python[1:], COST_GOALS)]
+    peers = from_python[2:]
+    built = [
+        Row("RTP in, jitter buffer, frame out; JitterBuffer from Python", from_python[0], peers),
+        Row("RTP in, jitter buffer, frame out; two native calls from Python", from_python[1], peers, COST_GOALS),
+    ]
     if from_c:
-        aiortc = [candidate for candidate in from_python if candidate.name.startswith("aiortc")]
+        aiortc = [candidate for candidate in peers if candidate.name.startswith("aiortc")]
         built.insert(0, Row("RTP in, jitter buffer, frame out; from C", from_c[0], [*from_c[1:], *aiortc], COST_GOALS))
     return built
 
@@ -610,18 +619,29 @@ def _whole(n_whole: int, n: int) -> None:
 
 
 def _python_candidates(packets: list[bytes], speex: Speex, n: int) -> list[Candidate]:
-    state, ring = _new_state()
-    frame, out = ffi.new("tp_jitter_frame *"), ffi.new("uint8_t[]", SAMPLES)
-    receive, get = lib.tp_jitter_receive, lib.tp_jitter_get
-    size, ours_at = 12 + SAMPLES, itertools.count()
+    public, public_at = JitterBuffer(payload_type=0), itertools.count()
+    put_public, get_public = public.put, public.get
 
-    def run_ours() -> None:
+    def run_public() -> None:
         for _ in range(n):
-            i = next(ours_at)
-            receive(state, packets[i & 0xFFFF], size, 0, i * PTIME_NS)
-            get(state, frame, out, i * PTIME_NS + PHASES_NS[0])
+            i = next(public_at)
+            now = i * PTIME_NS
+            put_public(packets[i & 0xFFFF], now)
+            get_public(now + PHASES_NS[0])
 
-    candidates = [Candidate("talkpath", run_ours, n, keeps=(ring,))]
+    box, ring = ffi.new("tp_jitter_box *"), ffi.new("uint8_t[]", lib.TP_JITTER_SPAN_MS * 8)
+    lib.tp_jitter_init(ffi.addressof(box, "jitter"), ffi.new("tp_jitter_config *", CONFIG), ring, len(ring))
+    put_native, get_native = lib.tp_jitter_box_put, lib.tp_jitter_box_get
+    size, native_at = 12 + SAMPLES, itertools.count()
+
+    def run_native() -> None:
+        for _ in range(n):
+            i = next(native_at)
+            now = i * PTIME_NS
+            put_native(box, packets[i & 0xFFFF], size, now)
+            get_native(box, now + PHASES_NS[0])
+
+    candidates = [Candidate("talkpath", run_public, n), Candidate("talkpath", run_native, n, keeps=(ring,))]
     jitterbuffer, rtp = find_peer("aiortc.jitterbuffer"), find_peer("aiortc.rtp")
     if jitterbuffer is not None and rtp is not None:
         theirs, parse, theirs_at = jitterbuffer.JitterBuffer(capacity=16), rtp.RtpPacket.parse, itertools.count()

@@ -107,6 +107,7 @@ int tp_stretch_lengthen(int16_t *out, size_t n, const int16_t *in, size_t wanted
 typedef struct { uint32_t order; ...; } tp_noise;
 void tp_noise_reset(tp_noise *noise, uint32_t seed);
 int tp_noise_receive(tp_noise *noise, const uint8_t *payload, size_t payload_bytes);
+void tp_noise_fade(tp_noise *noise);
 void tp_noise_fill(tp_noise *noise, int16_t *out, size_t n);
 
 /* ---- tp_rtp ---- */
@@ -163,6 +164,16 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
 int tp_jitter_stretched(tp_jitter *state, int32_t samples);
 int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity);
 uint32_t tp_jitter_delay_ms(const tp_jitter *state);
+typedef struct {
+    tp_jitter jitter;
+    tp_jitter_frame frame;
+    int32_t payload_type;
+    uint32_t packets_malformed;
+    uint8_t out[...];
+    ...;
+} tp_jitter_box;
+int tp_jitter_box_put(tp_jitter_box *box, const uint8_t *datagram, size_t datagram_bytes, int64_t arrived_ns);
+int64_t tp_jitter_box_get(tp_jitter_box *box, int64_t now);
 
 /* ---- tp_base64 ---- */
 ptrdiff_t tp_base64_encode(uint8_t *out, size_t out_capacity, const uint8_t *in, size_t in_bytes);

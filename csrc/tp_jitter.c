@@ -1,5 +1,7 @@
 #include "tp_jitter.h"
 
+#include "tp_jitter_bits.h"
+
 enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 
 #define NS_PER_MS 1000000
@@ -24,35 +26,10 @@ enum { PHASE_EMPTY = 0, PHASE_WAITING = 1, PHASE_PLAYING = 2 };
 #define MAX_MISORDER 100      /* as well */
 #define FIRST_MS (1LL << 20)  /* media time starts above 0 so that no position is ever negative */
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Bit arrays over the ring: n is 1..64, at any ms. */
-static uint64_t low_bits(uint32_t n) { return n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1; }
-
-static uint64_t bits_read(const uint64_t *bits, int64_t ms, uint32_t n) {
-    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
-    uint64_t v = bits[word] >> shift;
-    if (shift)
-        v |= bits[(word + 1) & (SPAN / 64 - 1)] << (64 - shift);
-    return v & low_bits(n);
-}
-
-static void bits_set(uint64_t *bits, int64_t ms, uint64_t mask) {
-    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
-    bits[word] |= mask << shift;
-    if (shift)
-        bits[(word + 1) & (SPAN / 64 - 1)] |= mask >> (64 - shift);
-}
-
-static void bits_clear(uint64_t *bits, int64_t ms, uint64_t mask) {
-    uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), word = at >> 6, shift = at & 63;
-    bits[word] &= ~(mask << shift);
-    if (shift)
-        bits[(word + 1) & (SPAN / 64 - 1)] &= ~(mask >> (64 - shift));
-}
-
-static void forget_range(tp_jitter *s, int64_t from, int64_t to) {
+static inline void forget_range(tp_jitter *s, int64_t from, int64_t to) {
     if (to - from >= SPAN) {
         memset(s->arrived, 0, sizeof s->arrived);
         memset(s->unsent, 0, sizeof s->unsent);
@@ -68,31 +45,39 @@ static void forget_range(tp_jitter *s, int64_t from, int64_t to) {
     }
 }
 
-static void copy_in(tp_jitter *s, int64_t ms, const uint8_t *in, uint32_t n_ms) {
+/* Nearly every copy is 20 ms of G.711, and one of a known length needs no call. */
+static inline void copy_bytes(uint8_t *out, const uint8_t *in, size_t n) {
+    if (n == 160)
+        memcpy(out, in, 160);
+    else
+        memcpy(out, in, n);
+}
+
+static inline void copy_in(tp_jitter *s, int64_t ms, const uint8_t *in, uint32_t n_ms) {
     uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)), b = s->config.bytes_per_ms;
     uint32_t first = n_ms < SPAN - at ? n_ms : SPAN - at;
-    memcpy(s->bytes + (size_t)at * b, in, (size_t)first * b);
+    copy_bytes(s->bytes + (size_t)at * b, in, (size_t)first * b);
     if (first < n_ms)
         memcpy(s->bytes, in + (size_t)first * b, (size_t)(n_ms - first) * b);
 }
 
 /* n_ms from a sample within a ms on. */
-static void copy_out(const tp_jitter *s, uint8_t *out, int64_t ms, uint32_t fraction, uint32_t n_ms) {
+static inline void copy_out(const tp_jitter *s, uint8_t *out, int64_t ms, uint32_t fraction, uint32_t n_ms) {
     uint32_t b = s->config.bytes_per_ms, size = SPAN * b, n = n_ms * b;
     uint32_t at = (uint32_t)((uint64_t)ms & (SPAN - 1)) * b + (fraction ? fraction * (b / s->samples_per_ms) : 0);
     uint32_t first = n < size - at ? n : size - at;
-    memcpy(out, s->bytes + at, first);
+    copy_bytes(out, s->bytes + at, first);
     if (first < n)
         memcpy(out + first, s->bytes, n - first);
 }
 
 /* Telephone audio has 8 samples a ms, and a division by that is none. */
-static int32_t whole_ms(const tp_jitter *s, int32_t samples) {
+static inline int32_t whole_ms(const tp_jitter *s, int32_t samples) {
     return s->samples_per_ms == 8 ? samples / 8 : samples / (int32_t)s->samples_per_ms;
 }
 
 /* The position and its timestamp move together, always. */
-static void move_to(tp_jitter *s, int64_t ms) {
+static inline void move_to(tp_jitter *s, int64_t ms) {
     s->playout_timestamp += (uint32_t)(ms - s->position_ms) * s->samples_per_ms;
     s->position_ms = ms;
     if (s->newest_ms < ms) {
@@ -101,8 +86,17 @@ static void move_to(tp_jitter *s, int64_t ms) {
     }
 }
 
-static void pass(tp_jitter *s, int64_t ms) {
+static inline void pass(tp_jitter *s, int64_t ms) {
     forget_range(s, s->position_ms, s->position_ms + ms);
+    move_to(s, s->position_ms + ms);
+    s->consumed_ms = s->position_ms;
+}
+
+/* The same for at most 64 ms. */
+static inline void pass_frame(tp_jitter *s, uint32_t ms) {
+    bits_clear(s->arrived, s->position_ms, low_bits(ms));
+    if (s->has_unsent)
+        bits_clear(s->unsent, s->position_ms, low_bits(ms));
     move_to(s, s->position_ms + ms);
     s->consumed_ms = s->position_ms;
 }
@@ -115,9 +109,9 @@ static void jump_to(tp_jitter *s, int64_t ms) {
 }
 
 /* The ring's ms that one frame from the position on touches. */
-static uint32_t touched_ms(const tp_jitter *s) { return s->config.ptime_ms + (s->fraction != 0); }
+static inline uint32_t touched_ms(const tp_jitter *s) { return s->config.ptime_ms + (s->fraction != 0); }
 
-static int64_t waiting_ms(const tp_jitter *s) { return s->newest_ms - s->position_ms; }
+static inline int64_t waiting_ms(const tp_jitter *s) { return s->newest_ms - s->position_ms; }
 
 static void skip(tp_jitter *s, int64_t ms) {
     pass(s, ms);
@@ -126,9 +120,9 @@ static void skip(tp_jitter *s, int64_t ms) {
     s->pending_skip_ms += (uint32_t)ms;
 }
 
-static int64_t base_of(const tp_jitter *s) { return min64(s->base_ns, s->window_base_ns); }
+static inline int64_t base_of(const tp_jitter *s) { return min64(s->base_ns, s->window_base_ns); }
 
-static int64_t floor_ms(int64_t ns) { return ns >= 0 ? ns / NS_PER_MS : -((-ns + NS_PER_MS - 1) / NS_PER_MS); }
+static inline int64_t floor_ms(int64_t ns) { return ns >= 0 ? ns / NS_PER_MS : -((-ns + NS_PER_MS - 1) / NS_PER_MS); }
 
 /* Sequence numbers: which have come, which are missing, which are lost. */
 
@@ -139,7 +133,7 @@ static void settle(tp_jitter *s, uint32_t n) {
     memmove(s->gaps, s->gaps + n, s->n_gaps * sizeof s->gaps[0]);
 }
 
-static void settle_passed(tp_jitter *s) {
+static inline void settle_passed(tp_jitter *s) {
     uint32_t n = 0;
     while (n < s->n_gaps && s->gaps[n].end_ms <= s->position_ms)
         n++;
@@ -147,12 +141,12 @@ static void settle_passed(tp_jitter *s) {
         settle(s, n);
 }
 
-static bool is_duplicate(const tp_jitter *s, int32_t diff) {
+static inline bool is_duplicate(const tp_jitter *s, int32_t diff) {
     return diff <= 0 && diff > -64 && (s->seen >> -diff & 1) != 0;
 }
 
 /* The number is new to us. end_ms: where the audio that revealed a gap before it begins. */
-static void track(tp_jitter *s, uint16_t seq, int32_t diff, int64_t end_ms) {
+static inline void track(tp_jitter *s, uint16_t seq, int32_t diff, int64_t end_ms) {
     if (!s->seq_known) {
         s->seq_known = 1;
         s->newest_seq = seq;
@@ -302,7 +296,7 @@ static void open_hole(tp_jitter *s, int64_t at, int32_t diff) {
     }
 }
 
-static uint32_t place(tp_jitter *s, int64_t at, const uint8_t *payload, uint32_t n_ms) {
+static inline uint32_t place(tp_jitter *s, int64_t at, const uint8_t *payload, uint32_t n_ms) {
     uint32_t placed = 0, b = s->config.bytes_per_ms;
     for (uint32_t done = 0; done < n_ms;) {
         uint32_t n = n_ms - done < 64 ? n_ms - done : 64;
@@ -329,9 +323,12 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
                   size_t payload_bytes, int64_t arrived_ns) {
     tp_jitter *s = state;
     uint32_t b = s->config.bytes_per_ms;
-    if (payload_bytes % b || payload_bytes > (size_t)TP_JITTER_MAX_PACKET_MS * b)
-        return TP_E_FORMAT;
-    uint32_t n_ms = (uint32_t)payload_bytes / b;
+    uint32_t n_ms = s->packet_ms;
+    if (payload_bytes != (size_t)n_ms * b) {
+        if (payload_bytes > (size_t)TP_JITTER_MAX_PACKET_MS * b || (uint32_t)payload_bytes % b)
+            return TP_E_FORMAT;
+        n_ms = (uint32_t)payload_bytes / b;
+    }
     if (n_ms == 0) {
         tp_jitter_note(s, seq, arrived_ns);
         return 0;
@@ -347,34 +344,35 @@ int tp_jitter_put(tp_jitter *state, uint16_t seq, uint32_t timestamp, uint8_t ma
 
     /* In 32 bits, where division is cheaper: half a ms and 2^31 units are all that is lost. */
     int32_t spm = (int32_t)s->samples_per_ms;
-    int32_t units = (int32_t)min64((int64_t)tp_ts_diff(timestamp, s->playout_timestamp) + spm / 2, INT32_MAX);
+    int32_t units = (int32_t)min64((int64_t)tp_ts_diff(timestamp, s->playout_timestamp) + s->samples_per_ms / 2, INT32_MAX);
     int32_t units_ms = whole_ms(s, units);
     int64_t at = s->position_ms + units_ms - (units < units_ms * spm);
     int64_t transit = arrived_ns - at * NS_PER_MS;
-    int64_t delay_ms = floor_ms(transit - base_of(s));
+    int64_t delay_ns = transit - base_of(s);
+    bool far_behind = delay_ns >= (JUMP_MS + 1LL) * NS_PER_MS, far_ahead = delay_ns < -(int64_t)JUMP_MS * NS_PER_MS;
     int32_t diff = s->seq_known ? tp_seq_diff(seq, s->newest_seq) : 1;
     bool resting = s->phase == PHASE_WAITING && waiting_ms(s) == 0;
 
     if (s->seq_known && is_duplicate(s, diff))
         return discard_duplicate(s);
     /* Overtaken before a stall, and come out of it: old, not of a new clock. */
-    bool straggler = delay_ms > JUMP_MS && diff <= 0 && diff > -MAX_MISORDER;
+    bool straggler = far_behind && diff <= 0 && diff > -MAX_MISORDER;
     if (straggler) {
         track(s, seq, diff, s->position_ms);
         return discard_late(s);
     }
-    if (delay_ms > JUMP_MS || delay_ms < -JUMP_MS) {
+    if (far_behind || far_ahead) {
         bool in_order = diff == 1 && (resting || marker);
         if (!in_order && !agreed(s, seq, transit, JUMP_PACKETS)) {
             s->packets_discarded++;
             return 0;
         }
-        s->resyncs += in_order && delay_ms > 0 ? 0 : 1;
+        s->resyncs += in_order && far_behind ? 0 : 1;
         begin(s, timestamp, arrived_ns, 0);
         at = s->position_ms;
         transit = s->last_transit_ns;
         diff = 1;
-    } else if (resting && delay_ms > (int64_t)s->config.max_delay_ms) {
+    } else if (resting && delay_ns >= (s->config.max_delay_ms + 1LL) * NS_PER_MS) {
         /* The pause hid a longer way, or a stall: what was the least transit is of no use to what comes now. */
         set_base(s, transit, arrived_ns);
     }
@@ -462,12 +460,12 @@ int tp_jitter_receive(tp_jitter *state, const uint8_t *datagram, size_t datagram
     return 0;
 }
 
-static int64_t delay_at(const tp_jitter *s, int64_t now) { return floor_ms(now - base_of(s)) - s->position_ms; }
-
 /* Samples from the position to the next border of a step. Both are near what is heard: 32 bits are enough. */
-static int32_t before_border(const tp_jitter *s) {
+static inline int32_t before_border(const tp_jitter *s) {
     int32_t step = (int32_t)s->step_ms, spm = (int32_t)s->samples_per_ms;
     int32_t ms = (int32_t)(s->border_ms - s->position_ms);
+    if (ms >= step)
+        ms -= step; /* where it nearly always is: one packet waits */
     if (ms < 0 || ms >= step)
         ms %= step;
     int32_t samples = (ms < 0 ? ms + step : ms) * spm - (int32_t)s->fraction;
@@ -482,13 +480,14 @@ static int64_t surplus_ms(const tp_jitter *s, int64_t delay_ms) {
     return frames > 0 ? frames * p : 0;
 }
 
-/* Brings the position to where the next frame is to be taken. -> false: silence, nothing is due yet. */
-static bool approach(tp_jitter *s, int64_t now) {
+/* Brings the position to where the next frame is to be taken. The delay is due_ms, the media time that is due with no delay
+ * at all, minus the position: here and below. -> false: silence, nothing is due yet. */
+static inline bool approach(tp_jitter *s, int64_t due_ms) {
     for (;;) {
         if (s->phase == PHASE_WAITING) {
             if (waiting_ms(s) <= 0)
                 return false;
-            int64_t delay_ms = delay_at(s, now);
+            int64_t delay_ms = due_ms - s->position_ms;
             if (delay_ms < (int64_t)s->target_delay_ms)
                 return false;
             int64_t surplus = surplus_ms(s, delay_ms);
@@ -508,8 +507,8 @@ static bool approach(tp_jitter *s, int64_t now) {
 }
 
 /* Keeps the delay near the target. -> true: this frame is an insertion. */
-static bool correct(tp_jitter *s, int64_t now) {
-    int64_t p = s->config.ptime_ms, full = waiting_ms(s), delay_ms = delay_at(s, now);
+static inline bool correct(tp_jitter *s, int64_t due_ms, int64_t now) {
+    int64_t p = s->config.ptime_ms, full = waiting_ms(s), delay_ms = due_ms - s->position_ms;
     int64_t target = s->target_delay_ms, most = s->config.max_delay_ms, since = now - s->last_correction_ns;
     if (full <= 0)
         return false;
@@ -538,10 +537,10 @@ static bool correct(tp_jitter *s, int64_t now) {
 }
 
 /* What the frame just taken should be stretched by. */
-static void want(tp_jitter *s, tp_jitter_frame *frame, int64_t now) {
+static void want(tp_jitter *s, tp_jitter_frame *frame, int64_t due_ms, int64_t now) {
     int32_t waste = before_border(s);
     int64_t step = s->step_ms, spm = s->samples_per_ms;
-    int64_t over_ms = delay_at(s, now) + s->config.ptime_ms - whole_ms(s, waste) - s->target_delay_ms;
+    int64_t over_ms = due_ms - s->position_ms + s->config.ptime_ms - whole_ms(s, waste) - s->target_delay_ms;
     int64_t since = now - s->last_correction_ns;
     uint32_t more = s->refusals < REFUSALS_QUIET ? 0 : 1 + (s->refusals - REFUSALS_QUIET) / REFUSALS_MORE;
     frame->urgency = more < 3 ? more : 3;
@@ -583,11 +582,13 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
     memset(frame, 0, sizeof *frame);
     frame->kind = TP_JITTER_SILENCE;
 
-    bool due = s->phase != PHASE_EMPTY && approach(s, now), insert = false;
+    int64_t due_ms = floor_ms(now - base_of(s));
+    bool due = s->phase != PHASE_EMPTY && approach(s, due_ms), insert = false;
     if (due) {
-        insert = correct(s, now);
+        int64_t from = s->position_ms;
+        insert = correct(s, due_ms, now);
         /* A skip may have led into a stretch that was never sent. */
-        due = approach(s, now);
+        due = s->position_ms == from || approach(s, due_ms);
     }
     frame->skipped_ms = s->pending_skip_ms;
     frame->broken = s->broken;
@@ -610,7 +611,7 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
             frame->kind = have == whole ? TP_JITTER_AUDIO : TP_JITTER_PARTIAL;
             s->repeatable = have == whole;
             s->emitted_ms += p - frame->missing_ms;
-            s->delay_ms_sum += (uint64_t)max64(delay_at(s, now), 0);
+            s->delay_ms_sum += (uint64_t)max64(due_ms - s->position_ms, 0);
             s->delay_frames++;
             if (s->config.stretches && frame->kind == TP_JITTER_PARTIAL && is_dry_from(s, frame->missing_first_ms)) {
                 frame->inserted_ms = frame->missing_ms;
@@ -619,7 +620,7 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
                 s->fraction = 0;
             } else {
                 s->missing_ms += frame->missing_ms;
-                pass(s, p);
+                pass_frame(s, p);
             }
         } else if (waiting_ms(s) > (s->fraction != 0)) {
             frame->kind = TP_JITTER_MISSING;
@@ -645,7 +646,7 @@ int tp_jitter_get(tp_jitter *state, tp_jitter_frame *frame, uint8_t *out, int64_
     frame->following = s->phase == PHASE_PLAYING && bits_read(s->arrived, s->position_ms, touched) == low_bits(touched);
     s->promised = frame->following && frame->kind != TP_JITTER_AUDIO;
     if (s->config.stretches && frame->kind == TP_JITTER_AUDIO)
-        want(s, frame, now);
+        want(s, frame, due_ms, now);
     settle_passed(s);
     return TP_OK;
 }

@@ -185,6 +185,20 @@ int tp_jitter_stretched(tp_jitter *state, int32_t samples);
 int tp_jitter_peek(const tp_jitter *state, uint8_t *out, size_t out_capacity);
 uint32_t tp_jitter_delay_ms(const tp_jitter *state); /* audio waiting now */
 
+/* All that one receiver needs in one place, for a caller to whom each argument of a call costs more than the work. */
+typedef struct tp_jitter_box {
+    tp_jitter jitter;        /* init() it, with a ring of the caller's */
+    tp_jitter_frame frame;   /* got last */
+    int32_t payload_type;    /* of the audio; negative: that of the first packet to come */
+    uint32_t packets_malformed;
+    uint8_t out[60 * TP_JITTER_MAX_BYTES_PER_MS]; /* of the frame got last */
+} tp_jitter_box;
+
+/* receive() by the box's payload type; what is no RTP is counted. -> 1 taken, 0 not */
+int tp_jitter_box_put(tp_jitter_box *box, const uint8_t *datagram, size_t datagram_bytes, int64_t arrived_ns);
+/* get() into the box. -> the timestamp of a frame that is whole audio with nothing else to say of it; -1: see box->frame */
+int64_t tp_jitter_box_get(tp_jitter_box *box, int64_t now);
+
 /* For put() alone: what the arrival of a packet of n_ms at media time at_ms says about the network and about the sender's
  * packets: base, target, steps, jitter. */
 void tp_jitter_learn(tp_jitter *state, int64_t at_ms, int64_t transit, uint32_t n_ms, bool is_newest, int64_t arrived_ns);

@@ -7,7 +7,7 @@
  * pool, and everything after it goes behind it; what was read and is no whole frame waits in `in`. What fails ends its port:
  * the port is dead from there on, its owner is told by attention, and closes it in his own time.
  *
- * How to use it. From tp_pump.c, with the guard held where there is a thread.
+ * How to use it. From tp_pump.c and tp_pump_ports.c, with the guard held where there is a thread.
  *
  * Figures to hold: those of tp_pump. Source: own; RFC 6455. */
 #ifndef TP_PORT_H
@@ -15,6 +15,7 @@
 #include "tp_pump.h"
 
 #define TP_NO_SLOT UINT32_MAX /* of a port whose slot has gone */
+#define TP_GENERATION_MAX 0x7fffffffu /* a handle is a positive int64_t */
 #define TP_HELD 1u            /* until tp_pump_give */
 #define TP_HELD_FOR_GOOD 2u
 #define TP_PORTS_AHEAD 2      /* their state comes into the cache while those before them are read */
@@ -33,9 +34,21 @@ static inline tp_port *tp_port_find(const tp_pump *pump, uint64_t handle) {
     return port->kind != TP_PORT_FREE && port->generation == handle >> 32 ? port : NULL;
 }
 
+/* NULL: nobody is in it. */
+static inline tp_slot *tp_pump_slot(const tp_pump *pump, uint32_t number) {
+    if (number >= pump->m.n_slots) return NULL;
+    tp_slot *slot = &pump->m.slots[number];
+    return slot->path != NULL || slot->line != NULL ? slot : NULL;
+}
+
+static inline uint32_t tp_port_next_generation(uint32_t generation) {
+    return generation == TP_GENERATION_MAX ? 1 : generation + 1;
+}
+
 /* What a port needs of tp_pump.c: to say something. */
 void tp_pump_attend_slot(tp_pump *pump, uint32_t slot, uint32_t what);
 void tp_pump_attend_port(tp_pump *pump, tp_port *port, uint32_t what);
+void tp_pump_forget_attention(tp_pump *pump, uint32_t slot, uint64_t port, uint32_t *attention);
 int64_t tp_pump_clock_ns(int clock);
 
 /* What waits in chains. */
@@ -47,6 +60,9 @@ void tp_port_forget_input(tp_pump *pump, tp_port *port);
 /* The end: `what` is the attention that says so. */
 void tp_port_end(tp_pump *pump, tp_port *port, uint32_t what, int error);
 void tp_port_unwatch(const tp_pump *pump, const tp_port *port);
+/* Nothing is read from here on, and nobody attends to it; what waits in it stays until it is closed. */
+void tp_port_part(tp_pump *pump, tp_port *port);
+void tp_port_close(tp_pump *pump, tp_port *port);
 
 /* Sending. put: behind whatever waits. -> TP_OK; TP_E_FULL: nothing of it was taken; TP_E_STATE: the port is dead now */
 int tp_port_put(tp_pump *pump, tp_port *port, const uint8_t *bytes, size_t n, int kind);

@@ -63,8 +63,9 @@
  * everywhere; only lateness and the thread read the clock, and they only when `origin` is not 0. The thread writes `signal`
  * when something waits: read it, then take the attention and the hand-over, both.
  *
- * The files. tp_pump.c: the turn, members, opening and closing; tp_port.c: what one socket reads and sends; tp_uring.c: many
- * of their system calls in one; tp_pump_thread.c: the thread; tp_pump_none.c: where there is no Linux.
+ * The files. tp_pump.c: the turn, members, opening and closing; tp_pump_ports.c: what Python does with a port, from opening to
+ * closing it; tp_port.c: what one socket reads and sends; tp_uring.c: many of their system calls in one; tp_pump_stay.c: staying;
+ * tp_pump_thread.c: the thread; tp_pump_none.c: where there is no Linux.
  *
  * Figures to hold: no allocation; a two-way call-frame below 3 us outside the kernel; an idle slot below 2 ns a turn.
  * Source: own; epoll(7), RFC 6455. */

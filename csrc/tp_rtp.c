@@ -41,13 +41,6 @@ int tp_rtp_write(uint8_t *out, size_t out_capacity, const tp_rtp_header *header)
     return TP_RTP_HEADER_BYTES;
 }
 
-bool tp_rtp_is_rtcp(const uint8_t *in, size_t in_bytes) {
-    if (in_bytes < 4 || in[0] >> 6 != 2)
-        return false;
-    uint32_t type = in[1] & 0x7fu;
-    return type >= 64 && type <= 95;
-}
-
 static const char DIGITS[16] = {'0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '*', '#', 'A', 'B', 'C', 'D'};
 
 int tp_event_code(char digit) {

@@ -36,7 +36,10 @@ int tp_rtp_read(tp_rtp_header *out, const uint8_t *in, size_t in_bytes);
 /* Header only -> 12; TP_E_ROOM; TP_E_ARGUMENT for a payload type above 127. RFC 3550 5.1 */
 int tp_rtp_write(uint8_t *out, size_t out_capacity, const tp_rtp_header *header);
 /* RFC 5761: payload types 64..95 in the second octet are RTCP. */
-bool tp_rtp_is_rtcp(const uint8_t *in, size_t in_bytes);
+static inline bool tp_rtp_is_rtcp(const uint8_t *in, size_t in_bytes) {
+    uint32_t type = in_bytes < 4 ? 0 : in[1] & 0x7fu;
+    return type >= 64 && type <= 95 && in[0] >> 6 == 2;
+}
 
 /* RFC 4733 telephone events, received: one digit per event whatever is lost or repeated. An event is reported at its
  * first packet seen (marker lost or not); a new timestamp is a new event; one whose end is lost ends by silence. */

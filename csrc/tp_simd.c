@@ -2,13 +2,14 @@
 
 #include "tp_g711_kernels.h"
 #include "tp_resample_kernels.h"
+#include "tp_voice_kernels.h"
 
 static const tp_kernels levels[] = {
     {tp_g711_pcmu_decode_base, tp_g711_pcmu_encode_base, tp_g711_pcma_decode_base, tp_g711_pcma_encode_base,
-     TP_RESAMPLE_KERNELS(base)},
+     TP_RESAMPLE_KERNELS(base), tp_voice_octaves_base, tp_voice_repeats_base},
 #if TP_SIMD_HAS_AVX2
     {tp_g711_pcmu_decode_avx2, tp_g711_pcmu_encode_avx2, tp_g711_pcma_decode_avx2, tp_g711_pcma_encode_avx2,
-     TP_RESAMPLE_KERNELS(avx2)},
+     TP_RESAMPLE_KERNELS(avx2), tp_voice_octaves_avx2, tp_voice_repeats_avx2},
 #endif
 };
 

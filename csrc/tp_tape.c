@@ -1,5 +1,7 @@
 #include "tp_tape.h"
 
+#include "tp_ring.h"
+
 int tp_tape_init(tp_tape *tape, int16_t *pairs, size_t capacity, int64_t clock) {
     if (pairs == NULL || capacity == 0 || capacity > UINT32_MAX / 4 || clock < 0) return TP_E_ARGUMENT;
     *tape = (tp_tape){.pairs = pairs, .capacity = (uint32_t)capacity, .begin = clock, .end = clock};
@@ -44,10 +46,8 @@ size_t tp_tape_read(const tp_tape *tape, int16_t *out, size_t capacity, int64_t 
     if (*from >= tape->end) return 0;
     size_t n = (size_t)(tape->end - *from);
     if (n > capacity) n = capacity;
-    size_t at = place(tape, *from);
-    size_t first = tape->capacity - at < n ? tape->capacity - at : n;
-    memcpy(out, tape->pairs + 2 * at, 4 * first);
-    memcpy(out + 2 * first, tape->pairs, 4 * (n - first));
+    size_t pair = 2 * sizeof *out;
+    tp_ring_read(tape->pairs, pair * tape->capacity, pair * place(tape, *from), out, pair * n);
     *from += (int64_t)n;
     return n;
 }

@@ -1,6 +1,7 @@
 #include "tp_voice.h"
 
 #include "tp_level.h"
+#include "tp_voice_kernels.h"
 
 enum {
     FRAME = 160,              /* of 8 kHz */
@@ -62,24 +63,15 @@ static int32_t log2_x256(uint64_t x) {
 /* Two neighbours as one word: what gcc makes a vector of. Which of the two comes first changes only a sign. */
 typedef uint32_t __attribute__((may_alias, aligned(2))) neighbours;
 
-/* Of constant length, and of what lies in memory as 16 bits: what multiplies eight at once. */
-static inline int32_t energy_of(const int16_t *in, size_t n) {
-    int32_t energy = 0;
-    for (size_t i = 0; i < n; i++) energy += in[i] * in[i];
-    return energy;
-}
+#define TP_LEVEL base
+#define TP_TARGET
+#include "tp_voice_body.inc"
 
-/* Halves of sums of n pairs, n a constant. -> the energy of halves of their differences, >> ENERGY_SHIFT */
-static inline uint64_t split(int16_t *restrict sum, const int16_t *restrict in, size_t n) {
-    const neighbours *pairs = (const neighbours *)in;
-    int16_t difference[FRAME / 2];
-    for (size_t i = 0; i < n; i++) {
-        int32_t a = (int16_t)pairs[i], b = (int32_t)pairs[i] >> 16;
-        difference[i] = (int16_t)((a - b) >> (1 + ENERGY_SHIFT / 2));
-        sum[i] = (int16_t)((a + b) >> 1);
-    }
-    return (uint64_t)energy_of(difference, n);
-}
+#if TP_SIMD_HAS_AVX2
+#define TP_LEVEL avx2
+#define TP_TARGET __attribute__((target("avx2")))
+#include "tp_voice_body.inc"
+#endif
 
 static void follow_floor(tp_voice *v, const int32_t *level) {
     if (v->in_piece == PIECE_FRAMES) {
@@ -101,40 +93,6 @@ static void follow_floor(tp_voice *v, const int32_t *level) {
         piece[i] = smooth < piece[i] ? smooth : piece[i];
         v->least[i] = smooth < v->least[i] ? smooth : v->least[i];
     }
-}
-
-/* How well the last 40 ms between 250 and 1000 Hz are what was there 3 to 20 ms before: 0..256. */
-static int32_t repeats(const tp_voice *v) {
-    int16_t scaled[PAST];
-    uint32_t bits = 0;
-    for (uint32_t k = 0; k < TP_VOICE_PAST_FRAMES; k++) {
-        const tp_voice_past *frame = &v->past[(v->newest + 1 + k) % TP_VOICE_PAST_FRAMES];
-        for (size_t i = 0; i < FRAME / 4; i++) {
-            int32_t band = (frame->second[i] - frame->fourth[i / 4]) >> 1;
-            scaled[k * (FRAME / 4) + i] = (int16_t)band;
-            bits |= band < 0 ? ~(uint32_t)band : (uint32_t)band;
-        }
-    }
-    int shift = 0;
-    while (bits >> shift >= 1u << 11) shift++; /* 80 squares of 12 bits fit a word */
-    for (size_t i = 0; i < PAST; i++) scaled[i] = (int16_t)(scaled[i] >> shift);
-    const int16_t *now = scaled + LAG_MOST;
-    int32_t own = 0, before = 0;
-    for (size_t i = 0; i < WINDOW; i++) own += now[i] * now[i];
-    for (size_t i = 0; i < WINDOW; i++) before += now[(ptrdiff_t)i - LAG_LEAST] * now[(ptrdiff_t)i - LAG_LEAST];
-    int64_t best = 0, of = 1;
-    for (ptrdiff_t lag = LAG_LEAST; lag <= LAG_MOST; lag++) {
-        const int16_t *then = now - lag;
-        int32_t product = 0;
-        for (size_t i = 0; i < WINDOW; i++) product += now[i] * then[i];
-        int64_t sum = (int64_t)own + before;
-        if (product > 0 && product * of > best * sum) {
-            best = product;
-            of = sum;
-        }
-        if (lag < LAG_MOST) before += then[-1] * then[-1] - then[WINDOW - 1] * then[WINDOW - 1];
-    }
-    return (int32_t)(best * 512 / of);
 }
 
 static void judge(tp_voice *v, bool voiced) {
@@ -183,15 +141,9 @@ static void judge(tp_voice *v, bool voiced) {
 static void take_frame(tp_voice *v, const int16_t *in) {
     v->newest = v->newest + 1 < TP_VOICE_PAST_FRAMES ? v->newest + 1 : 0;
     tp_voice_past *past = &v->past[v->newest];
-    /* The third stage has zeros behind it, as the second has in the struct: lengths that are whole vectors. */
-    int16_t first[FRAME / 2], third[32] = {0}, *fourth = past->fourth;
-    uint64_t energy[TP_VOICE_OCTAVES];
-    energy[0] = split(first, in, FRAME / 2) << (ENERGY_SHIFT + 1);
-    energy[1] = split(past->second, first, FRAME / 4) << (ENERGY_SHIFT + 2);
-    energy[2] = split(third, past->second, 24) << (ENERGY_SHIFT + 3);
-    energy[3] = split(fourth, third, 16) << (ENERGY_SHIFT + 4);
-    for (size_t i = 0; i < 16; i++) third[i] = (int16_t)(fourth[i] >> ENERGY_SHIFT / 2);
-    int32_t leak = log2_x256((uint64_t)energy_of(third, 16) << (ENERGY_SHIFT + 4)) - LEAK;
+    uint64_t energy[TP_VOICE_OCTAVES], below;
+    tp_simd_kernels()->voice_octaves(past, energy, &below, in);
+    int32_t leak = log2_x256(below) - LEAK;
     v->energy = energy[0] + energy[1] + energy[2] + energy[3];
     v->missing = v->missing_frames = 0;
     int32_t level[TP_VOICE_OCTAVES];
@@ -210,7 +162,7 @@ static void take_frame(tp_voice *v, const int16_t *in) {
         sum += weight[i] * above;
     }
     v->score = sum / WEIGHTS;
-    v->repeats = v->score >= WORTH_A_LOOK ? repeats(v) : 0;
+    v->repeats = v->score >= WORTH_A_LOOK ? tp_simd_kernels()->voice_repeats(v) : 0;
     judge(v, v->repeats >= REPEATS_VOICED);
     v->n_frames++;
 }

@@ -32,6 +32,16 @@ def test_every_public_thing_says_what_it_is_for(name: str, thing: object) -> Non
         assert "Raises:" in text or name.startswith("JitterBuffer."), f"{name} does not say what it refuses"
 
 
+VALUES = {"HeardTick", "JitterFrame", "JitterKind", "JitterStatistics", "ToneEvent", "VoiceFigures", "VoiceState"}
+
+
+@pytest.mark.parametrize("name", sorted({*talkpath.dsp.__all__} - VALUES - {"simd_level"}))
+def test_what_works_on_audio_names_its_source(name: str) -> None:
+    thing = getattr(talkpath.dsp, name)
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        assert "Source:" in (inspect.getdoc(thing) or ""), f"{name} does not say after what it is made"
+
+
 def test_names_are_listed_once_and_there() -> None:
     assert len(set(talkpath.dsp.__all__)) == len(talkpath.dsp.__all__)
     assert all(hasattr(talkpath.dsp, name) for name in talkpath.dsp.__all__)

@@ -7,6 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from talkpath._native import ffi, lib
+from talkpath.dsp import ComfortNoise
+from talkpath.errors import ConfigError, FormatError
 
 Pcm = npt.NDArray[np.int16]
 
@@ -72,3 +74,31 @@ def test_an_empty_description_is_refused_and_none_is_silence() -> None:
     out = np.full(160, 7, np.int16)
     lib.tp_noise_fill(noise, ffi.from_buffer("int16_t[]", out), 160)
     assert not out.any()
+
+
+def test_numpy_has_the_same_noise() -> None:
+    payload = bytes([40, 100, 150])
+    noise = ComfortNoise(seed=1)
+    assert not noise.take(160).any()
+    noise.reset(1)
+    noise.receive(payload)
+    taken = np.concatenate([noise.take(160) for _ in range(10)])
+    assert taken.dtype == np.int16
+    np.testing.assert_array_equal(taken, make(payload, 1600))
+    steady = noise.take(800).std()
+    noise.fade()
+    assert noise.take(16).std() < 0.3 * steady
+    before = noise.take(800)
+    with pytest.raises(FormatError):
+        noise.receive(b"")
+    assert noise.take(800).std() == pytest.approx(before.std(), rel=0.3)
+    noise.reset()
+    assert not noise.take(160).any()
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 32])
+def test_a_seed_out_of_range_and_a_negative_count_are_refused(seed: int) -> None:
+    with pytest.raises(ConfigError):
+        ComfortNoise(seed)
+    with pytest.raises(ConfigError):
+        ComfortNoise().take(-1)

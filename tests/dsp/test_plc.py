@@ -14,7 +14,7 @@ import pytest
 
 from talkpath.dsp.plc import Concealer, conceal
 from talkpath.dsp.simd import available_simd_levels, select_simd_level
-from talkpath.errors import FormatError
+from talkpath.errors import ConfigError, FormatError
 
 Pcm = npt.NDArray[np.int16]
 Rendering = Callable[[Pcm, set[int], int], Pcm]
@@ -317,7 +317,7 @@ def test_wrong_audio_is_refused() -> None:
     with pytest.raises(FormatError):
         Concealer(11025)
     concealer = Concealer(8000)
-    for wrong in (np.zeros(160, np.float32), np.zeros((2, 80), np.int16), b"\0" * 320):
+    for wrong in (np.zeros(160, np.float32), np.zeros((2, 80), np.int16), b"\0" * 321):
         with pytest.raises(FormatError):
             concealer.receive(wrong)  # type: ignore[arg-type]
         with pytest.raises(FormatError):
@@ -328,5 +328,5 @@ def test_wrong_audio_is_refused() -> None:
         conceal(np.zeros(319, np.int16), [False, True])
     with pytest.raises(FormatError):
         conceal(np.zeros(2000, np.int16), [False], frame_samples=961)
-    with pytest.raises(FormatError):
+    with pytest.raises(ConfigError):
         concealer.fillin(-1)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from talkpath.audio import Samples
 from talkpath.dsp import VoiceActivity, VoiceState
+from talkpath.dsp.simd import available_simd_levels, select_simd_level
 from talkpath.errors import ConfigError, FormatError
 
 QUIET, ONSET, SPEECH, HANGOVER = VoiceState
@@ -184,3 +185,20 @@ def test_bad_arguments_are_refused() -> None:
         activity.process(b"odd")
     with pytest.raises(ConfigError):
         activity.fillin(-1)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_every_level_of_instructions_judges_alike(rate: int) -> None:
+    audio = np.concatenate([noise(1, -50, rate), vowel(1, -20, rate), pink(1, 0, rate), plus(vowel(1, -9, rate))])
+
+    def judged(name: str) -> list[tuple[VoiceState, float, int, float]]:
+        select_simd_level(name)
+        activity, told = VoiceActivity(rate), []
+        for i in range(0, len(audio), rate // 50):
+            state = activity.process(audio[i : i + rate // 50])
+            told.append((state, activity.score, activity.evidence_ms, activity.measure().floor_dbov))
+        return told
+
+    first, *others = [judged(name) for name in available_simd_levels()]
+    assert SPEECH in {state for state, *_ in first}
+    assert all(other == first for other in others)

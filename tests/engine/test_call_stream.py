@@ -12,7 +12,7 @@ from support.virtual import virtual_engine
 from talkpath.engine.call import Call
 from talkpath.engine.config import EngineConfig, StreamSpec
 from talkpath.engine.engine import Engine
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.errors import CallEnded
 from talkpath.events import Digit, DigitReceived, Media, MediaFormat, SendDigits, StreamStarted
 from talkpath.line.line import Line

@@ -12,7 +12,7 @@ from support.virtual import virtual_engine
 from talkpath.engine import callbacks as module
 from talkpath.engine.callbacks import IN_PASSING_MAX, CallbackQueue, Callbacks
 from talkpath.engine.config import EngineConfig, StreamSpec
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.line import Line, serve_memory_lines
 from talkpath.transport.http import DeliveryResult
 from talkpath.wire.callback import CallbackRequest, callback

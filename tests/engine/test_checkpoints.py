@@ -24,7 +24,7 @@ from talkpath._native import ffi, lib
 from talkpath.audio import Samples
 from talkpath.dsp import Resampler, pcmu_decode
 from talkpath.engine.config import StreamSpec
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.records import MarkOutcome, Outcome, StreamRecord
 from talkpath.transport.memory import listen_memory
 

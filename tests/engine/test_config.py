@@ -9,7 +9,7 @@ import pytest
 
 from support.virtual import virtual_engine
 from talkpath.engine.config import EngineConfig, StreamSpec, parse_codec
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.errors import ConfigError
 from talkpath.wire.plivo import PlivoOptions
 

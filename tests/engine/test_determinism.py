@@ -25,7 +25,7 @@ from support.virtual import run_virtually, speech, virtual_engine
 from talkpath.audio import AudioClip, Samples
 from talkpath.engine.call import Call
 from talkpath.engine.config import StreamSpec
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.errors import CallEnded
 from talkpath.line.line import Line
 from talkpath.line.serve import serve_memory_lines

@@ -13,7 +13,9 @@ import trio
 from support.virtual import speech, virtual_engine
 from talkpath.audio import AudioClip
 from talkpath.engine.config import StreamSpec
-from talkpath.engine.leg import Leg, MemoryLeg, RtpLeg
+from talkpath.engine.leg import Leg
+from talkpath.engine.memory_leg import MemoryLeg
+from talkpath.engine.rtp_leg import RtpLeg
 from talkpath.errors import CallEnded, ConfigError, PlayoutFull
 from talkpath.line.line import Line
 from talkpath.line.serve import serve_memory_lines

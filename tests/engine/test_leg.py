@@ -13,7 +13,7 @@ import trio
 
 from support.virtual import virtual_engine
 from talkpath.engine.call import Call
-from talkpath.engine.leg import RtpLeg
+from talkpath.engine.rtp_leg import RtpLeg
 from talkpath.errors import ConfigError
 
 

@@ -35,7 +35,8 @@ from talkpath.audio import AudioClip
 from talkpath.engine.call import Call
 from talkpath.engine.config import EngineConfig, StreamSpec
 from talkpath.engine.engine import Engine
-from talkpath.engine.leg import Leg, MemoryLeg
+from talkpath.engine.leg import Leg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.engine.stream import CallStream
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.line.line import Line

@@ -14,7 +14,7 @@ from talkpath.audio import AudioClip
 from talkpath.engine.call import Call
 from talkpath.engine.config import EngineConfig, StreamSpec
 from talkpath.engine.engine import Engine
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.errors import CallEnded
 from talkpath.line.line import Line
 from talkpath.line.serve import serve_memory_lines

@@ -13,7 +13,7 @@ import trio
 from support.virtual import assert_pool_is_whole, speech, virtual_engine
 from talkpath.audio import AudioChunk, AudioClip, write_audio
 from talkpath.dsp import Resampler
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.errors import FormatError, PlayoutFull
 from talkpath.records import Outcome, Played
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.streams import base64_of, open_stream
 from support.virtual import run_virtually, speech
 from talkpath.audio import Samples
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.records import EndReason
 from talkpath.testing import ToneSource, find_tones
 from talkpath.wire.teler import TelerOptions

@@ -14,7 +14,7 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 from support.streams import Streamed, base64_of, open_stream
 from support.virtual import speech
 from talkpath.dsp import pcmu_decode
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.events import CallEvent, StreamDegraded
 from talkpath.records import EndReason, Outcome
 from talkpath.testing import ToneSource, find_tones

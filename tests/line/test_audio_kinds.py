@@ -11,7 +11,7 @@ import trio
 from support.virtual import speech, virtual_engine
 from talkpath.audio import AudioClip, write_audio
 from talkpath.engine.config import StreamSpec
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.line.line import Line
 from talkpath.line.serve import serve_memory_lines
 from talkpath.records import EndReason, Outcome, Played

@@ -23,7 +23,7 @@ from talkpath.audio import Samples
 from talkpath.engine.call import Call
 from talkpath.engine.config import StreamSpec
 from talkpath.engine.engine import Engine
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.errors import CallEnded
 from talkpath.line.config import LineConfig, LineRecord, ServeConfig
 from talkpath.line.line import Line

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.virtual import assert_pool_is_whole, run_virtually, speech, virtual_engine
 from talkpath.audio import Samples
 from talkpath.engine.config import EngineConfig, StreamSpec
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.errors import NotOnThisWire
 from talkpath.line import Line, LineInfo, LineRecord, ServeConfig, serve_memory_lines
 from talkpath.line.checkpoint import Checkpoint

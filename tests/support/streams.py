@@ -17,7 +17,7 @@ from support.virtual import assert_pool_is_whole, virtual_engine
 from talkpath.audio import Samples
 from talkpath.engine.call import Call
 from talkpath.engine.config import EngineConfig, StreamSpec
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.engine.stream import CallStream
 from talkpath.transport.memory import listen_memory
 

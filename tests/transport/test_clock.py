@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.virtual import run_virtually, task_order, virtual_engine
-from talkpath.engine.leg import MemoryLeg
+from talkpath.engine.memory_leg import MemoryLeg
 from talkpath.transport.clock import Clock, Lateness, Stay, current_clock, has_timerfd, open_clock
 from talkpath.transport.driver_tasks import SOCKET_POLL_NS, TasksDriver, poll_ns_of
 from talkpath.transport.memory import memory_link_pair

@@ -342,7 +342,7 @@ async def _run_calls(
                     if written:
                         heard[number].messages.append((step, written))
             for number, call in enumerate(calls):
-                heard[number].events = list(call._events)
+                heard[number].events = list(call._events.kept)
                 call.hang_up()
                 heard[number].record = call.statistics()
             done.set()

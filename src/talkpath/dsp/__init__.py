@@ -18,9 +18,11 @@ from talkpath.dsp.g711 import pcma_decode, pcma_encode, pcmu_decode, pcmu_encode
 from talkpath.dsp.jitter import JitterBuffer, JitterFrame, JitterKind, JitterStatistics
 from talkpath.dsp.level import SILENCE_DBOV, ActiveLevel, Level, energy_dbov
 from talkpath.dsp.mix import GAIN_DB, LIMITER_KNEE, Gain, Limiter, mix
+from talkpath.dsp.noise import ComfortNoise
 from talkpath.dsp.plc import Concealer, conceal
 from talkpath.dsp.resample import RESAMPLER_RATES_HZ, Resampler, resample
 from talkpath.dsp.simd import simd_level
+from talkpath.dsp.stretch import lengthen, shorten, stretch
 from talkpath.dsp.tone import dtmf, tone
 from talkpath.dsp.tone_detector import ToneDetector, ToneEvent
 from talkpath.dsp.voice import VoiceActivity, VoiceFigures, VoiceState
@@ -35,6 +37,7 @@ __all__ = [
     "SILENCE_DBOV",
     "ActiveLevel",
     "CallProgress",
+    "ComfortNoise",
     "Concealer",
     "Ears",
     "Gain",
@@ -55,12 +58,15 @@ __all__ = [
     "conceal",
     "dtmf",
     "energy_dbov",
+    "lengthen",
     "mix",
     "pcma_decode",
     "pcma_encode",
     "pcmu_decode",
     "pcmu_encode",
     "resample",
+    "shorten",
     "simd_level",
+    "stretch",
     "tone",
 ]

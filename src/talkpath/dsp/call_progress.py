@@ -232,6 +232,8 @@ def call_progress(
 
     Raises:
         ConfigError, FormatError: as `CallProgress`; a negative duration.
+
+    Source: as `CallProgress`.
     """
     if duration_ms < 0:
         raise ConfigError(f"duration_ms must not be negative, got {duration_ms}")

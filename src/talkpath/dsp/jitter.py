@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from talkpath._native import ffi, lib
 from talkpath.errors import ConfigError, NativeError
 
 _ANY_PAYLOAD_TYPE = -1
+_new_tuple = tuple.__new__
 
 
 class JitterKind(enum.IntEnum):
@@ -32,8 +33,7 @@ class JitterKind(enum.IntEnum):
     """Nothing was sent: before the first packet, in a pause, on hold. Not a loss."""
 
 
-@dataclass(frozen=True, slots=True)
-class JitterFrame:
+class JitterFrame(NamedTuple):
     """One ptime, as `JitterBuffer.get` gives it."""
 
     kind: JitterKind
@@ -50,6 +50,9 @@ class JitterFrame:
     """Passed by just before this frame to shrink the delay."""
     inserted_ms: int = 0
     """Above 0: this frame is one more than was sent, to grow the delay or to wait for what is late."""
+
+
+_AUDIO = JitterKind.AUDIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,10 @@ class JitterBuffer:
     """Reorder, time and bound the audio of one RTP sender.
 
     Packets of any whole-millisecond ptime up to 200 ms; `get` takes `ptime_ms` whatever theirs is. A datagram with
-    another SSRC starts the buffer anew.
+    another SSRC starts the buffer anew. The delay it adds is `target_delay_ms` past the fastest packets' way, or as
+    near to it as whole frames come.
+
+    Source: RFC 3550 6.4.1, A.1 and A.8; RFC 3551 4.1 and 4.2.
     """
 
     def __init__(
@@ -124,47 +130,46 @@ class JitterBuffer:
         room = lib.TP_JITTER_SPAN_MS * min(config.bytes_per_ms, 32)
         # The C struct points at the ring: both live as long as this object.
         self._ring: Any = ffi.new("uint8_t[]", max(room, 1))
-        self._state: Any = ffi.new("tp_jitter *")
+        self._box: Any = ffi.new("tp_jitter_box *")
+        self._state: Any = ffi.addressof(self._box, "jitter")
         if lib.tp_jitter_init(self._state, config, self._ring, room) < 0:
             raise ConfigError(
                 "a jitter buffer takes a clock rate of whole kHz (8000..48000), 1..32 bytes per ms, ptime 10..60 ms "
                 f"and 0 <= min <= max <= 400 ms of delay, not {clock_rate_hz=} {bytes_per_ms=} {ptime_ms=} "
                 f"{min_delay_ms=} {max_delay_ms=}"
             )
-        self._frame: Any = ffi.new("tp_jitter_frame *")
+        self._box.payload_type = _ANY_PAYLOAD_TYPE if payload_type is None else payload_type
         self._n_bytes: int = ptime_ms * config.bytes_per_ms
-        self._out: Any = ffi.new("uint8_t[]", self._n_bytes)
-        self._out_view: Any = ffi.buffer(self._out)
+        self._out_view: Any = ffi.buffer(self._box.out, self._n_bytes)
         self._samples_per_ms = clock_rate_hz // 1000
-        self._payload_type = _ANY_PAYLOAD_TYPE if payload_type is None else payload_type
-        self._n_malformed = 0
+        self._native_put: Any = lib.tp_jitter_box_put
+        self._native_get: Any = lib.tp_jitter_box_get
 
     def put(self, datagram: bytes | bytearray | memoryview, now: int) -> bool:
-        """Take one RTP datagram, arrived at `now` (ns).
+        """Take one RTP datagram, arrived at `now` (ns). `bytes` are taken as they are, others copied first.
 
         Returns:
             Whether its audio was taken; False: late, duplicate, implausible, malformed or no audio, which is counted.
         """
-        packet = datagram if isinstance(datagram, bytes) else bytes(datagram)
-        if self._payload_type < 0:
-            if len(packet) < 12 or packet[0] >> 6 != 2:
-                self._n_malformed += 1
-                return False
-            self._payload_type = packet[1] & 0x7F
-        taken = lib.tp_jitter_receive(self._state, packet, len(packet), self._payload_type, now)
-        if taken < 0:
-            self._n_malformed += 1
-        return bool(taken > 0)
+        try:
+            taken: int = self._native_put(self._box, datagram, len(datagram), now)
+        except TypeError:  # what is not bytes; asking first would cost as much as taking the packet
+            datagram = bytes(datagram)
+            taken = self._native_put(self._box, datagram, len(datagram), now)
+        return taken == 1
 
     def get(self, now: int) -> JitterFrame:
         """Take the ptime that is due at `now` (ns); always exactly one."""
-        frame = self._frame
-        lib.tp_jitter_get(self._state, frame, self._out, now)
+        timestamp = self._native_get(self._box, now)
+        if timestamp >= 0:
+            # Of what it takes to make a NamedTuple most is its own __new__, with its defaults.
+            return _new_tuple(JitterFrame, (_AUDIO, self._out_view[:], timestamp, None, 0, 0, 0, 0))
+        frame = self._box.frame
         kind = JitterKind(frame.kind)
         payload = self._out_view[:] if kind <= JitterKind.PARTIAL else b""
         following = None
         if frame.following and kind is not JitterKind.AUDIO:
-            if lib.tp_jitter_peek(self._state, self._out, self._n_bytes) != self._n_bytes:
+            if lib.tp_jitter_peek(self._state, self._box.out, self._n_bytes) != self._n_bytes:
                 raise NativeError("the frame that follows is not where it was announced")
             following = self._out_view[:]
         return JitterFrame(
@@ -202,7 +207,7 @@ class JitterBuffer:
             packets_discarded=state.packets_discarded,
             packets_duplicated=state.packets_duplicated,
             packets_reordered=state.packets_reordered,
-            packets_malformed=self._n_malformed,
+            packets_malformed=self._box.packets_malformed,
             emitted_ms=state.emitted_ms,
             missing_ms=state.missing_ms,
             skipped_ms=state.skipped_ms,

@@ -42,6 +42,8 @@ class Level:
     """Measure chunk after chunk and keep the figures of all of them together.
 
     The figures are exact integers and do not depend on how the audio was cut.
+
+    Source: RFC 6464 section 3 for dBov.
     """
 
     def __init__(self) -> None:

@@ -43,6 +43,8 @@ class Resampler:
 
     Raises:
         FormatError: another rate; the caller's to mend.
+
+    Source: own filters, designed by least squares; polyphase decomposition is a textbook method.
     """
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
@@ -129,6 +131,8 @@ def resample(pcm: PcmLike, from_hz: int, to_hz: int) -> Pcm:
 
     Raises:
         FormatError: wrong dtype or shape, half a sample, or another rate; the caller's to mend.
+
+    Source: as `Resampler`.
     """
     samples = as_pcm(pcm)
     resampler = Resampler(from_hz, to_hz)

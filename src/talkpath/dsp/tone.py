@@ -40,6 +40,8 @@ def tone(frequency_hz: float, duration_ms: int, sample_rate_hz: int = 8000, leve
     Raises:
         FormatError: a sample rate that is not above 0; the caller's to mend.
         ConfigError: a frequency, duration or level out of range; the caller's to mend.
+
+    Source: RFC 6464 section 3 for the level.
     """
     return _sines((frequency_hz,), duration_ms, sample_rate_hz, (level_dbov,))
 

@@ -59,6 +59,8 @@ class VoiceActivity:
     It judges a frame every 20 ms, whatever the chunks; the same samples give the same answers on every machine. On a
     clean line speech is suspected (`ONSET`) some 20 ms after it began and decided (`SPEECH`) after `onset_ms` of voiced
     sound: 80 ms is longer than a click or a knock, shorter than a word.
+
+    Source: own; minimum statistics after R. Martin, IEEE Transactions on Speech and Audio Processing 9 (2001) 504.
     """
 
     def __init__(

@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from talkpath._native import lib
+from talkpath.engine.call_events import CallEvents, EventLog
+from talkpath.engine.call_statistics import read_statistics
 from talkpath.engine.config import StreamSpec
 from talkpath.engine.leg import DIGIT_OFF_MS, DIGIT_ON_MS, Leg
 from talkpath.engine.sound import SoundOfCall
@@ -42,10 +44,10 @@ from talkpath.engine.stream_life import StreamLife
 from talkpath.errors import CallEnded, ConfigError
 from talkpath.events import CallEvent, DigitReceived
 from talkpath.path.barge_in import BargeIn
-from talkpath.path.path import LegKind, Path, PathOptions
+from talkpath.path.path import Path, PathOptions
 from talkpath.path.stream import EventKind
 from talkpath.records import CallRecord, CallStatistics, EndReason, Played, StreamRecord
-from talkpath.transport.clock import Clock, Lateness
+from talkpath.transport.clock import Clock
 from talkpath.transport.commands import Commands
 from talkpath.transport.driver_pump import PumpDriver
 from talkpath.transport.lifetime import Job, Lifetime
@@ -59,11 +61,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("talkpath.engine.call")
 
 STREAMS_MAX = 4
-EVENTS_KEPT = 1024
-"""Events kept for those who have not read them yet; the oldest are dropped and counted."""
-LATENESS_SHARES = (0.5, 0.99, 0.999, 1.0)
-EVENTS_SLACK = 64
-"""How many are dropped at once."""
 RECORDS_KEPT = 64
 """Records of ended streams kept for the call's; of a call that starts more, the oldest are forgotten and counted."""
 
@@ -75,9 +72,7 @@ class Call(SoundOfCall):
         "_ended",
         "_ended_ns",
         "_errors_after_end",
-        "_event_lot",
         "_events",
-        "_events_begin",
         "_hook_bell",
         "_hooked",
         "_hooks",
@@ -99,7 +94,6 @@ class Call(SoundOfCall):
         "direction",
         "driver",
         "entropy",
-        "events_dropped",
         "from_number",
         "group",
         "hear_pcm",
@@ -164,11 +158,7 @@ class Call(SoundOfCall):
         self._errors_after_end = 0
         self._records: tuple[StreamRecord, ...] = ()
         self._records_forgotten = 0
-        self._events: list[CallEvent] = []
-        self._events_begin = 0
-        self.events_dropped = 0
-        self._event_lot: trio.lowlevel.ParkingLot | None = None
-        """Made when somebody waits for the next event."""
+        self._events = EventLog()
         self._send_bell = Bell()
         self._playback_bell = Bell()
         self._hook_bell = Bell()
@@ -232,7 +222,7 @@ class Call(SoundOfCall):
         self._write_record()
         self._let_go()
         self._ended.set()
-        self._wake_readers()
+        self._events.end()
 
     def _let_go(self) -> None:
         """Drop what refers back to the call, and the native memory: it dies when nobody refers to it any more."""
@@ -343,12 +333,7 @@ class Call(SoundOfCall):
         journal = self.driver.journal
         if journal is not None:
             journal(self.clock.now_ns(), self.slot, type(event).__name__, (event,))
-        self._events.append(event)
-        if len(self._events) > EVENTS_KEPT + EVENTS_SLACK:
-            del self._events[:EVENTS_SLACK]
-            self._events_begin += EVENTS_SLACK
-            self.events_dropped += EVENTS_SLACK
-        self._wake_readers()
+        self._events.add(event)
         if self._hooks:
             self._hooked.append(event)
             self._hook_bell.ring()
@@ -462,7 +447,12 @@ class Call(SoundOfCall):
 
     def events(self) -> CallEvents:
         """Return an iterator over what happens in the call, from its beginning, as far as it is kept (1,024 events)."""
-        return CallEvents(self)
+        return CallEvents(self._events)
+
+    @property
+    def events_dropped(self) -> int:
+        """Events that were no longer kept for those who had not read them."""
+        return self._events.dropped
 
     def on_event(self, hook: Callable[[CallEvent], None]) -> None:
         """Have `hook` called with each event from here on, by the call's receive task. It must not block."""
@@ -583,7 +573,7 @@ class Call(SoundOfCall):
         if self._recordings is not None:
             self._recordings.end()
         self.commands.close(reason, cause)
-        self._wake_readers()
+        self._events.wake_readers()
         if any(stream is not None and stream.flushing for stream in self.streams):
             self._life.cancel()
         else:  # A stream's own task has been told by its `end`.
@@ -602,65 +592,14 @@ class Call(SoundOfCall):
             self._records = (*self._records, stream.record)[-RECORDS_KEPT:]
         self.streams[stream.index] = None
 
-    def _wake_readers(self) -> None:
-        if self._event_lot is not None:
-            self._event_lot.unpark_all()
-
-    async def _next_event(self) -> None:
-        """Wait until there is one more, or the call is over."""
-        if self._event_lot is None:
-            self._event_lot = trio.lowlevel.ParkingLot()
-        await self._event_lot.park()
-
     def statistics(self) -> CallStatistics:
         """Return a snapshot of the call's counters; after the end, the last one."""
         if self.record is not None:
             return self.record.statistics
         if self.path is None:
             return CallStatistics()
-        counters = lib.tp_path_statistics(self.path)
-        jitter = lib.tp_path_jitter(self.path)
-        leg = self.leg
-        rate = leg.media_format.sample_rate_hz
-        rtp = leg.kind is LegKind.RTP
         lateness = self.group.lateness if self.group is not None else None
-        before = Lateness.unpacked(self._lateness_before) if self._lateness_before is not None else None
-        late_ms = lateness.percentiles_ms(LATENESS_SHARES, before) if lateness is not None else [0.0] * 4
-        return CallStatistics(
-            clock_samples=int(lib.tp_path_clock(self.path)),
-            packets_received=counters.rtp_packets_in,
-            packets_sent=counters.rtp_packets_out,
-            packets_lost=jitter.packets_lost if rtp else 0,
-            packets_late=jitter.packets_late if rtp else 0,
-            packets_discarded=jitter.packets_discarded if rtp else 0,
-            packets_duplicated=jitter.packets_duplicated if rtp else 0,
-            packets_reordered=jitter.packets_reordered if rtp else 0,
-            packets_refused=leg.packets_refused,
-            packets_malformed=counters.rtp_malformed,
-            packets_wrong_payload_type=counters.rtp_wrong_payload_type,
-            rtcp_packets_received=counters.rtcp_packets_in,
-            ssrc_changes=counters.ssrc_changes,
-            jitter_ms=jitter.jitter_x16 / 16 / rate * 1000 if rtp else 0.0,
-            jitter_buffer_delay_ms=int(lib.tp_jitter_delay_ms(jitter)) if rtp else 0,
-            jitter_buffer_target_delay_ms=jitter.target_delay_ms if rtp else 0,
-            jitter_buffer_mean_delay_ms=jitter.delay_ms_sum / max(1, jitter.delay_frames) if rtp else 0.0,
-            removed_samples_for_acceleration=jitter.removed_samples if rtp else 0,
-            inserted_samples_for_deceleration=jitter.repeated_samples if rtp else 0,
-            concealed_samples=counters.concealed_samples,
-            concealment_events=counters.concealment_events,
-            silent_samples=counters.silent_samples,
-            application_samples=counters.application_samples,
-            loop_stall_samples=counters.loop_stall_samples,
-            underruns=self._underruns,
-            digits_received=counters.digits_in,
-            digits_sent=counters.digits_out + leg.digits_taken,
-            digits_refused=counters.digits_refused + leg.digits_refused,
-            send_failures=leg.send_failures,
-            lateness_p50_ms=late_ms[0],
-            lateness_p99_ms=late_ms[1],
-            lateness_p999_ms=late_ms[2],
-            lateness_max_ms=late_ms[3],
-        )
+        return read_statistics(self.path, self.leg, lateness, self._lateness_before, self._underruns)
 
     def _write_record(self) -> None:
         statistics = self.statistics()
@@ -676,31 +615,6 @@ class Call(SoundOfCall):
             errors_after_end=self._errors_after_end,
             recordings=self._recordings.records if self._recordings is not None else (),
         )
-
-
-class CallEvents:
-    """An iterator over a call's events; a cancelled reader loses nothing. One reader per iterator."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._next = call._events_begin
-
-    def __aiter__(self) -> CallEvents:
-        return self
-
-    async def __anext__(self) -> CallEvent:
-        """Return the next event; ends once the call is over and all were read."""
-        await trio.lowlevel.checkpoint()
-        call = self._call
-        while True:
-            self._next = max(self._next, call._events_begin)
-            index = self._next - call._events_begin
-            if index < len(call._events):
-                self._next += 1
-                return call._events[index]
-            if call._ended.is_set():
-                raise StopAsyncIteration
-            await call._next_event()
 
 
 def _stream_reason(reason: EndReason) -> EndReason:

@@ -12,7 +12,6 @@ which on this wire is as good as a terminate; its end amid one is ``on_peer_clos
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
 import ssl
 from collections.abc import Callable
@@ -26,8 +25,8 @@ from talkpath.errors import ConfigError, RemoteWireError
 from talkpath.events import MediaFormat, StreamStarted
 from talkpath.transport.link import Link, SocketLink
 from talkpath.transport.memory import MemoryLink
+from talkpath.transport.outgoing import Outgoing
 from talkpath.transport.owner import ConnectionOwner
-from talkpath.transport.unsent import Unsent
 from talkpath.transport.upgrade import Target, open_link, parse_url, receive_some
 from talkpath.transport.url_policy import EVERYWHERE, UrlPolicy
 from talkpath.wire.audiosocket import (
@@ -103,25 +102,19 @@ class AudioSocketCarriage:
         self.link.close()
 
 
-class AudioSocketCarrier:
+class AudioSocketCarrier(Outgoing):
     """A connection in the clock's hands; see `Carrier`."""
 
     __slots__ = (
         "_audio_kind",
         "_closing",
-        "_flushing",
         "_held",
         "_leftover",
         "_native",
-        "_owner",
         "_splitter",
-        "_unsent",
         "_waiting",
         "_watched",
-        "broken",
         "driver",
-        "link",
-        "peer_gone",
         "pings_sent",
         "round_trip_ms",
     )
@@ -135,10 +128,9 @@ class AudioSocketCarrier:
         *,
         live: bool,
     ) -> None:
-        self.link = carriage.link
+        super().__init__(carriage.link, owner, live=live)
         self.driver = driver
         self._native = native
-        self._owner = owner
         self._audio_kind = carriage.audio_kind
         self._leftover = carriage.leftover
         self._splitter = Splitter()
@@ -148,10 +140,6 @@ class AudioSocketCarrier:
         self._closing = False
         self._watched: Callable[[], None] | None = None
         """Ends the watching of the link."""
-        self._unsent = Unsent(live=live)
-        self._flushing: trio.Event | None = None
-        self.broken = False
-        self.peer_gone = False
         self.pings_sent = 0
         self.round_trip_ms = 0.0
         if isinstance(self.link, SocketLink):
@@ -250,85 +238,23 @@ class AudioSocketCarrier:
         self.peer_gone = self.broken = True
         self._owner.on_peer_closed(1000 if self._splitter.is_between else None)
 
-    def _break(self, exc: OSError) -> None:
-        self.peer_gone = True
-        if not self.broken:
-            self.broken = True
-            self._owner.on_broken(exc)
-
     # Writing, in the step ----------------------------------------------------------------------------------------
 
     def send_media(self, framed: memoryview) -> None:
         """As `Carrier`."""
-        if self.broken:
-            return
-        if self._unsent:
-            self._unsent.add_media(framed)
-        else:
-            self._send(framed)
+        if not self.broken:
+            self._send_media(framed)
 
     def send_message(self, payload: bytes) -> None:
         """As `Carrier`."""
-        if self.broken:
-            return
-        if not self._unsent:
-            self._send(payload)
-        elif not self._unsent.add_control(payload):
-            self._owner.on_overflow()
-
-    def _send(self, data: bytes | memoryview) -> None:
-        try:
-            n = self.link.send(data)
-        except BlockingIOError:
-            n = 0
-        except OSError as exc:
-            self._break(exc)
-            return
-        if n < len(data):
-            self._unsent.add_rest(data[n:])
-            self._owner.on_full()
-        elif self.link.unsent():
-            self._owner.on_full()
-
-    def backlogged(self) -> bool:
-        """As `Carrier`."""
-        return bool(self._unsent) or self.link.unsent()
-
-    def media_dropped_so_far(self) -> int:
-        """As `Carrier`."""
-        return self._unsent.media_dropped
+        if not self.broken:
+            self._send_control(payload)
 
     def check_alive(self, now_ns: int) -> bool:
         """As `Carrier`: the system asks, and the socket breaks when nobody answers."""
         return True
 
     # What may wait, in tasks -------------------------------------------------------------------------------------
-
-    async def flush(self, stall_s: float = math.inf) -> bool:
-        """As `Carrier`. Cancellation: what was not sent still waits."""
-        while self._flushing is not None:
-            await self._flushing.wait()
-        self._flushing = done = trio.Event()
-        try:
-            while self.backlogged() and not self.broken:
-                with trio.move_on_after(stall_s) as scope:
-                    await self.link.wait_writable()
-                if scope.cancelled_caught:
-                    return False
-                try:
-                    self.link.flush()
-                    if self._unsent:
-                        self._unsent.sent(self.link.send(self._unsent.view()))
-                except BlockingIOError:
-                    continue
-                except OSError as exc:
-                    self._break(exc)
-        except trio.ClosedResourceError:
-            self.broken = True
-        finally:
-            self._flushing = None
-            done.set()
-        return True
 
     async def close(self, code: int, reason: str = "") -> None:
         """As `Carrier`: say that nothing more comes, and wait until the peer has hung up. The wire knows no codes.

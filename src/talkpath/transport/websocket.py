@@ -6,7 +6,6 @@ goodbye. Everything else happens in the driver's steps.
 
 from __future__ import annotations
 
-import math
 import os
 import ssl
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from talkpath.errors import RemoteWireError
 from talkpath.transport.goodbye import read_goodbye
 from talkpath.transport.link import NOT_OURS, Link, SocketLink, TlsLink
 from talkpath.transport.memory import MemoryLink
+from talkpath.transport.outgoing import Outgoing
 from talkpath.transport.owner import ConnectionOwner
-from talkpath.transport.unsent import MAX_PENDING_CONTROL_BYTES, MAX_PENDING_MEDIA_BYTES, Unsent
+from talkpath.transport.unsent import MAX_PENDING_CONTROL_BYTES, MAX_PENDING_MEDIA_BYTES
 from talkpath.transport.upgrade import send_all
 from talkpath.wire.websocket import (
     BINARY,
@@ -68,7 +68,7 @@ LOOKED_AT_EVERY_NS = 1_000_000_000
 """The driver's housekeeping."""
 
 
-class Connection:
+class Connection(Outgoing):
     """A WebSocket whose media the native core reads and writes. One owner; made after the handshake."""
 
     __slots__ = (
@@ -77,14 +77,12 @@ class Connection:
         "_collecting",
         "_control_opcode",
         "_failure",
-        "_flushing",
         "_held",
         "_is_plain",
         "_last_received_ns",
         "_left",
         "_masks",
         "_needed",
-        "_owner",
         "_ping_sent_ns",
         "_port",
         "_pump",
@@ -92,14 +90,10 @@ class Connection:
         "_state",
         "_stream",
         "_tls",
-        "_unsent",
         "_watched",
-        "broken",
         "close_sent",
         "driver",
-        "link",
         "peer_close_code",
-        "peer_gone",
         "pings_sent",
         "round_trip_ms",
     )
@@ -119,10 +113,9 @@ class Connection:
         leftover: bytes = b"",
         pump: tuple[PumpDriver, int, int] | None = None,
     ) -> None:
+        super().__init__(link, owner, live=live)
         self.driver = driver
-        self.link = link
         self._stream = stream
-        self._owner = owner
         self._control_opcode = BINARY if writes_binary else TEXT
         self._masks = MaskKeys(mask_seed) if masked else None
         self._assembler = MessageAssembler(max_message_bytes)
@@ -143,14 +136,10 @@ class Connection:
         self._needed = 0
         self._held = False
         """Bytes wait in `_left` for the next step; nothing more is read until then."""
-        self._unsent = Unsent(live=live)
-        self._flushing: trio.Event | None = None
         self._watched: tuple[str, int] | None = None
         self._closing = False
         self.close_sent = False
         self.peer_close_code: int | None = None
-        self.peer_gone = False
-        self.broken = False
         self.pings_sent = 0
         self.round_trip_ms = 0.0
         self._ping_sent_ns: int | None = None
@@ -230,7 +219,7 @@ class Connection:
 
     def media_dropped_so_far(self) -> int:
         """Return how many media messages found no room."""
-        return self._unsent.media_dropped + (int(self._state.media_dropped) if self._port else 0)
+        return super().media_dropped_so_far() + (int(self._state.media_dropped) if self._port else 0)
 
     # Beside the pump: what it hands over is dealt with here, and given back.
 
@@ -533,12 +522,9 @@ class Connection:
         self._owner.on_peer_closed(None)
 
     def _break(self, exc: OSError) -> None:
-        self.peer_gone = True
-        if not self.broken:
-            self.broken = True
-            if exc.errno in NOT_OURS and isinstance(self.link, (SocketLink, TlsLink)):
-                self.link.disown()
-            self._owner.on_broken(exc)
+        if not self.broken and exc.errno in NOT_OURS and isinstance(self.link, (SocketLink, TlsLink)):
+            self.link.disown()
+        super()._break(exc)
 
     # Writing, in the step ----------------------------------------------------------------------------------------
 
@@ -548,11 +534,8 @@ class Connection:
             return
         if self._port:
             self._give_pump(framed, SEND_MEDIA)
-            return
-        if self._unsent:
-            self._unsent.add_media(framed)
         else:
-            self._send_now(framed)
+            self._send_media(framed)
 
     def _give_pump(self, data: bytes | bytearray | memoryview, kind: int) -> None:
         assert self._pump is not None
@@ -580,7 +563,7 @@ class Connection:
         """Whether bytes wait for the socket."""
         if self._port:
             return bool(self._state.out_bytes)
-        return bool(self._unsent) or self.link.unsent()
+        return super().backlogged()
 
     def send_message(self, payload: bytes) -> None:
         """Send a control message; it is never dropped."""
@@ -594,26 +577,8 @@ class Connection:
         data = frame(opcode, payload, key)
         if self._port:
             self._give_pump(data, SEND_CONTROL)
-            return
-        if not self._unsent:
-            self._send_now(data)
-        elif not self._unsent.add_control(data):
-            self._owner.on_overflow()
-
-    def _send_now(self, data: bytes | memoryview) -> None:
-        """Give the link what it takes; what it does not waits, and the owner's task sees to it."""
-        try:
-            n = self.link.send(data)
-        except BlockingIOError:
-            n = 0
-        except OSError as exc:
-            self._break(exc)
-            return
-        if n < len(data):
-            self._unsent.add_rest(data[n:])
-            self._owner.on_full()
-        elif self.link.unsent():
-            self._owner.on_full()
+        else:
+            self._send_control(data)
 
     def check_alive(self, now_ns: int) -> bool:
         """Ping a silent peer; return False when it has been silent too long (half-open, stalled for good)."""
@@ -631,42 +596,11 @@ class Connection:
 
     # What may wait, in tasks -------------------------------------------------------------------------------------
 
-    async def flush(self, stall_s: float = math.inf) -> bool:
-        """Hand over what waits as the peer reads. Cancellation: what was not sent still waits.
-
-        Returns:
-            False when the peer has taken nothing for `stall_s`. One that reads slowly loses audio, not its stream.
-
-        Raises nothing: a broken link is reported to the owner.
-        """
-        while self._flushing is not None:
-            await self._flushing.wait()  # A goodbye finds the send task at it; two cannot wait for one socket.
-        self._flushing = done = trio.Event()
-        try:
-            while self.backlogged() and not self.broken:
-                with trio.move_on_after(stall_s) as scope:
-                    await self.link.wait_writable()
-                if scope.cancelled_caught:
-                    return False
-                try:
-                    if self._port:
-                        assert self._pump is not None
-                        if not self._pump[0].flush(self._port):
-                            return True
-                        continue
-                    self.link.flush()
-                    if self._unsent:
-                        self._unsent.sent(self.link.send(self._unsent.view()))
-                except BlockingIOError:
-                    continue
-                except OSError as exc:
-                    self._break(exc)
-        except trio.ClosedResourceError:
-            self.broken = True  # It was closed while we waited: what is over needs no flushing.
-        finally:
-            self._flushing = None
-            done.set()
-        return True
+    def _flush_once(self) -> bool:
+        if self._port:
+            assert self._pump is not None
+            return self._pump[0].flush(self._port)
+        return super()._flush_once()
 
     async def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, as far as the peer lets us, and close the link. The caller bounds it and shields it.
