@@ -100,7 +100,7 @@ typedef struct tp_jitter_frame {
     uint32_t timestamp;     /* RTP timestamp of the frame's first sample, to the ms */
     int32_t wanted_samples; /* AUDIO: > 0: remove up to so many, what follows has arrived; < 0: repeat about so many */
     uint32_t urgency;       /* 0..3: 0 where it is quiet only, 3 wherever */
-    uint32_t broken;        /* 1: what the frame begins with does not follow what was played last: skipped, a new clock, a hole */
+    uint32_t broken;        /* 1: it does not follow what was played last: skipped, a new clock, a hole */
 } tp_jitter_frame;
 
 /* Packets known to be missing: n of them, all played or passed once the playout reaches end_ms. */

@@ -139,6 +139,7 @@ static void tap(tp_path *path, tp_frame *frame) {
     path->tap_pending = 1;
 }
 
+/* Whoever listens counts the track's samples: what the driver missed is silence. */
 void tp_path_tap_missed(tp_path *path, uint64_t n) {
     if (path->tap == NULL) return;
     path->tapped += n;
@@ -179,8 +180,7 @@ static void count_concealed(tp_path *path, size_t n) {
     path->concealing = 1;
 }
 
-/* Nothing leads from what was heard before into pcm (at least n samples): its beginning is cross-faded with what might have
- * come. */
+/* Nothing leads from what was heard before into pcm: its first n samples are cross-faded with what might have come. */
 static void smooth_edge(tp_path *path, int16_t *pcm, size_t n) {
     int16_t made[16 * EDGE_MS];
     recall_recent(path);
@@ -201,8 +201,8 @@ static void smooth_frame(tp_path *path, tp_frame *frame, uint8_t *payload) {
 
 /* A frame of which only a part arrived: what there is stays, the rest is concealed. `broken`: what there is at its beginning
  * follows other audio. */
-static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_t *payload, uint32_t present_ms, int16_t *pcm,
-                         bool broken) {
+static void conceal_part(tp_path *path, const tp_jitter_frame *got, const uint8_t *payload, uint32_t present_ms,
+                         int16_t *pcm, bool broken) {
     uint32_t per_ms = path->config.leg_format.rate_hz / 1000;
     uint32_t encoding = path->config.leg_format.encoding;
     size_t n = path->frame_samples;

@@ -20,7 +20,7 @@
 
 /* The inbound track's next ptime; digits are found in it and whoever taps it gets it. `payload` has room for the frame. */
 void tp_path_receive_frame(tp_path *path, tp_frame *frame, uint8_t *payload);
-/* Whoever listens counts the track's samples: what the driver missed is silence. */
+/* n samples of the track were skipped. */
 void tp_path_tap_missed(tp_path *path, uint64_t n);
 /* Somebody else is heard from here on. */
 void tp_path_forget_source(tp_path *path);

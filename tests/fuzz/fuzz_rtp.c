@@ -1,11 +1,17 @@
 /* Datagrams: any bytes, cut into datagrams by their own first bytes, into a whole path. The header read lies within the
  * datagram; the path never reads outside it (the sanitizer says so); a tick after each still gives exactly one packet of
- * one ptime, with the next sequence number and timestamp. */
+ * one ptime, with the next sequence number and timestamp. The length says the format and the ptime, and every caller's
+ * sample is accounted for. */
 #include "standalone.h"
 #include "tp_path.h"
 
-#define PTIME_NS 20000000
-#define FRAME 160
+typedef struct leg {
+    tp_format format;
+    uint32_t ptime_ms;
+} leg;
+static const leg legs[] = {{{8000, TP_ENCODING_PCMU}, 20},   {{8000, TP_ENCODING_PCMA}, 10},
+                           {{16000, TP_ENCODING_L16BE}, 60}, {{8000, TP_ENCODING_PCMU}, 25},
+                           {{16000, TP_ENCODING_L16BE}, 20}, {{8000, TP_ENCODING_L16BE}, 30}};
 
 static const seed seeds[] = {
     SEED("\x10\x80\x80\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07\xff\xff\xff\xff"),
@@ -18,13 +24,17 @@ static const seed seeds[] = {
 };
 
 static tp_path path;
-static uint8_t ring[2 * TP_JITTER_SPAN_MS * 8], bytes[65536]; /* the jitter buffer's, and what concealment looks back at */
+static uint8_t ring[2 * TP_JITTER_SPAN_MS * 32], bytes[65536]; /* the jitter buffer's, and what concealment looks back at */
 static tp_output outputs[64];
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    const leg *like = &legs[size % (sizeof legs / sizeof *legs)];
+    const uint32_t per_ms = like->format.rate_hz / 1000, samples = per_ms * like->ptime_ms;
+    const uint32_t frame = samples * tp_sample_bytes(like->format.encoding);
     tp_path_config config = {.leg_kind = TP_LEG_RTP,
-                             .leg_format = {8000, TP_ENCODING_PCMU},
-                             .ptime_ms = 20,
+                             .leg_format = like->format,
+                             .ptime_ms = like->ptime_ms,
+                             .inband_digits = 1,
                              .payload_type = 0,
                              .event_payload_type = 101,
                              .jitter_min_ms = 20,
@@ -55,10 +65,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
         tp_outbox outbox = {bytes, outputs, sizeof bytes, 0, 64, 0};
         HOLDS(tp_path_tick(&path, now, &outbox) >= 0);
-        HOLDS(outbox.n_outputs == 1 && outbox.used == TP_RTP_HEADER_BYTES + FRAME);
+        HOLDS(outbox.n_outputs == 1 && outbox.used == TP_RTP_HEADER_BYTES + frame);
         HOLDS(tp_rtp_read(&header, bytes, outbox.used) == TP_OK);
-        HOLDS(header.seq == seq && header.timestamp == timestamp && header.payload_bytes == FRAME);
-        seq++, timestamp += FRAME, now += PTIME_NS;
+        HOLDS(header.seq == seq && header.timestamp == timestamp && header.payload_bytes == frame);
+        seq++, timestamp += samples, now += like->ptime_ms * 1000000;
+        const tp_path_counters *counters = tp_path_statistics(&path);
+        HOLDS(counters->concealed_samples + counters->silent_samples + tp_path_jitter(&path)->emitted_ms * per_ms ==
+              counters->ticks * samples);
         tp_event event;
         while (tp_path_next_event(&path, &event) == 1)
             HOLDS(event.kind == TP_EVENT_DIGIT || event.kind == TP_EVENT_MEDIA_TIMEOUT);
