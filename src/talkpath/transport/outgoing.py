@@ -11,7 +11,7 @@ import math
 
 import trio
 
-from talkpath.transport.link import Link
+from talkpath.transport.link import NOT_OURS, Link, SocketLink, TlsLink
 from talkpath.transport.owner import ConnectionOwner
 from talkpath.transport.unsent import Unsent
 
@@ -68,6 +68,8 @@ class Outgoing:
         self.peer_gone = True
         if not self.broken:
             self.broken = True
+            if exc.errno in NOT_OURS and isinstance(self.link, (SocketLink, TlsLink)):
+                self.link.disown()
             self._owner.on_broken(exc)
 
     async def flush(self, stall_s: float = math.inf) -> bool:

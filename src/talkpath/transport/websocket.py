@@ -16,7 +16,7 @@ import trio
 from talkpath._native import ffi, lib
 from talkpath.errors import RemoteWireError
 from talkpath.transport.goodbye import read_goodbye
-from talkpath.transport.link import NOT_OURS, Link, SocketLink, TlsLink
+from talkpath.transport.link import Link, SocketLink, TlsLink
 from talkpath.transport.memory import MemoryLink
 from talkpath.transport.outgoing import Outgoing
 from talkpath.transport.owner import ConnectionOwner
@@ -520,11 +520,6 @@ class Connection(Outgoing):
         self.peer_gone = True
         self.broken = True
         self._owner.on_peer_closed(None)
-
-    def _break(self, exc: OSError) -> None:
-        if not self.broken and exc.errno in NOT_OURS and isinstance(self.link, (SocketLink, TlsLink)):
-            self.link.disown()
-        super()._break(exc)
 
     # Writing, in the step ----------------------------------------------------------------------------------------
 
