@@ -183,6 +183,8 @@ def render(result: dict[str, Any]) -> str:
     lines += ["", _machine(result)]
     if threads := result.get("calls", {}).get("summary", {}).get("media_thread"):
         lines.append("The media thread's process: " + ", ".join(f"{n} × {how}" for how, n in threads.items()) + ".")
+    if carried := result.get("carried"):
+        lines.append(f"Not measured anew, from {carried['from']}: " + "; ".join(carried["what"]) + ".")
     lines += [f"Left out: {name} ({reason})." for name, reason in left_out.items()]
     return "\n".join(lines)
 
