@@ -111,6 +111,7 @@ def _knee(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 
 SECTIONS = {
     "calls": "calls per core",
+    "lateness": "lateness once more, nearer to 60 % of a core",
     "wire": "a message over a socket",
     "wires": "each platform's wire",
     "grpc": "gRPC",
