@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import talkpath
 from talkpath.audio import write_audio
 from talkpath.cli import main
 from talkpath.cli.call import CallPlan, plan_of
@@ -32,6 +33,11 @@ def plan(*words: str) -> CallPlan:
     parser = argparse.ArgumentParser()
     call.add_command(parser.add_subparsers())
     return plan_of(parser.parse_args(["call", *words]))
+
+
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"talkpath {talkpath.__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["demo", "call", "echo", "conformance", "bench", "doctor"])

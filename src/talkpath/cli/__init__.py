@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from talkpath import __version__
 from talkpath.cli import doctor
 from talkpath.errors import ConfigError, FormatError
 
@@ -47,6 +48,7 @@ def _parser(modules: Sequence[ModuleType]) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"talkpath {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in modules:
         module.add_command(commands)
