@@ -603,7 +603,7 @@ def rows() -> list[Row]:
             )
     peers = from_python[2:]
     built = [
-        Row("RTP in, jitter buffer, frame out; JitterBuffer from Python", from_python[0], peers),
+        Row("RTP in, jitter buffer, frame out; JitterBuffer from Python", from_python[0], peers, COST_GOALS),
         Row("RTP in, jitter buffer, frame out; two native calls from Python", from_python[1], peers, COST_GOALS),
     ]
     if from_c:
